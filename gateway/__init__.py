@@ -1,0 +1,1 @@
+"""The MQTT front: protocol, sessions, transports, access, HTTP. Only app.py knows every part."""

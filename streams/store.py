@@ -1,0 +1,191 @@
+"""The port of the store: the database of state. Implementations: streams/memory/store.py (reference), bridges/database.
+
+All calls are served in the order in which they were made, by one worker, in groups: calls that arrive while a transaction
+is on its way share the next one. A read therefore sees every change asked for before it and none asked for after it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Mapping, Sequence
+from typing import Protocol
+
+import msgspec
+
+from schemas.identities import AccessKey
+from schemas.positions import At
+from schemas.presence import ClientStatus, Will
+from schemas.sessions import (
+    BoxEntry,
+    DropEntry,
+    DropReceived,
+    DropSubscription,
+    EndConnection,
+    PutEntry,
+    PutReceived,
+    PutRetained,
+    PutSubscription,
+    RemoveSession,
+    ReserveBlock,
+    RetainedMessage,
+    SessionState,
+    SetEntry,
+    TrimBox,
+)
+
+
+class OpenChannel(msgspec.Struct, frozen=True):
+    """A connection that has a connect event and no tcpclean yet, or one whose will is not published yet.
+
+    ``node_epoch`` is that of the node that accepted it. ``will_due`` is 0 while the connection lives, else the wall-clock ms at which its will falls due.
+    """
+
+    channel: str
+    client: str
+    session: int
+    principal: str
+    address: str
+    node_epoch: int
+    connected: int
+    session_expiry: int
+    will: Will | None
+    will_due: int = 0
+
+
+class PutChannel(msgspec.Struct, frozen=True, tag=True):
+    channel: OpenChannel
+
+
+class DropChannel(msgspec.Struct, frozen=True, tag=True):
+    channel: str
+
+
+class PutStatus(msgspec.Struct, frozen=True, tag=True):
+    """``state`` is the encoded fold (streams/status.py), from which ``status`` is derived; the row is replaced."""
+
+    status: ClientStatus
+    state: bytes
+
+
+class FinishReplayed(msgspec.Struct, frozen=True, tag=True):
+    """The node's position has passed ``upto``: entries in state DONE before it may go."""
+
+    upto: At
+
+
+Change = (
+    PutSubscription
+    | DropSubscription
+    | PutEntry
+    | SetEntry
+    | DropEntry
+    | TrimBox
+    | EndConnection
+    | RemoveSession
+    | ReserveBlock
+    | PutReceived
+    | DropReceived
+    | PutRetained
+    | PutChannel
+    | DropChannel
+    | PutStatus
+    | FinishReplayed
+)
+
+
+class Refused(msgspec.Struct, frozen=True):
+    """A claim that changes nothing: the client id belongs to ``principal``, or the count of sessions is at its limit."""
+
+    reason: str
+    principal: str = ""
+
+
+class Stale(msgspec.Struct, frozen=True):
+    """A change of this session was asked for under an old epoch and was not applied."""
+
+    session: int
+    epoch: int
+
+
+class CommitResult(msgspec.Struct, frozen=True):
+    """``trimmed``: by box, how many entries TrimBox dropped."""
+
+    stale: tuple[Stale, ...] = ()
+    trimmed: tuple[tuple[int, int], ...] = ()
+
+
+class Swept(msgspec.Struct, frozen=True):
+    """What a sweep removed: sessions (id, client) past their expiry, entries by reason, bodies, tombstones."""
+
+    sessions: tuple[tuple[int, str], ...] = ()
+    expired_entries: int = 0
+    aged_entries: int = 0
+    over_limit_entries: int = 0
+    bodies: int = 0
+    tombstones: int = 0
+
+
+class Counts(msgspec.Struct, frozen=True):
+    sessions: int
+    entries: int
+    retained: int
+    open_channels: int
+
+
+class Store(Protocol):
+    """Sessions, boxes, retained messages, presence, keys and readers' positions. Raises StoreError where the medium fails."""
+
+    async def claim(self, client: str, principal: str, *, clean_start: bool, expiry: int, now: int, limit: int) -> SessionState | Refused:
+        """Take a session for a new connection, under an epoch one higher.
+
+        ``clean_start`` ends a stored session first. ``expiry`` 0 keeps none: the state returned then has id 0 (its mailbox aside).
+        A stored session past its ``expires_at`` is gone. A session owned by another principal is refused; ``limit`` is the most sessions kept.
+        """
+
+    def commit(self, changes: Sequence[Change], positions: Mapping[str, At] | None = None) -> Awaitable[CommitResult]:
+        """One transaction, with the positions of named readers. Changes under an old epoch are left out and reported.
+
+        The work is asked for at once; awaiting is only for its outcome, and not awaiting it is fine.
+        """
+
+    async def mailbox(self, client: str) -> int:
+        """The number of the client id's mailbox, made where there is none."""
+
+    async def entries(self, box: int, after: At | None, limit: int, *, newest_first: bool = False) -> list[BoxEntry]:
+        """QUEUED entries of a box behind ``after``, in log order (or from its end backwards)."""
+
+    async def retained(self, topic_filter: str, after: str, limit: int) -> list[RetainedMessage]:
+        """Retained messages under a filter, by topic, behind the topic ``after`` (empty for the first)."""
+
+    async def sessions(self, after: int, limit: int) -> list[SessionState]:
+        """Stored sessions by number behind ``after``, with subscriptions, without entries: what a start loads."""
+
+    async def positions(self) -> Mapping[str, Mapping[int, At]]:
+        """By reader name and shard."""
+
+    async def channels(self) -> list[OpenChannel]:
+        """Channels that a start has to clean up after."""
+
+    async def statuses(self, clients: Sequence[str]) -> Mapping[str, tuple[ClientStatus, bytes]]:
+        """Status and encoded fold of the clients that are known."""
+
+    async def sweep(self, now: int, *, entries_per_box: int, entries_total: int, entry_age: int, limit: int) -> Swept:
+        """Remove what is past its time or over a limit, at most ``limit`` of each; expiry times in ms of the wall clock, ages in seconds."""
+
+    async def counts(self) -> Counts:
+        """For metrics."""
+
+    async def next_epoch(self) -> int:
+        """The node's epoch, one higher at each call; a start calls it once."""
+
+    async def put_key(self, key: AccessKey) -> None:
+        """Insert or replace an access key."""
+
+    async def keys(self) -> list[AccessKey]:
+        """All access keys, revoked ones included."""
+
+    async def property(self, name: str, default: str | None = None) -> str | None:
+        """A named value of the installation, such as the instance id; with ``default``, set to it where it is missing."""
+
+    async def close(self) -> None:
+        """Finish what was asked for and let go of the medium."""
+
