@@ -36,7 +36,8 @@ from schemas.sessions import (
 class OpenChannel(msgspec.Struct, frozen=True):
     """A connection that has a connect event and no tcpclean yet, or one whose will is not published yet.
 
-    ``node_epoch`` is that of the node that accepted it. ``will_due`` is 0 while the connection lives, else the wall-clock ms at which its will falls due.
+    ``node_epoch`` is that of the node that accepted it. ``will_due`` is 0 while the connection lives, else the ms of the wall clock
+    at which its will falls due.
     """
 
     channel: str
