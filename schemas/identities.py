@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 
 ANONYMOUS: Final = "anonymous"
 """The one principal of connections without a login."""
+
+
+Role = Literal["device", "administrator", "anonymous"]
+
+
+class Principal(msgspec.Struct, frozen=True):
+    """Who acts. ``name`` is an access key's id, or ANONYMOUS; sessions, records and access rules call it by that."""
+
+    name: str
+    role: Role = "device"
 
 
 class Secret:

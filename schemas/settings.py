@@ -1,0 +1,119 @@
+"""The settings in force: what flags, environment, file and defaults come to. Values here are valid; nobody checks them again.
+
+Defaults stand here and in limits.py. Names, help texts and the checks of what users write are one table in gateway/settings/options.py.
+"""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import msgspec
+
+from schemas.identities import AccessRule
+from schemas.limits import MIB, Limits
+
+Pace = Literal["acknowledged", "batches"]
+Preset = Literal["standard", "apsaramq"]
+LogFormat = Literal["text", "json"]
+LogLevel = Literal["debug", "info", "warning", "error"]
+
+HOUR = 3600
+DAY = 24 * HOUR
+
+
+class Address(NamedTuple):
+    """Where to listen; port 0 takes a free one. An IPv6 host has no brackets here and gets them in ``str``."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach it. Names other than localhost are not looked up and count as reachable."""
+        try:
+            return self.host == "localhost" or ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+
+class TlsSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """PEM files. Both are set wherever there is a listener with TLS."""
+
+    certificate: Path | None = None
+    key: Path | None = None
+
+
+class OfflineSettings(msgspec.Struct, frozen=True, kw_only=True):
+    pace: Pace = "acknowledged"
+
+
+class P2PSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """``parents`` empty: under every parent topic."""
+
+    enabled: bool = True
+    parents: tuple[str, ...] = ()
+
+
+class KeySettings(msgspec.Struct, frozen=True, kw_only=True):
+    """``seal_file`` None: ``seal.key`` in the data folder."""
+
+    seal_file: Path | None = None
+
+
+class LogSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Bytes and seconds. Retention never removes a segment that a reader or an inbox needs."""
+
+    segment_bytes: int = 256 * MIB
+    segment_age: float = HOUR
+    retention_bytes: int = 8192 * MIB
+    retention_age: float = 3 * DAY
+
+
+class LoggingSettings(msgspec.Struct, frozen=True, kw_only=True):
+    level: LogLevel = "info"
+    format: LogFormat = "text"
+
+
+class NodeSettings(msgspec.Struct, frozen=True, kw_only=True):
+    id: str = "node-1"
+
+
+class CompatibilitySettings(msgspec.Struct, frozen=True, kw_only=True):
+    """For clients and test suites that expect other answers than ours. ``not_authorized_code`` is what SUBACK says to MQTT 5."""
+
+    not_authorized_code: int = 0x87
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """All of it. ``instance_id`` empty: the one made at the first start."""
+
+    data: Path = Path("data")
+    mqtt: tuple[Address, ...] = (Address("127.0.0.1", 1883),)
+    mqtts: tuple[Address, ...] = ()
+    ws: tuple[Address, ...] = ()
+    wss: tuple[Address, ...] = ()
+    http: Address = Address("127.0.0.1", 8080)
+    anonymous: bool = False
+    preset: Preset = "standard"
+    allow_plaintext_login: bool = False
+    instance_id: str = ""
+    access: tuple[AccessRule, ...] = ()
+    tls: TlsSettings = TlsSettings()
+    offline: OfflineSettings = OfflineSettings()
+    p2p: P2PSettings = P2PSettings()
+    keys: KeySettings = KeySettings()
+    log: LogSettings = LogSettings()
+    logging: LoggingSettings = LoggingSettings()
+    node: NodeSettings = NodeSettings()
+    compatibility: CompatibilitySettings = CompatibilitySettings()
+    limits: Limits = Limits()
+
+    @property
+    def seal_file(self) -> Path:
+        """The key file that seals secrets."""
+        return self.keys.seal_file or self.data / "seal.key"
