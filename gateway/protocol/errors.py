@@ -26,3 +26,7 @@ class ProtocolError(PacketError):
 
     def __init__(self, message: str, reason_code: ReasonCode = ReasonCode.PROTOCOL_ERROR) -> None:
         super().__init__(message, reason_code)
+
+
+class Unencodable(SluicewayError):
+    """A packet of ours that has no encoding: our mistake, never the peer's. The message names the field."""

@@ -6,38 +6,16 @@ way through hot.py, which reads and writes the same values or none at all.
 
 from __future__ import annotations
 
-from enum import IntEnum
-
 import msgspec
 
+from gateway.protocol.packet_types import MQTT_3_1_1 as MQTT_3_1_1
+from gateway.protocol.packet_types import MQTT_5_0 as MQTT_5_0
+from gateway.protocol.packet_types import PacketType as PacketType
 from gateway.protocol.properties import Properties
 from schemas.reasons import ReasonCode
 
-MQTT_3_1_1 = 4
-MQTT_5_0 = 5
 
-
-class PacketType(IntEnum):
-    """The upper four bits of a packet's first byte: MQTT 5.0 table 2-1."""
-
-    CONNECT = 1
-    CONNACK = 2
-    PUBLISH = 3
-    PUBACK = 4
-    PUBREC = 5
-    PUBREL = 6
-    PUBCOMP = 7
-    SUBSCRIBE = 8
-    SUBACK = 9
-    UNSUBSCRIBE = 10
-    UNSUBACK = 11
-    PINGREQ = 12
-    PINGRESP = 13
-    DISCONNECT = 14
-    AUTH = 15
-
-
-class WillMessage(msgspec.Struct, frozen=True, kw_only=True):
+class WillMessage(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     topic: str
     payload: bytes
     qos: int
@@ -45,7 +23,7 @@ class WillMessage(msgspec.Struct, frozen=True, kw_only=True):
     properties: Properties | None = None
 
 
-class Connect(msgspec.Struct, frozen=True, kw_only=True):
+class Connect(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """``version`` is 4 or 5; ``clean_start`` is clean session in 3.1.1; ``keep_alive`` seconds."""
 
     version: int
@@ -58,13 +36,13 @@ class Connect(msgspec.Struct, frozen=True, kw_only=True):
     properties: Properties | None = None
 
 
-class Connack(msgspec.Struct, frozen=True, kw_only=True):
+class Connack(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     session_present: bool
     reason_code: ReasonCode
     properties: Properties | None = None
 
 
-class Publish(msgspec.Struct, frozen=True, kw_only=True):
+class Publish(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """``packet_id`` is 0 with QoS 0."""
 
     topic: str
@@ -76,7 +54,7 @@ class Publish(msgspec.Struct, frozen=True, kw_only=True):
     properties: Properties | None = None
 
 
-class Ack(msgspec.Struct, frozen=True, kw_only=True):
+class Ack(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """PUBACK, PUBREC, PUBREL or PUBCOMP, by ``type``."""
 
     type: PacketType
@@ -85,7 +63,7 @@ class Ack(msgspec.Struct, frozen=True, kw_only=True):
     properties: Properties | None = None
 
 
-class SubscriptionRequest(msgspec.Struct, frozen=True, kw_only=True):
+class SubscriptionRequest(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     filter: str
     qos: int
     no_local: bool = False
@@ -93,13 +71,13 @@ class SubscriptionRequest(msgspec.Struct, frozen=True, kw_only=True):
     retain_handling: int = 0
 
 
-class Subscribe(msgspec.Struct, frozen=True, kw_only=True):
+class Subscribe(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     packet_id: int
     requests: tuple[SubscriptionRequest, ...]
     properties: Properties | None = None
 
 
-class Suback(msgspec.Struct, frozen=True, kw_only=True):
+class Suback(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """``reason_codes`` one a request, in order [MQTT-3.8.4-6]; in 3.1.1 all failures are 0x80."""
 
     packet_id: int
@@ -107,13 +85,13 @@ class Suback(msgspec.Struct, frozen=True, kw_only=True):
     properties: Properties | None = None
 
 
-class Unsubscribe(msgspec.Struct, frozen=True, kw_only=True):
+class Unsubscribe(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     packet_id: int
     filters: tuple[str, ...]
     properties: Properties | None = None
 
 
-class Unsuback(msgspec.Struct, frozen=True, kw_only=True):
+class Unsuback(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """In 3.1.1 the reason codes are not sent."""
 
     packet_id: int
@@ -121,35 +99,22 @@ class Unsuback(msgspec.Struct, frozen=True, kw_only=True):
     properties: Properties | None = None
 
 
-class Pingreq(msgspec.Struct, frozen=True):
+class Pingreq(msgspec.Struct, frozen=True, gc=False):
     pass
 
 
-class Pingresp(msgspec.Struct, frozen=True):
+class Pingresp(msgspec.Struct, frozen=True, gc=False):
     pass
 
 
-class Disconnect(msgspec.Struct, frozen=True, kw_only=True):
+class Disconnect(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     reason_code: ReasonCode = ReasonCode.SUCCESS
     properties: Properties | None = None
 
 
-class Auth(msgspec.Struct, frozen=True, kw_only=True):
+class Auth(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     reason_code: ReasonCode = ReasonCode.SUCCESS
     properties: Properties | None = None
 
 
-Packet = (
-    Connect
-    | Connack
-    | Publish
-    | Ack
-    | Subscribe
-    | Suback
-    | Unsubscribe
-    | Unsuback
-    | Pingreq
-    | Pingresp
-    | Disconnect
-    | Auth
-)
+Packet = Connect | Connack | Publish | Ack | Subscribe | Suback | Unsubscribe | Unsuback | Pingreq | Pingresp | Disconnect | Auth
