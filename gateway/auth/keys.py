@@ -1,0 +1,137 @@
+"""Access keys in memory: made, revoked and looked up; stored sealed by the store. First start: instance id, administrator, a first key.
+
+Knows no login form (login.py) and no rule (access.py). ``version`` changes with every change, so that cached decisions can be dropped.
+"""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+import string
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, Protocol
+
+import msgspec
+
+from gateway.auth.seal import Seal, load_seal
+from schemas.errors import SluicewayError
+from schemas.identities import AccessKey, Role, Secret
+from schemas.reasons import ReasonCode
+
+INSTANCE_PROPERTY: Final = "instance_id"
+MAX_KEYS: Final = 100_000
+"""Active keys, each of some 0.5 KB in memory; a key a device is not what keys are for."""
+
+_LETTERS: Final = string.ascii_letters + string.digits
+_ID_LENGTH: Final = 22
+_SECRET_LENGTH: Final = 40
+"""238 bits: more than HMAC-SHA1 makes use of."""
+
+
+class KeyStore(Protocol):
+    """What keys need of the store (streams/store.py)."""
+
+    async def put_key(self, key: AccessKey) -> None: ...
+
+    async def keys(self) -> list[AccessKey]: ...
+
+    async def property(self, name: str, default: str | None = None) -> str | None: ...
+
+
+class KeyLimit(SluicewayError):
+    """There are as many active keys as there may be."""
+
+    reason_code = ReasonCode.QUOTA_EXCEEDED
+
+
+class NewKey(msgspec.Struct, frozen=True):
+    """A key as its maker gets it: the only time its secret is told."""
+
+    id: str
+    role: Role
+    secret: Secret
+    instance_id: str
+
+
+class KeyInfo(msgspec.Struct, frozen=True):
+    """What may be shown of a key."""
+
+    id: str
+    role: str
+    created: int
+    revoked: bool
+
+
+class KeyRing:
+    """All access keys of the installation, with the secrets of the active ones unsealed for speed."""
+
+    def __init__(self, store: KeyStore, seal: Seal, instance_id: str, keys: Sequence[AccessKey]) -> None:
+        self._store = store
+        self._seal = seal
+        self.instance_id = instance_id
+        self.version = 1
+        self._keys = {key.id: key for key in keys}
+        self._secrets = {key.id: seal.unseal(key.sealed_secret, _seal_name(key.id, key.role)).encode() for key in keys if not key.revoked}
+        self._dummy = secrets.token_bytes(_SECRET_LENGTH)
+
+    def secret_or_dummy(self, key_id: str) -> tuple[bytes, bool]:
+        """An active key's secret and True, or for any other id a secret that nobody has and False: one path for both."""
+        secret = self._secrets.get(key_id)
+        return (self._dummy, False) if secret is None else (secret, True)
+
+    def is_secret_of(self, key_id: str, secret: bytes) -> bool:
+        """Whether an active key has this secret; takes as long for a key that doesn't exist."""
+        expected, known = self.secret_or_dummy(key_id)
+        return hmac.compare_digest(expected, secret) and known
+
+    def role(self, key_id: str) -> str | None:
+        """An active key's role; None for a key that is revoked or was never made."""
+        return self._keys[key_id].role if key_id in self._secrets else None
+
+    def all(self) -> list[KeyInfo]:
+        """Every key ever made, oldest first."""
+        infos = [KeyInfo(key.id, key.role, key.created, key.revoked) for key in self._keys.values()]
+        return sorted(infos, key=lambda info: (info.created, info.id))
+
+    async def create(self, role: Role, now: int) -> NewKey:
+        """Make a key; it is stored when this returns. ``now`` in ms of the wall clock."""
+        if len(self._secrets) >= MAX_KEYS:
+            raise KeyLimit(f"there are {MAX_KEYS} active keys already: revoke some")
+        key_id, secret = "SW" + _random(_ID_LENGTH), _random(_SECRET_LENGTH)
+        key = AccessKey(key_id, role, self._seal.seal(secret, _seal_name(key_id, role)), now)
+        await self._store.put_key(key)
+        self._keys[key_id] = key
+        self._secrets[key_id] = secret.encode()
+        self.version += 1
+        return NewKey(key_id, role, Secret(secret), self.instance_id)
+
+    async def revoke(self, key_id: str) -> bool:
+        """Revoke a key, at once for new decisions and durably when this returns; False where there is none active of that id."""
+        if key_id not in self._secrets:
+            return False
+        self._keys[key_id] = revoked = msgspec.structs.replace(self._keys[key_id], revoked=True)
+        del self._secrets[key_id]
+        self.version += 1
+        await self._store.put_key(revoked)
+        return True
+
+
+async def open_keyring(store: KeyStore, seal_file: Path, instance_id: str = "") -> KeyRing:
+    """The key ring of a store, with the instance id made where there is none; ``instance_id`` overrides it.
+
+    The key file is made where nothing is sealed yet; StartError where it is missing later, readable by others, or another one.
+    """
+    keys = await store.keys()
+    seal = load_seal(seal_file, create=not keys)
+    kept = await store.property(INSTANCE_PROPERTY, "mqtt-sw-" + _random(11, string.ascii_lowercase + string.digits))
+    return KeyRing(store, seal, instance_id or kept or "", keys)
+
+
+def _seal_name(key_id: str, role: str) -> str:
+    return f"{role} key {key_id}"
+
+
+def _random(length: int, alphabet: str = _LETTERS) -> str:
+    """Random text without characters that shells, URLs or user names treat in a way of their own."""
+    return "".join(secrets.choice(alphabet) for _ in range(length))

@@ -1,0 +1,216 @@
+"""The kinds of values that options have: each turns what a flag, the environment or TOML gives into a value, or says what would be one.
+
+Knows no option by name. The table that uses these is options.py.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from schemas.identities import AccessRule
+from schemas.limits import KIB, MIB
+from schemas.settings import Address
+from schemas.topics import is_topic_filter
+
+MAX_LIST: Final = 1024
+"""Entries of a list in the settings: more is a mistake, and each may cost a socket or a comparison a publish."""
+
+_SIZES: Final = {"": 1, "B": 1, "KIB": KIB, "MIB": MIB, "GIB": 1024 * MIB}
+_TIMES: Final = {"": 1.0, "MS": 0.001, "S": 1.0, "M": 60.0, "H": 3600.0, "D": 86400.0}
+_QUANTITY: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)")
+
+
+class NotAllowed(ValueError):
+    """What an allowed value would be, in words that follow `must be`."""
+
+
+class Kind(msgspec.Struct, frozen=True):
+    """``read`` takes text or a TOML value and raises NotAllowed. ``metavar`` stands in the help; a ``switch`` needs no value as a flag."""
+
+    metavar: str
+    read: Callable[[Any], Any]
+    many: bool = False
+    switch: bool = False
+
+
+def _as_text(value: object, expected: str) -> str:
+    if not isinstance(value, str):
+        raise NotAllowed(expected)
+    return value
+
+
+def _read_switch(value: object) -> bool:
+    words = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str) and value.lower() in words:
+        return words[value.lower()]
+    raise NotAllowed("true or false")
+
+
+SWITCH: Final = Kind("", _read_switch, switch=True)
+
+
+def choice(*words: str) -> Kind:
+    """One of some words."""
+    expected = " or ".join(words) if len(words) == 2 else "one of " + ", ".join(words)
+
+    def read(value: object) -> str:
+        if value not in words:
+            raise NotAllowed(expected)
+        return str(value)
+
+    return Kind("|".join(words), read)
+
+
+def number(low: int, high: int) -> Kind:
+    """A whole number in a range; from text also in hexadecimal, as reason codes are written."""
+    expected = f"a whole number from {low} to {high}"
+
+    def read(value: object) -> int:
+        if isinstance(value, str):
+            try:
+                value = int(value, 0)
+            except ValueError:
+                raise NotAllowed(expected) from None
+        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+            raise NotAllowed(expected)
+        return value
+
+    return Kind("N", read)
+
+
+def _quantity(value: object, units: dict[str, float] | dict[str, int]) -> float | None:
+    """A number, or text of a number and a unit; None where it is neither."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return value
+    if not isinstance(value, str):
+        return None
+    match = _QUANTITY.fullmatch(value.strip())
+    if match is None or match[2].upper() not in units:
+        return None
+    return float(match[1]) * units[match[2].upper()]
+
+
+def size(low: int, high: int) -> Kind:
+    """Bytes, as a number or with KiB, MiB, GiB."""
+    expected = f"bytes from {low} to {high}, as a number or like 64KiB, 256MiB, 1GiB"
+
+    def read(value: object) -> int:
+        quantity = _quantity(value, _SIZES)
+        if quantity is None or quantity != int(quantity) or not low <= quantity <= high:
+            raise NotAllowed(expected)
+        return int(quantity)
+
+    return Kind("BYTES", read)
+
+
+def seconds(low: float, high: float, *, whole: bool = False) -> Kind:
+    """A duration, in seconds or with ms, s, m, h, d; ``whole`` where the protocol counts in seconds."""
+    expected = f"{'whole ' if whole else ''}seconds from {low:g} to {high:.0f}, as a number or like 90s, 10m, 1h, 3d"
+
+    def read(value: object) -> float | int:
+        quantity = _quantity(value, _TIMES)
+        if quantity is None or not low <= quantity <= high or (whole and quantity != int(quantity)):
+            raise NotAllowed(expected)
+        return int(quantity) if whole else float(quantity)
+
+    return Kind("SECONDS", read)
+
+
+def text(pattern: str, expected: str) -> Kind:
+    """Text of a form."""
+    compiled = re.compile(pattern)
+
+    def read(value: object) -> str:
+        found = _as_text(value, expected)
+        if not compiled.fullmatch(found):
+            raise NotAllowed(expected)
+        return found
+
+    return Kind("TEXT", read)
+
+
+def _read_path(value: object) -> Path:
+    found = _as_text(value, "a path")
+    if not found or "\x00" in found:
+        raise NotAllowed("a path")
+    return Path(found).expanduser()
+
+
+PATH: Final = Kind("PATH", _read_path)
+
+
+def _read_address(value: object) -> Address:
+    expected = "HOST:PORT with a port from 0 to 65535, like 127.0.0.1:1883 or [::1]:1883"
+    host, colon, port = _as_text(value, expected).strip().rpartition(":")
+    bracketed = host.startswith("[") and host.endswith("]")
+    host = host[1:-1] if bracketed else host
+    if not colon or not re.fullmatch(r"[0-9A-Za-z_.:%-]+", host) or (":" in host) != bracketed:
+        raise NotAllowed(expected)
+    if not (port.isascii() and port.isdigit() and int(port) <= 65535):
+        raise NotAllowed(expected)
+    return Address(host, int(port))
+
+
+ADDRESS: Final = Kind("HOST:PORT", _read_address)
+
+
+def several(kind: Kind) -> Kind:
+    """A list of a kind: in TOML a list or one value, in text separated by commas; empty text is the empty list."""
+
+    def read(value: object) -> tuple[Any, ...]:
+        if isinstance(value, str):
+            value = [part.strip() for part in value.split(",")] if value.strip() else []
+        if not isinstance(value, list):
+            value = [value]
+        if len(value) > MAX_LIST:
+            raise NotAllowed(f"a list of at most {MAX_LIST} entries")
+        return tuple(kind.read(part) for part in value)
+
+    return Kind(kind.metavar, read, many=True)
+
+
+def _read_rules(value: object) -> tuple[AccessRule, ...]:
+    """The `[[access]]` list; in the environment the same as JSON."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            raise NotAllowed("a JSON list of rules") from None
+    if not isinstance(value, list) or len(value) > MAX_LIST:
+        raise NotAllowed(f"a list of at most {MAX_LIST} rules, each an [[access]] section")
+    return tuple(_read_rule(index, rule) for index, rule in enumerate(value, start=1))
+
+
+_ACTIONS: Final = ("publish", "subscribe", "read", "*")
+_EFFECTS: Final = ("allow", "deny")
+
+
+def _read_rule(index: int, value: object) -> AccessRule:
+    try:
+        rule = msgspec.convert(value, AccessRule)
+    except msgspec.ValidationError as error:
+        raise NotAllowed(f"rules of principal, action, filter and effect; rule {index}: {_plain(error)}") from None
+    for field, found, allowed in (("action", rule.action, _ACTIONS), ("effect", rule.effect, _EFFECTS)):
+        if found not in allowed:
+            raise NotAllowed(f"valid rules; rule {index}: {field} {found!r} is not one of {', '.join(allowed)}")
+    if not rule.principal:
+        raise NotAllowed(f"valid rules; rule {index}: principal is empty: name an access key's id, anonymous, or * for all")
+    if not is_topic_filter(rule.filter) or rule.filter.startswith("$share/"):
+        raise NotAllowed(f"valid rules; rule {index}: filter {rule.filter!r} is not an MQTT topic filter without $share")
+    return rule
+
+
+def _plain(error: msgspec.ValidationError) -> str:
+    """msgspec's words without its type notation: what is wrong with which field."""
+    return str(error).replace("Object missing", "it is missing").replace("Object contains", "it contains").replace("`", "").replace("$.", "")
+
+
+RULES: Final = Kind("JSON", _read_rules)

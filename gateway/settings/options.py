@@ -1,0 +1,132 @@
+"""The table of options: every setting's name, kind, flag and help. Defaults are those of the structs in schemas.
+
+A name such as `offline.pace` is a key in the section `[offline]` of the file and SLUICEWAY_OFFLINE_PACE in the environment.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from gateway.settings.kinds import ADDRESS, PATH, RULES, SWITCH, Kind, choice, number, seconds, several, size, text
+from schemas.limits import APSARAMQ_LIMITS, KIB, MIB, Limits
+from schemas.settings import DAY, Settings
+
+ENVIRONMENT_PREFIX: Final = "SLUICEWAY_"
+
+MANY: Final = 2**40
+"""Above every sensible count or size, far below what arithmetic or a database column can't hold."""
+
+YEARS: Final = 100 * 365 * DAY
+
+
+class Option(msgspec.Struct, frozen=True):
+    name: str
+    kind: Kind
+    help: str
+    flag: str = ""
+
+    @property
+    def variable(self) -> str:
+        """Its name in the environment."""
+        return ENVIRONMENT_PREFIX + self.name.upper().replace(".", "_")
+
+
+_NAMES = several(text(r"[^/+#\x00]{1,255}", "names of parent topics, without /, + and #"))
+
+_GENERAL: Final = (
+    Option("data", PATH, "folder of the log, the database, keys and credentials", "--data"),
+    Option("mqtt", several(ADDRESS), "listen for MQTT over TCP", "--mqtt"),
+    Option("mqtts", several(ADDRESS), "listen for MQTT over TLS", "--mqtts"),
+    Option("ws", several(ADDRESS), "listen for MQTT over WebSocket", "--ws"),
+    Option("wss", several(ADDRESS), "listen for MQTT over WebSocket with TLS", "--wss"),
+    Option("http", ADDRESS, "listen for HTTP: metrics, health, API", "--http"),
+    Option("anonymous", SWITCH, "admit clients without a login; all MQTT listeners must be on loopback", "--anonymous"),
+    Option("preset", choice("standard", "apsaramq"), "whose rules and limits apply", "--preset"),
+    Option("allow_plaintext_login", SWITCH, "take logins without TLS from other machines", "--allow-plaintext-login"),
+    Option(
+        "instance_id",
+        text(r"[A-Za-z0-9_-]{1,64}|", "1 to 64 letters, digits, - and _"),
+        "instance id to serve instead of the one made at first start",
+    ),
+    Option("access", RULES, "who may publish and subscribe where: sections [[access]] of principal, action, filter, effect"),
+    Option("tls.certificate", PATH, "PEM file of the certificate chain", "--tls-certificate"),
+    Option("tls.key", PATH, "PEM file of the certificate's key", "--tls-key"),
+    Option("offline.pace", choice("acknowledged", "batches"), "how stored messages come to a client that returns"),
+    Option("p2p.enabled", SWITCH, "deliver <parent>/p2p/<client id> to that client alone"),
+    Option("p2p.parents", _NAMES, "parent topics under which P2P holds; empty for all"),
+    Option("keys.seal_file", PATH, "key file that seals secrets in the database; best outside the data folder"),
+    Option("log.segment_bytes", size(MIB, 64 * 1024 * MIB), "a new file of the log is begun past this size"),
+    Option("log.segment_age", seconds(1, 30 * DAY), "a new file of the log is begun past this age"),
+    Option("log.retention_bytes", size(MIB, MANY * KIB), "oldest files that nobody needs go past this size of the log"),
+    Option("log.retention_age", seconds(1, YEARS), "files that nobody needs go past this age"),
+    Option("logging.level", choice("debug", "info", "warning", "error"), "least important line to log", "--log-level"),
+    Option("logging.format", choice("text", "json"), "form of log lines on standard error", "--log-format"),
+    Option("node.id", text(r"[A-Za-z0-9_.-]{1,64}", "1 to 64 letters, digits, ., - and _"), "stable name of this node"),
+    Option("compatibility.not_authorized_code", number(0x80, 0xFF), "SUBACK's code for a refused filter in MQTT 5; some test suites want 0x80"),
+)
+
+_SIZE = size(1, MANY)
+_COUNT = number(1, MANY)
+_WAIT = seconds(0.01, DAY)
+
+_LIMITS: Final = (
+    Option("limits.packet", size(1 * KIB, 268_435_455), "largest MQTT packet"),
+    Option("limits.topic_levels", number(1, 65_535), "levels of a topic"),
+    Option("limits.topic_bytes", size(1, 65_535), "length of a topic"),
+    Option("limits.client_id_bytes", size(23, 65_535), "length of a client id"),
+    Option("limits.subscriptions_per_client", _COUNT, "subscriptions of one client"),
+    Option("limits.filters_per_subscribe", _COUNT, "filters in one SUBSCRIBE"),
+    Option("limits.window", number(1, 65_535), "deliveries in flight to a client that names no receive maximum"),
+    Option("limits.receive_maximum", number(1, 65_535), "publishes in flight from a client, and unreleased QoS 2 ids"),
+    Option("limits.topic_alias_maximum", number(0, 65_535), "topic aliases, each way"),
+    Option("limits.user_properties", number(0, MANY), "user properties of a packet"),
+    Option("limits.properties_bytes", _SIZE, "size of a packet's properties"),
+    Option("limits.keep_alive", seconds(0, 65_535, whole=True), "longest keep-alive granted; 0 grants any"),
+    Option("limits.session_expiry", seconds(0, 0xFFFFFFFF, whole=True), "longest session expiry granted"),
+    Option("limits.offline_messages", _COUNT, "stored messages of one client"),
+    Option("limits.offline_messages_total", _COUNT, "stored messages in all"),
+    Option("limits.offline_age", seconds(1, YEARS, whole=True), "age past which a stored message goes"),
+    Option("limits.mailbox_messages", _COUNT, "P2P messages kept for a client id that has no session"),
+    Option("limits.connect_timeout", _WAIT, "time in which CONNECT has to be complete"),
+    Option("limits.connect_bytes", size(64, 268_435_455), "bytes that may arrive before CONNECT is complete"),
+    Option("limits.connections", _COUNT, "connections at a time"),
+    Option("limits.sessions", _COUNT, "sessions kept"),
+    Option("limits.retained_messages", _COUNT, "retained messages kept"),
+    Option("limits.queue_messages", _COUNT, "deliveries that wait in memory for one client"),
+    Option("limits.queue_bytes_node", _SIZE, "bytes of records that all queues may keep in memory"),
+    Option("limits.unacknowledged_bytes", _SIZE, "a connection's publishes that are not durable yet"),
+    Option("limits.pending_records", _COUNT, "records on their way to the disk before publishers are slowed"),
+    Option("limits.pending_bytes", _SIZE, "bytes on their way to the disk before publishers are slowed"),
+    Option("limits.routing_lag", _COUNT, "records that routing may be behind before publishers are slowed"),
+    Option("limits.log_wait", _WAIT, "how long a log that can't write is waited for before clients are sent away"),
+    Option("limits.settle_within", _WAIT, "unacknowledged deliveries are written to the inbox after this time"),
+    Option("limits.ack_timeout", _WAIT, "unacknowledged deliveries count as offline messages after this time"),
+    Option("limits.write_buffer", _SIZE, "bytes a socket may have outstanding before deliveries queue"),
+)
+
+OPTIONS: Final = {option.name: option for option in _GENERAL + _LIMITS}
+
+SECTIONS: Final = frozenset(name.partition(".")[0] for name in OPTIONS if "." in name)
+
+
+def _changed_limits(limits: Limits) -> dict[str, Any]:
+    plain = Limits()
+    names = limits.__struct_fields__
+    return {f"limits.{name}": getattr(limits, name) for name in names if getattr(limits, name) != getattr(plain, name)}
+
+
+PRESETS: Final[dict[str, dict[str, Any]]] = {
+    "standard": {},
+    "apsaramq": {"offline.pace": "batches", **_changed_limits(APSARAMQ_LIMITS)},
+}
+"""What a preset puts in the place of defaults."""
+
+
+def default(name: str) -> Any:
+    """An option's default: what the struct says."""
+    value: Any = Settings()
+    for part in name.split("."):
+        value = getattr(value, part)
+    return value
