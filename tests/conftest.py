@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import pytest
 
 from tests.support import process
 from tests.support.gateway import Gateway
+from tests.support.wire import Clients
 
 
 @pytest.hookimpl(wrapper=True)
@@ -41,3 +42,11 @@ def start_gateway(tmp_path: Path, servers: None) -> Callable[..., Gateway]:
 def gateway(start_gateway: Callable[..., Gateway]) -> Gateway:
     """An anonymous gateway with its default settings."""
     return start_gateway()
+
+
+@pytest.fixture
+async def clients() -> AsyncIterator[Clients]:
+    """Raw MQTT clients that are gone when the test is."""
+    wires = Clients()
+    yield wires
+    await wires.close()
