@@ -1,0 +1,142 @@
+"""Stored deliveries on their way back to a connected session: from the client id's mailbox, then from the session's box.
+
+Pace ``acknowledged``: the window paces, and live deliveries go behind what is stored. Pace ``batches``: thirty every five
+seconds, live deliveries beside them, and 3.1.1 clients are sent unacknowledged messages again (streams/offline.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from schemas.errors import StoreError
+from schemas.positions import At
+from schemas.reasons import ReasonCode
+from schemas.sessions import BoxEntry
+from streams.control import GetOffline
+from streams.fanout import Delivery
+
+if TYPE_CHECKING:
+    from gateway.node import Node
+    from gateway.session import Session
+
+PAGE = 1000
+BATCH = 30
+BATCH_EVERY = 5.0
+
+
+class Backlog:
+    """At most one loading task a session."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self.diverts = node.settings.offline.pace == "acknowledged"
+        """Whether live deliveries of a session with a backlog go behind it."""
+        self._tasks: dict[Session, asyncio.Task[None]] = {}
+        self._cursors: dict[Session, dict[int, At]] = {}
+        """By session with a connection and by box: the last entry that was taken from it on this connection."""
+
+    def begin(self, session: Session) -> None:
+        """A connection is answered; load what waits for it, if anything can."""
+        session.mailbox = session.mailbox or self._node.mailboxes.get(session.client, 0)
+        if session.id or session.mailbox:
+            self._cursors[session] = {}
+            if not self.diverts:
+                self._start(session, self._batches(session))
+            else:
+                session.backlog = True
+                session.refresh()
+                self.wake(session)
+
+    def wake(self, session: Session) -> None:
+        """There is room, or something new in the box."""
+        if session.backlog and session not in self._tasks and session.connection is not None and self.diverts:
+            self._cursors.setdefault(session, {})
+            if len(session.in_flight) * 2 <= session.window and session.connection.writable:
+                self._start(session, self._load(session))
+
+    def ended(self, session: Session) -> None:
+        """The connection is gone."""
+        self._cursors.pop(session, None)
+        task = self._tasks.pop(session, None)
+        if task is not None:
+            task.cancel()
+
+    def _start(self, session: Session, flow: object) -> None:
+        task = self._node.loop.create_task(flow)  # type: ignore[arg-type]
+        self._tasks[session] = task
+        task.add_done_callback(lambda done: self._tasks.pop(session, None) if self._tasks.get(session) is done else None)
+
+    async def _load(self, session: Session) -> None:
+        """Send stored entries until the window is full or nothing is left; then the session is live."""
+        try:
+            while session.backlog and session.has_room():
+                if await self._page(session, min(PAGE, session.window - len(session.in_flight))):
+                    continue
+                session.backlog = False
+                session.refresh()
+                session.pump()
+        except StoreError:
+            if session.connection is not None:
+                session.connection.close(ReasonCode.UNSPECIFIED_ERROR, "store failed")
+
+    async def _page(self, session: Session, limit: int) -> bool:
+        """Send up to ``limit`` entries; False where both boxes are empty and nothing was put into them meanwhile."""
+        writes = session.box_writes
+        await self._node.persistence.barrier()
+        for box in (session.mailbox, session.id):
+            if not box:
+                continue
+            entries = await self._node.store.entries(box, self._cursor(session, box), limit)
+            if entries:
+                self._send(session, box, entries)
+                return True
+        return session.box_writes != writes
+
+    def _cursor(self, session: Session, box: int) -> At | None:
+        return self._cursors.get(session, {}).get(box)
+
+    def _send(self, session: Session, box: int, entries: list[BoxEntry]) -> None:
+        cursors = self._cursors.get(session)
+        if cursors is None or session.connection is None:
+            return
+        for entry in entries:
+            cursors[box] = entry.at
+            mailbox = box == session.mailbox
+            session.send(Delivery(entry.record, entry.at, entry.qos, entry.retain, entry.identifiers, mailbox), box)
+
+    async def _batches(self, session: Session) -> None:
+        """The pace of the model product."""
+        connection = session.connection
+        tries: dict[int, int] = {}
+        while connection is not None and session.connection is connection and connection.ready:
+            room = min(BATCH, session.window - len(session.in_flight))
+            if room > 0:
+                try:
+                    await self._page(session, room)
+                except StoreError:
+                    connection.close(ReasonCode.UNSPECIFIED_ERROR, "store failed")
+                    return
+            sent = set(session.in_flight)
+            await asyncio.sleep(BATCH_EVERY)
+            if session.connection is connection and session.version != 5:
+                session.send_again(sent, tries)
+
+    def pull(self, session: Session, wanted: GetOffline, now: int) -> None:
+        """`$SYS/getOfflineMsg`: a batch of the asked size and order. With pace ``acknowledged`` they are on their way already."""
+        if self.diverts or not session.id:
+            return
+        self._start(session, self._pull(session, wanted))
+
+    async def _pull(self, session: Session, wanted: GetOffline) -> None:
+        await self._node.persistence.barrier()
+        limit = min(wanted.max_push_num, session.window - len(session.in_flight))
+        if limit <= 0:
+            return
+        newest = wanted.push_order == "DESC"
+        after = None if newest else self._cursor(session, session.id)
+        entries = await self._node.store.entries(session.id, after, limit, newest_first=newest)
+        in_flight = {d.at for d in session.in_flight.values()}
+        for entry in entries:
+            if entry.at not in in_flight and session.has_room():
+                session.send(Delivery(entry.record, entry.at, entry.qos, entry.retain, entry.identifiers), session.id)

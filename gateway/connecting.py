@@ -1,0 +1,230 @@
+"""CONNECT: who is it, whose session, and the answer. One connect at a time per client id (registry.Turns).
+
+What must be durable before CONNACK is: the claim of a session that outlives its connection, and the connect event.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from typing import TYPE_CHECKING
+
+from gateway import failpoints
+from gateway.auth.login import LoginRefused, Peer
+from gateway.connection import Connection, State
+from gateway.protocol.encode import encode_packet
+from gateway.protocol.packets import MQTT_5_0, Connack, Connect
+from gateway.protocol.properties import Properties, forwardable
+from gateway.session import Session
+from schemas.errors import LogError, StoreError
+from schemas.identities import Principal
+from schemas.presence import Will
+from schemas.reasons import CONNECT_RETURN_CODES, ReasonCode
+from schemas.sessions import NEVER_EXPIRES, SessionState
+from schemas.topics import is_topic_name
+from streams.store import Refused
+
+if TYPE_CHECKING:
+    from gateway.node import Node
+
+ASSIGNED_PREFIX = "sw-"
+
+
+class ConnectRefused(Exception):
+    """Answer CONNECT with this code and close. ``words`` are for the log."""
+
+    def __init__(self, code: ReasonCode, words: str) -> None:
+        super().__init__(words)
+        self.code = code
+        self.words = words
+
+
+class Connecting:
+    """The connect flow."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def start(self, connection: Connection, packet: Connect) -> None:
+        """Answer a CONNECT; what the client sends behind it waits."""
+        task = self._node.loop.create_task(self._connect(connection, packet))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def refuse(self, connection: Connection, code: ReasonCode) -> None:
+        """CONNACK with an error, for those who can get one [MQTT-3.1.4-6]; 3.1.1 knows few codes."""
+        if connection.version != MQTT_5_0 and code not in CONNECT_RETURN_CODES:
+            return
+        connection.out.append(encode_packet(Connack(session_present=False, reason_code=code), connection.version))
+        connection.flush()
+
+    async def _connect(self, connection: Connection, packet: Connect) -> None:
+        try:
+            principal, client, will = self._check(connection, packet)
+            if not await self._node.turns.take(client):
+                raise ConnectRefused(ReasonCode.SESSION_TAKEN_OVER, "clientId conflict")
+            try:
+                if connection.state == State.CONNECTING:
+                    await self._begin(connection, packet, principal, client, will)
+            finally:
+                self._node.turns.give(client)
+        except ConnectRefused as refused:
+            self._node.counters.refused["connect_" + refused.code.name.lower()] += 1
+            self._node.log_refused(connection, packet.client_id, refused.words)
+            self.refuse(connection, refused.code)
+            connection.shut()
+        except (StoreError, LogError):
+            self.refuse(connection, ReasonCode.SERVER_UNAVAILABLE)
+            connection.shut()
+        if connection.state == State.CONNECTED:
+            connection.resume()
+
+    # Checks: nothing is changed here
+
+    def _check(self, connection: Connection, packet: Connect) -> tuple[Principal, str, Will | None]:
+        node = self._node
+        properties = packet.properties or Properties()
+        if node.draining:
+            raise ConnectRefused(ReasonCode.SERVER_SHUTTING_DOWN if packet.version == MQTT_5_0 else ReasonCode.SERVER_UNAVAILABLE, "draining")
+        if len(node.connections) > node.limits.connections:
+            raise ConnectRefused(ReasonCode.QUOTA_EXCEEDED, "connection limit")
+        if properties.authentication_method is not None:
+            raise ConnectRefused(ReasonCode.BAD_AUTHENTICATION_METHOD, "no enhanced authentication")  # [MQTT-4.12.0-1]
+        client = packet.client_id
+        if not client:
+            if packet.version != MQTT_5_0 and not packet.clean_start:
+                raise ConnectRefused(ReasonCode.CLIENT_IDENTIFIER_NOT_VALID, "no client id")  # [MQTT-3.1.3-8] of 3.1.1
+            client = ASSIGNED_PREFIX + secrets.token_hex(12)
+        if len(client.encode()) > node.limits.client_id_bytes or any(ord(c) < 32 or ord(c) == 127 for c in client):
+            raise ConnectRefused(ReasonCode.CLIENT_IDENTIFIER_NOT_VALID, "client id too long or with control characters")
+        peer = Peer(connection.peer.address, is_loopback=connection.peer.is_loopback, is_secure=connection.peer.is_secure)
+        principal = node.authenticator.login(packet.user_name, packet.password, client, peer)
+        if isinstance(principal, LoginRefused):
+            raise ConnectRefused(principal.reason_code, principal.reason)
+        existing = node.registry.get(client)
+        if existing is not None and existing.principal.name != principal.name:
+            raise ConnectRefused(ReasonCode.NOT_AUTHORIZED, "client id of another principal")
+        return principal, client, self._will(packet, principal)
+
+    def _will(self, packet: Connect, principal: Principal) -> Will | None:
+        """The will under the rules of a PUBLISH; it is checked again when it is published."""
+        will = packet.will
+        if will is None:
+            return None
+        node = self._node
+        limits = node.limits
+        if not is_topic_name(will.topic) or len(will.topic.encode()) > limits.topic_bytes or will.topic.count("/") >= limits.topic_levels:
+            raise ConnectRefused(ReasonCode.TOPIC_NAME_INVALID, "will topic")
+        if will.topic.startswith("$") or not node.access.may(principal, "publish", will.topic):
+            raise ConnectRefused(ReasonCode.NOT_AUTHORIZED, "will topic not allowed")
+        properties = will.properties or Properties()
+        expiry = -1 if properties.message_expiry_interval is None else properties.message_expiry_interval
+        delay = properties.will_delay_interval or 0
+        return Will(will.topic, will.payload, will.qos, will.retain, delay, forwardable(properties), expiry)
+
+    # The session
+
+    def _expiry(self, packet: Connect) -> int:
+        """The session expiry interval granted, seconds."""
+        if packet.version == MQTT_5_0:
+            asked = (packet.properties or Properties()).session_expiry_interval or 0
+        else:
+            asked = 0 if packet.clean_start else NEVER_EXPIRES
+        return min(asked, self._node.limits.session_expiry)
+
+    async def _begin(self, connection: Connection, packet: Connect, principal: Principal, client: str, will: Will | None) -> None:
+        node = self._node
+        existing = node.registry.get(client)
+        if existing is not None and existing.connection is not None:
+            if failpoints.ARMED:
+                failpoints.reach("takeover")
+            existing.connection.close(ReasonCode.SESSION_TAKEN_OVER, "clientId conflict")  # [MQTT-3.1.4-3]
+            existing = node.registry.get(client)
+        if existing is not None and existing.principal.name != principal.name:
+            raise ConnectRefused(ReasonCode.NOT_AUTHORIZED, "client id of another principal")
+        expiry = self._expiry(packet)
+        state = await self._claim(client, principal, packet.clean_start, expiry) if expiry or existing is not None else None
+        session = self._session(existing, state, client, principal, clean_start=packet.clean_start)
+        session.expiry = expiry
+        node.ending.wills.reconnected(client, resumed=session is existing)
+        connection.principal = principal
+        connection.will = will
+        connection.channel = secrets.token_hex(16)
+        await node.presence.connected(connection, session, expiry)
+        if connection.state != State.CONNECTING:
+            self._lost_meanwhile(connection, session, state)
+            return
+        self._negotiate(connection, packet)
+        connection.session = session
+        session.attach(connection, state)
+        if session.id:
+            session.backlog = node.backlog.diverts
+            await node.persistence.barrier()
+        if connection.state != State.CONNECTING:
+            node.ending.end(connection, "Socket IOException")
+            return
+        if will is not None and failpoints.ARMED:
+            failpoints.reach("will-armed")
+        self._answer(connection, packet, client, session, present=session is existing)
+        session.resume(state.in_flight if state is not None else ())
+        session.refresh()
+        node.backlog.begin(session)
+
+    async def _claim(self, client: str, principal: Principal, clean_start: bool, expiry: int) -> SessionState:
+        node = self._node
+        await node.persistence.barrier()
+        state = await node.store.claim(
+            client, principal.name, clean_start=clean_start, expiry=expiry, now=node.clock.wall(), limit=node.limits.sessions
+        )
+        if isinstance(state, Refused):
+            code = ReasonCode.NOT_AUTHORIZED if state.principal else ReasonCode.QUOTA_EXCEEDED
+            raise ConnectRefused(code, state.reason)
+        return state
+
+    def _session(self, existing: Session | None, state: SessionState | None, client: str, principal: Principal, *, clean_start: bool) -> Session:
+        """The session that goes on, or a new one in its place [MQTT-3.1.2-4] [MQTT-3.1.2-5]."""
+        if existing is not None and not clean_start and state is not None and state.present:
+            existing.principal = principal
+            return existing
+        if existing is not None:
+            self._node.registry_remove(existing)
+        session = Session(self._node, client, principal)
+        self._node.registry.sessions[client] = session
+        return session
+
+    def _lost_meanwhile(self, connection: Connection, session: Session, state: SessionState | None) -> None:
+        """The client went before its CONNACK: the session is as after a connection that ended."""
+        connection.session = session
+        session.attach(connection, state)
+        self._node.ending.end(connection, "Socket IOException")
+
+    def _negotiate(self, connection: Connection, packet: Connect) -> None:
+        properties = packet.properties or Properties()
+        limits = self._node.limits
+        connection.send_maximum = min(properties.receive_maximum or limits.window, 65535)
+        connection.send_packet_maximum = properties.maximum_packet_size or 0
+        connection.send_alias_maximum = min(properties.topic_alias_maximum or 0, limits.topic_alias_maximum)
+        connection.problem_information = properties.request_problem_information != 0
+        connection.keep_alive = packet.keep_alive
+        if packet.version == MQTT_5_0 and limits.keep_alive and (packet.keep_alive == 0 or packet.keep_alive > limits.keep_alive):
+            connection.keep_alive = limits.keep_alive  # [MQTT-3.2.2-21]
+
+    def _answer(self, connection: Connection, packet: Connect, client: str, session: Session, *, present: bool) -> None:
+        node, limits = self._node, self._node.limits
+        properties = None
+        if packet.version == MQTT_5_0:
+            asked = (packet.properties or Properties()).session_expiry_interval or 0
+            properties = Properties(
+                receive_maximum=limits.receive_maximum,
+                maximum_packet_size=limits.packet,
+                topic_alias_maximum=limits.topic_alias_maximum,
+                assigned_client_identifier=None if packet.client_id else client,  # [MQTT-3.2.2-16]
+                server_keep_alive=None if connection.keep_alive == packet.keep_alive else connection.keep_alive,
+                session_expiry_interval=None if asked == session.expiry else session.expiry,
+            )
+        connection.send_packet(Connack(session_present=present, reason_code=ReasonCode.SUCCESS, properties=properties))
+        connection.state = State.CONNECTED
+        connection.ready = True
+        node.counters.connects += 1
+        node.connections.connected(connection)

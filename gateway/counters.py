@@ -1,0 +1,40 @@
+"""What is counted: plain numbers on the hot path, read by the metrics page (gateway/api) when it is asked for."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+
+class Counters:
+    """``dropped`` and ``refused`` count by reason: a delivery not made, a request not granted."""
+
+    __slots__ = (
+        "acknowledged",
+        "bytes_in",
+        "bytes_out",
+        "connects",
+        "delivered",
+        "disconnects",
+        "dropped",
+        "offline_stored",
+        "published",
+        "redelivered",
+        "refused",
+        "retained_set",
+        "wills",
+    )
+
+    def __init__(self) -> None:
+        self.published = 0
+        self.acknowledged = 0
+        self.delivered = 0
+        self.redelivered = 0
+        self.offline_stored = 0
+        self.retained_set = 0
+        self.wills = 0
+        self.bytes_in = 0
+        self.bytes_out = 0
+        self.connects = 0
+        self.disconnects: Counter[str] = Counter()
+        self.dropped: Counter[str] = Counter()
+        self.refused: Counter[str] = Counter()

@@ -1,0 +1,80 @@
+"""The end of a connection and of a session: what is kept, what is told, and what falls due."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from gateway.connection import Connection
+from gateway.protocol.errors import ProtocolError
+from gateway.protocol.packets import Disconnect
+from gateway.wills import Wills
+from schemas.reasons import ReasonCode
+from schemas.records import Kind
+from schemas.sessions import NEVER_EXPIRES, EndConnection, RemoveSession
+
+if TYPE_CHECKING:
+    from gateway.node import Node
+    from gateway.session import Session
+
+logger = logging.getLogger(__name__)
+
+
+class Ending:
+    """Ends connections, once each."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self.wills = Wills(node)
+
+    def disconnect(self, connection: Connection, packet: Disconnect) -> None:
+        """DISCONNECT came [MQTT-3.14.4-1]: the will is dropped unless the client asks for it [MQTT-3.1.2-10]."""
+        session = connection.session
+        assert session is not None  # noqa: S101 - connected
+        asked = packet.properties.session_expiry_interval if packet.properties is not None else None
+        if asked is not None:
+            if asked and not session.expiry:
+                raise ProtocolError("DISCONNECT makes a session outlive a connection that began without expiry")  # [MQTT-3.14.2-2]
+            session.expiry = min(asked, self._node.limits.session_expiry)
+        if packet.reason_code == ReasonCode.SUCCESS:
+            connection.will = None
+        self._node.presence.event(Kind.DISCONNECT, connection, session, reason="disconnected by client")
+        self.end(connection, "closed by client")
+
+    def end(self, connection: Connection, words: str) -> None:
+        """The connection is over, for whatever reason: settle its session. Later calls do nothing."""
+        session = connection.session
+        if connection.ended or session is None or session.connection is not connection:
+            return
+        connection.ended = True
+        node = self._node
+        node.counters.disconnects[words] += 1
+        now = node.clock.wall()
+        session.detach()
+        will = connection.will
+        due = 0
+        if will is not None:
+            due = now + min(will.delay, session.expiry) * 1000  # [MQTT-3.1.3-9]
+        node.presence.event(Kind.TCPCLEAN, connection, session, reason=words, will_due=due)
+        if will is not None:
+            self.wills.fall_due(connection, session, will, due)
+        if session.expiry and session.id:
+            expires_at = 0 if session.expiry == NEVER_EXPIRES else now + session.expiry * 1000
+            session.expires_at = expires_at
+            node.persistence.add(EndConnection(session=session.id, epoch=session.epoch, expiry=session.expiry, expires_at=expires_at))
+        else:
+            self.remove(session)
+
+    def remove(self, session: Session) -> None:
+        """End a session, with its subscriptions and what waits for it."""
+        node = self._node
+        node.registry_remove(session)
+        if session.id:
+            node.persistence.add(RemoveSession(session=session.id, epoch=session.epoch))
+        self.wills.session_ended(session.client)
+
+    def expire(self, now: int) -> None:
+        """End offline sessions whose time is up; ``now`` wall-clock ms. Called about once a second."""
+        over = [s for s in self._node.registry.sessions.values() if s.expires_at and s.expires_at <= now and s.connection is None]
+        for session in over:
+            self.remove(session)

@@ -1,0 +1,98 @@
+"""One running gateway: the parts that connections and sessions share. Built by app.py; holds, decides nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+from gateway.auth.access import Access
+from gateway.auth.login import Authenticator
+from gateway.clock import Clock, RecordIds
+from gateway.counters import Counters
+from gateway.flush import Flusher
+from gateway.persistence import Persistence
+from gateway.protocol.packets import Disconnect
+from gateway.protocol.properties import Properties
+from gateway.registry import Connections, Registry, Turns
+from schemas.identities import Principal
+from schemas.limits import Limits
+from schemas.positions import START, At
+from schemas.reasons import ReasonCode
+from schemas.sessions import Subscription
+from schemas.settings import Settings
+from schemas.topics import parse_p2p
+from streams.fanout import Plan, Target
+from streams.log import Log
+from streams.routes import Routes
+from streams.store import Store
+
+if TYPE_CHECKING:
+    from gateway.backlog import Backlog
+    from gateway.connecting import Connecting
+    from gateway.ending import Ending
+    from gateway.pressure import PressureValve
+    from gateway.subscribing import Subscribing
+
+
+class Node:
+    """What there is one of. ``tick`` is monotonic seconds, renewed a few times a second: good enough for keep-alives."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        loop: asyncio.AbstractEventLoop,
+        log: Log,
+        store: Store,
+        access: Access,
+        authenticator: Authenticator,
+        clock: Clock,
+        ids: RecordIds,
+        epoch: int,
+    ) -> None:
+        self.settings = settings
+        self.limits: Limits = settings.limits
+        self.strict = settings.preset == "apsaramq"
+        self.loop = loop
+        self.log = log
+        self.store = store
+        self.access = access
+        self.authenticator = authenticator
+        self.clock = clock
+        self.ids = ids
+        self.epoch = epoch
+        self.monotonic = time.monotonic
+        self.tick = time.monotonic()
+        self.counters = Counters()
+        self.flusher = Flusher(loop)
+        self.persistence = Persistence(store, loop, self.counters)
+        self.registry = Registry()
+        self.connections = Connections(self)
+        self.turns = Turns(loop)
+        self.routes: Routes[Target, Subscription, Plan] = Routes()
+        self.queued_bytes = 0
+        self.routed: At = START
+        """The position behind the last record that was routed."""
+        self.retained_present = True
+        self.draining = False
+        self.connecting: Connecting
+        self.subscribing: Subscribing
+        self.ending: Ending
+        self.backlog: Backlog
+        self.pressure: PressureValve
+
+    def is_p2p(self, topic: str) -> bool:
+        """Whether a topic names a device: `<parent>/p2p/<client id>` under a parent for which P2P is on."""
+        p2p = self.settings.p2p
+        if not p2p.enabled:
+            return False
+        parsed = parse_p2p(topic)
+        return parsed is not None and (not p2p.parents or parsed.parent in p2p.parents)
+
+    def may_read(self, principal: Principal, topic: str) -> bool:
+        return self.access.may(principal, "read", topic)
+
+    @staticmethod
+    def disconnect_packet(reason: ReasonCode, words: str) -> Disconnect:
+        """A DISCONNECT with a reason string, which never repeats what the peer sent."""
+        return Disconnect(reason_code=reason, properties=Properties(reason_string=words) if words else None)

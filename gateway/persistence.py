@@ -1,0 +1,137 @@
+"""Changes of session state on their way to the store: gathered while a commit is under way, one commit at a time, in order.
+
+A commit that fails is tried again until it succeeds; whoever waits for it waits, and the router and the publishers are held
+back meanwhile (gateway/pressure.py), so what gathers here is bounded by ``PENDING_LIMIT`` and what arrives within a tick.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from typing import Protocol
+
+from gateway.counters import Counters
+from schemas.errors import StoreError
+from schemas.positions import At
+from streams.store import Change, CommitResult, Store
+
+PENDING_LIMIT = 20_000
+"""Changes that may wait before the router stops taking records."""
+RETRY_AFTER = 0.2
+
+logger = logging.getLogger(__name__)
+
+
+class Committed(Protocol):
+    """Who waits for a change to be durable."""
+
+    def committed(self, token: int) -> None:
+        """The change that was added with ``token`` is durable."""
+
+
+class Persistence:
+    """The one way of session-bound changes to the store."""
+
+    def __init__(self, store: Store, loop: asyncio.AbstractEventLoop, counters: Counters) -> None:
+        self._store = store
+        self._loop = loop
+        self._counters = counters
+        self._changes: list[Change] = []
+        self._waiters: list[tuple[Committed, int]] = []
+        self._positions: dict[str, At] = {}
+        self._task: asyncio.Task[None] | None = None
+        self._scheduled = False
+        self._under_way = 0
+        self._added = 0
+        self._done = 0
+        self._barriers: list[tuple[int, asyncio.Future[None]]] = []
+        self.failing = False
+
+    @property
+    def pending(self) -> int:
+        """Changes asked for and not durable yet."""
+        return len(self._changes) + self._under_way
+
+    def add(self, change: Change) -> None:
+        """Make the change durable some time soon."""
+        self._changes.append(change)
+        self._added += 1
+        self._wake()
+
+    def add_then(self, change: Change, waiter: Committed, token: int) -> None:
+        """Make the change durable and tell the waiter then."""
+        self._waiters.append((waiter, token))
+        self.add(change)
+
+    def position(self, reader: str, at: At) -> None:
+        """Store a reader's position with the changes gathered so far."""
+        self._positions[reader] = at
+        self._added += 1
+        self._wake()
+
+    async def barrier(self) -> None:
+        """Wait until all that was added before is durable."""
+        if self._done >= self._added:
+            return
+        future: asyncio.Future[None] = self._loop.create_future()
+        self._barriers.append((self._added, future))
+        await future
+
+    async def room(self) -> None:
+        """Wait until fewer than ``PENDING_LIMIT`` changes are pending."""
+        while self.pending >= PENDING_LIMIT:
+            await self.barrier()
+
+    def _wake(self) -> None:
+        if self._task is None and not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._start)
+
+    def _start(self) -> None:
+        self._scheduled = False
+        if self._task is None:
+            self._task = self._loop.create_task(self._run())
+
+    async def _run(self) -> None:
+        try:
+            while self._changes or self._positions:
+                changes, self._changes = self._changes, []
+                waiters, self._waiters = self._waiters, []
+                positions, self._positions = self._positions, {}
+                upto = self._added
+                self._under_way = len(changes)
+                self._took(await self._commit(changes, positions))
+                self._under_way = 0
+                self._done = upto
+                for waiter, token in waiters:
+                    waiter.committed(token)
+                while self._barriers and self._barriers[0][0] <= upto:
+                    future = self._barriers.pop(0)[1]
+                    if not future.done():
+                        future.set_result(None)
+        finally:
+            self._task = None
+            if self._changes or self._positions:
+                self._wake()
+
+    async def _commit(self, changes: list[Change], positions: Mapping[str, At]) -> CommitResult:
+        while True:
+            try:
+                result = await self._store.commit(changes, positions)
+            except StoreError as error:
+                if not self.failing:
+                    logger.error("store-failing error=%s", error)
+                self.failing = True
+                await asyncio.sleep(RETRY_AFTER)
+            else:
+                if self.failing:
+                    logger.warning("store-recovered")
+                self.failing = False
+                return result
+
+    def _took(self, result: CommitResult) -> None:
+        for stale in result.stale:
+            logger.warning("stale-write-refused session=%d epoch=%d", stale.session, stale.epoch)
+        for _, count in result.trimmed:
+            self._counters.dropped["offline_limit"] += count

@@ -1,0 +1,173 @@
+"""SUBSCRIBE and UNSUBSCRIBE: grant, make durable, answer, then retained messages.
+
+Until SUBACK and the retained messages are out, live deliveries of the session wait (``Session.hold``), so that no older
+retained message overtakes a newer live one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING
+
+from gateway.connection import Connection
+from gateway.protocol.packets import MQTT_5_0, Suback, Subscribe, SubscriptionRequest, Unsuback, Unsubscribe
+from schemas.errors import StoreError
+from schemas.positions import At
+from schemas.reasons import ReasonCode
+from schemas.sessions import DropSubscription, PutSubscription, RetainedMessage, Subscription
+from schemas.topics import parse_subscription
+from streams.fanout import Delivery
+from streams.retained import wants_retained
+
+if TYPE_CHECKING:
+    from gateway.node import Node
+    from gateway.session import Session
+
+PAGE = 200
+"""Retained messages read at a time."""
+WAIT_FOR_ROOM = 0.02
+RETAINED_SHARD = -1
+"""Retained deliveries have positions of their own, before those of the log's shards."""
+
+
+class Subscribing:
+    """The subscribe flow."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def subscribe(self, connection: Connection, packet: Subscribe) -> None:
+        """Answer in order [MQTT-3.8.4-6], after what must be durable is [MQTT-3.8.4-1]."""
+        session = connection.session
+        assert session is not None  # noqa: S101 - connected
+        codes: list[ReasonCode] = []
+        wanted: list[Subscription] = []
+        identifiers = packet.properties.subscription_identifier if packet.properties is not None else ()
+        for request in packet.requests:
+            code, subscription, is_new = self._grant(connection, session, request, identifiers[0] if identifiers else 0)
+            codes.append(code)
+            if subscription is not None and wants_retained(subscription, is_new=is_new):
+                wanted.append(subscription)
+        if self._node.strict and any(code == ReasonCode.NOT_AUTHORIZED for code in codes):
+            connection.close(ReasonCode.NOT_AUTHORIZED, "resource auth failed")
+            return
+        suback = Suback(packet_id=packet.packet_id, reason_codes=tuple(self._shown(connection, code) for code in codes))
+        if not wanted or not self._node.retained_present:
+            wanted = []
+            if not session.id:
+                connection.send_packet(suback)
+                return
+        session.hold += 1
+        session.fast = False
+        self._start(self._finish(connection, session, suback, wanted))
+
+    def _shown(self, connection: Connection, code: ReasonCode) -> ReasonCode:
+        if code == ReasonCode.NOT_AUTHORIZED and connection.version == MQTT_5_0:
+            return ReasonCode(self._node.settings.compatibility.not_authorized_code)
+        return code
+
+    def _grant(
+        self, connection: Connection, session: Session, request: SubscriptionRequest, identifier: int
+    ) -> tuple[ReasonCode, Subscription | None, bool]:
+        """The reason code, the subscription in force from now on, and whether the session had none on that filter."""
+        node, limits = self._node, self._node.limits
+        parsed = parse_subscription(request.filter)
+        if parsed is None or len(request.filter.encode()) > limits.topic_bytes or request.filter.count("/") >= limits.topic_levels:
+            return self._refuse(ReasonCode.TOPIC_FILTER_INVALID)
+        if not node.access.may(connection.principal, "subscribe", request.filter):
+            return self._refuse(ReasonCode.NOT_AUTHORIZED)
+        is_new = request.filter not in session.subscriptions
+        if is_new and len(session.subscriptions) >= limits.subscriptions_per_client:
+            return self._refuse(ReasonCode.QUOTA_EXCEEDED)
+        subscription = Subscription(
+            request.filter,
+            request.qos,
+            request.no_local,
+            request.retain_as_published,
+            request.retain_handling,
+            identifier,
+            (node.routed,),
+        )
+        session.subscriptions[request.filter] = subscription
+        node.routes_add(parsed, session, subscription)
+        if session.id:
+            node.persistence.add(PutSubscription(session=session.id, epoch=session.epoch, subscription=subscription))
+        return ReasonCode(request.qos), subscription, is_new
+
+    def _refuse(self, code: ReasonCode) -> tuple[ReasonCode, Subscription | None, bool]:
+        self._node.counters.refused["subscribe_" + code.name.lower()] += 1
+        return code, None, False
+
+    def unsubscribe(self, connection: Connection, packet: Unsubscribe) -> None:
+        """Stop adding deliveries [MQTT-3.10.4-2]; those in flight are completed."""
+        session = connection.session
+        assert session is not None  # noqa: S101 - connected
+        codes = []
+        for topic_filter in packet.filters:
+            subscription = session.subscriptions.pop(topic_filter, None)
+            codes.append(ReasonCode.SUCCESS if subscription else ReasonCode.NO_SUBSCRIPTION_EXISTED)
+            if subscription is not None:
+                self._node.routes_remove(session, topic_filter)
+                if session.id:
+                    self._node.persistence.add(DropSubscription(session=session.id, epoch=session.epoch, filter=topic_filter))
+        unsuback = Unsuback(packet_id=packet.packet_id, reason_codes=tuple(codes))
+        if session.id:
+            self._start(self._unsuback(connection, unsuback))
+        else:
+            connection.send_packet(unsuback)
+
+    async def _unsuback(self, connection: Connection, unsuback: Unsuback) -> None:
+        await self._node.persistence.barrier()
+        if connection.ready:
+            connection.send_packet(unsuback)
+
+    def _start(self, flow: Coroutine[None, None, None]) -> None:
+        task = self._node.loop.create_task(flow)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _finish(self, connection: Connection, session: Session, suback: Suback, wanted: list[Subscription]) -> None:
+        """SUBACK once the subscriptions are durable, then what is retained."""
+        try:
+            if session.id or wanted:
+                await self._node.persistence.barrier()
+            if not connection.ready:
+                return
+            connection.send_packet(suback)
+            for subscription in wanted:
+                await self._send_retained(connection, session, subscription)
+        except StoreError:
+            connection.close(ReasonCode.UNSPECIFIED_ERROR, "store failed")
+        finally:
+            if session.connection is connection:
+                session.hold -= 1
+                session.refresh()
+                session.pump()
+
+    async def _send_retained(self, connection: Connection, session: Session, subscription: Subscription) -> None:
+        """Page by page, as the window allows [MQTT-3.3.1-9]; retain is set whatever retain-as-published says."""
+        node = self._node
+        after = ""
+        while True:
+            page = await node.store.retained(subscription.filter, after, PAGE)
+            for message in page:
+                while connection.ready and not session.has_room():
+                    await asyncio.sleep(WAIT_FOR_ROOM)
+                if not connection.ready or subscription.filter not in session.subscriptions:
+                    return
+                self._send_one(connection, session, subscription, message)
+            if len(page) < PAGE:
+                return
+            after = page[-1].topic
+
+    def _send_one(self, connection: Connection, session: Session, subscription: Subscription, message: RetainedMessage) -> None:
+        node = self._node
+        record = message.record
+        if not node.may_read(connection.principal, record.topic):
+            return
+        node.ids.counter += 1
+        at = At(RETAINED_SHARD, node.epoch << 40 | node.ids.counter, 0)
+        identifiers = (subscription.identifier,) if subscription.identifier else ()
+        session.send(Delivery(record, at, min(record.qos, subscription.qos), retain=True, identifiers=identifiers))

@@ -1,0 +1,113 @@
+"""Wills that fall due: published at once or after their delay, cancelled by a reconnect; each once (design: wills, presence).
+
+A will's record has an id derived from its channel, and the channel's row in the store goes when the record is durable:
+whatever a crash leaves undone is found again at start (gateway/recovery.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from schemas.errors import LogError
+from schemas.identities import Principal
+from schemas.positions import At
+from schemas.presence import Will
+from schemas.records import PUBLISH_TOPIC, Flag, Kind, Record, Source
+from streams.presence import will_id
+from streams.store import DropChannel
+
+if TYPE_CHECKING:
+    from gateway.connection import Connection
+    from gateway.node import Node
+    from gateway.session import Session
+
+
+class Due(NamedTuple):
+    """A will and whose it is; ``at`` wall-clock ms."""
+
+    channel: str
+    client: str
+    principal: Principal
+    persistent: bool
+    will: Will
+    at: int
+
+
+class Wills:
+    """One delayed will per client id at most: a new connection settles the old one's."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._delayed: dict[str, Due] = {}
+        self._publishing: dict[bytes, str] = {}
+
+    def fall_due(self, connection: Connection, session: Session, will: Will, at: int) -> None:
+        """A connection with a will ended."""
+        self.add(Due(connection.channel, session.client, session.principal, session.expiry > 0, will, at))
+
+    def add(self, due: Due) -> None:
+        """Publish now, or when its time has come."""
+        if due.at <= self._node.clock.wall():
+            self._publish(due)
+        else:
+            self._delayed[due.client] = due
+
+    def reconnected(self, client: str, *, resumed: bool) -> None:
+        """A new connection of the client id: a delayed will is dropped if the session goes on [MQTT-3.1.3-9], else published."""
+        due = self._delayed.pop(client, None)
+        if due is None:
+            return
+        if resumed:
+            self._node.persistence.add(DropChannel(channel=due.channel))
+        else:
+            self._publish(due)
+
+    def session_ended(self, client: str) -> None:
+        """The session ended before the delay passed: the will falls due [MQTT-3.1.2-8]."""
+        due = self._delayed.pop(client, None)
+        if due is not None:
+            self._publish(due)
+
+    def tick(self, now: int) -> None:
+        """Publish what has become due; ``now`` wall-clock ms."""
+        for due in [due for due in self._delayed.values() if due.at <= now]:
+            del self._delayed[due.client]
+            self._publish(due)
+
+    def _publish(self, due: Due) -> None:
+        node, will = self._node, due.will
+        if not node.access.may(due.principal, "publish", will.topic):
+            node.counters.refused["will_not_authorized"] += 1
+            node.persistence.add(DropChannel(channel=due.channel))
+            return
+        now = node.clock.wall()
+        p2p = node.is_p2p(will.topic)
+        flags = (Flag.P2P if p2p else Flag.RETAIN if will.retain else 0) | (Flag.PERSISTENT if due.persistent else 0)
+        record = Record(
+            int(Kind.PUBLISH),
+            will_id(due.channel),
+            now,
+            due.client,
+            will.topic,
+            will.payload,
+            qos=will.qos,
+            flags=int(flags),
+            principal=due.principal.name,
+            source=int(Source.WILL),
+            expires_at=0 if will.expiry < 0 else now + will.expiry * 1000,
+            properties=will.properties,
+        )
+        self._publishing[record.id] = due.channel
+        node.counters.wills += 1
+        node.log.append(PUBLISH_TOPIC, due.client, record, self)
+
+    def appended(self, records: Sequence[Record], first: At) -> None:
+        """Durable: the channel is done with."""
+        for record in records:
+            self._node.persistence.add(DropChannel(channel=self._publishing.pop(record.id)))
+
+    def refused(self, records: Sequence[Record], error: LogError) -> None:
+        """The channel's row stays: the next start publishes it."""
+        for record in records:
+            self._publishing.pop(record.id, None)
