@@ -7,7 +7,7 @@ is on its way share the next one. A read therefore sees every change asked for b
 from __future__ import annotations
 
 from collections.abc import Awaitable, Mapping, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
 
@@ -31,6 +31,11 @@ from schemas.sessions import (
     SetEntry,
     TrimBox,
 )
+
+BODY_MS: Final = 600_000
+"""A record that is delivered everywhere stays as long, so that another box may refer to it."""
+TOMBSTONE_MS: Final = 3_600_000
+"""How long a deletion of a retained message is remembered against older writes that come late."""
 
 
 class OpenChannel(msgspec.Struct, frozen=True):
@@ -101,21 +106,27 @@ class Refused(msgspec.Struct, frozen=True):
 
 
 class Stale(msgspec.Struct, frozen=True):
-    """A change of this session was asked for under an old epoch and was not applied."""
+    """A change of this session (or box) was asked for under an old epoch, or the session is gone; it was not applied.
+
+    ``epoch`` is the change's; 0 for one that no epoch guards, whose session or mailbox is not there.
+    """
 
     session: int
     epoch: int
 
 
 class CommitResult(msgspec.Struct, frozen=True):
-    """``trimmed``: by box, how many entries TrimBox dropped."""
+    """``stale``: each (session, epoch) once. ``trimmed``: by box, how many entries TrimBox dropped."""
 
     stale: tuple[Stale, ...] = ()
     trimmed: tuple[tuple[int, int], ...] = ()
 
 
 class Swept(msgspec.Struct, frozen=True):
-    """What a sweep removed: sessions (id, client) past their expiry, entries by reason, bodies, tombstones."""
+    """What a sweep removed: sessions (id, client) past their expiry, entries by reason, bodies, tombstones, expired retained messages.
+
+    A figure that has reached the sweep's ``limit`` says that another sweep would find more.
+    """
 
     sessions: tuple[tuple[int, str], ...] = ()
     expired_entries: int = 0
@@ -123,9 +134,12 @@ class Swept(msgspec.Struct, frozen=True):
     over_limit_entries: int = 0
     bodies: int = 0
     tombstones: int = 0
+    expired_retained: int = 0
 
 
 class Counts(msgspec.Struct, frozen=True):
+    """``entries`` are QUEUED ones, ``retained`` leaves tombstones out."""
+
     sessions: int
     entries: int
     retained: int
@@ -138,7 +152,8 @@ class Store(Protocol):
     async def claim(self, client: str, principal: str, *, clean_start: bool, expiry: int, now: int, limit: int) -> SessionState | Refused:
         """Take a session for a new connection, under an epoch one higher.
 
-        ``clean_start`` ends a stored session first. ``expiry`` 0 keeps none: the state returned then has id 0 (its mailbox aside).
+        ``clean_start`` ends a stored session first. ``expiry`` 0 keeps none: the state returned then has id 0 (its mailbox aside) and an
+        epoch that no other claim gets; a stored session is resumed all the same, to end with this connection.
         A stored session past its ``expires_at`` is gone. A session owned by another principal is refused; ``limit`` is the most sessions kept.
         """
 
@@ -152,13 +167,13 @@ class Store(Protocol):
         """The number of the client id's mailbox, made where there is none."""
 
     async def entries(self, box: int, after: At | None, limit: int, *, newest_first: bool = False) -> list[BoxEntry]:
-        """QUEUED entries of a box behind ``after``, in log order (or from its end backwards)."""
+        """QUEUED entries of a box behind ``after``, in log order; or from its end backwards, then ``after`` is the last one had on that way."""
 
     async def retained(self, topic_filter: str, after: str, limit: int) -> list[RetainedMessage]:
         """Retained messages under a filter, by topic, behind the topic ``after`` (empty for the first)."""
 
     async def sessions(self, after: int, limit: int) -> list[SessionState]:
-        """Stored sessions by number behind ``after``, with subscriptions, without entries: what a start loads."""
+        """Stored sessions by number behind ``after``, as a claim gives them but without ``in_flight``: what a start loads."""
 
     async def positions(self) -> Mapping[str, Mapping[int, At]]:
         """By reader name and shard."""
@@ -170,7 +185,12 @@ class Store(Protocol):
         """Status and encoded fold of the clients that are known."""
 
     async def sweep(self, now: int, *, entries_per_box: int, entries_total: int, entry_age: int, limit: int) -> Swept:
-        """Remove what is past its time or over a limit, at most ``limit`` of each; expiry times in ms of the wall clock, ages in seconds."""
+        """Remove what is past its time or over a limit, at most ``limit`` of each; expiry times in ms of the wall clock, ages in seconds.
+
+        Of entries only QUEUED ones are swept, the oldest first: a delivery that has begun ends with its session. Age is by the time
+        in the record's id. Expired retained messages become tombstones, tombstones go after ``TOMBSTONE_MS``; a body goes when nothing
+        refers to it and its record is older than ``BODY_MS``.
+        """
 
     async def counts(self) -> Counts:
         """For metrics."""

@@ -1,0 +1,143 @@
+"""What each change does to the state in memory, one after the other. A table by type; store.py calls ``apply``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from schemas.sessions import (
+    BoxState,
+    DropEntry,
+    DropReceived,
+    DropSubscription,
+    EndConnection,
+    PutEntry,
+    PutReceived,
+    PutRetained,
+    PutSubscription,
+    RemoveSession,
+    ReserveBlock,
+    SetEntry,
+    TrimBox,
+)
+from streams.memory.state import State
+from streams.store import BODY_MS, Change, CommitResult, DropChannel, FinishReplayed, PutChannel, PutStatus, Stale
+
+
+def apply(state: State, changes: Sequence[Change]) -> CommitResult:
+    """All changes but the stale ones, in order."""
+    stale: dict[Stale, None] = {}
+    trimmed: dict[int, int] = {}
+    for change in changes:
+        refused = _refused(state, change)
+        if refused is not None:
+            stale[refused] = None
+        elif isinstance(change, TrimBox):
+            count = _trim(state, change)
+            if count:
+                trimmed[change.box] = trimmed.get(change.box, 0) + count
+        else:
+            _APPLY[type(change)](state, change)
+    return CommitResult(tuple(stale), tuple(sorted(trimmed.items())))
+
+
+def _refused(state: State, change: Change) -> Stale | None:
+    """An epoch of 0 guards nothing, but what a change is about has to be there."""
+    if isinstance(change, PutEntry | SetEntry | DropEntry | TrimBox):
+        number, there = change.box, change.box in state.boxes
+    elif isinstance(change, PutSubscription | DropSubscription | EndConnection | RemoveSession | ReserveBlock):
+        number, there = change.session, change.session in state.sessions
+    else:
+        return None
+    return None if there and change.epoch in (0, state.boxes[number].epoch) else Stale(number, change.epoch)
+
+
+def _put_entry(state: State, change: PutEntry) -> None:
+    entry, entries = change.entry, state.boxes[change.box].entries
+    if entry.at not in entries:
+        entries[entry.at] = entry
+        state.bodies.setdefault(entry.record.id, entry.record.time + BODY_MS)
+
+
+def _set_entry(state: State, change: SetEntry) -> None:
+    entries = state.boxes[change.box].entries
+    if change.at in entries:
+        entries[change.at] = msgspec.structs.replace(entries[change.at], state=change.state, packet_id=change.packet_id)
+
+
+def _drop_entry(state: State, change: DropEntry) -> None:
+    state.boxes[change.box].entries.pop(change.at, None)
+
+
+def _trim(state: State, change: TrimBox) -> int:
+    box = state.boxes[change.box]
+    queued = box.queued()
+    excess = queued[: max(0, len(queued) - change.keep)]
+    for entry in excess:
+        del box.entries[entry.at]
+    return len(excess)
+
+
+def _finish_replayed(state: State, change: FinishReplayed) -> None:
+    for box in state.boxes.values():
+        done = [at for at, entry in box.entries.items() if entry.state == BoxState.DONE and at.shard == change.upto.shard and at < change.upto]
+        for at in done:
+            del box.entries[at]
+
+
+def _put_subscription(state: State, change: PutSubscription) -> None:
+    state.sessions[change.session].subscriptions[change.subscription.filter] = change.subscription
+
+
+def _drop_subscription(state: State, change: DropSubscription) -> None:
+    state.sessions[change.session].subscriptions.pop(change.filter, None)
+
+
+def _end_connection(state: State, change: EndConnection) -> None:
+    session = state.sessions[change.session]
+    session.expiry, session.expires_at = change.expiry, change.expires_at
+
+
+def _reserve_block(state: State, change: ReserveBlock) -> None:
+    state.sessions[change.session].next_block = change.next_block
+
+
+def _put_received(state: State, change: PutReceived) -> None:
+    if change.session in state.sessions:
+        state.sessions[change.session].received.add(change.packet_id)
+
+
+def _drop_received(state: State, change: DropReceived) -> None:
+    if change.session in state.sessions:
+        state.sessions[change.session].received.discard(change.packet_id)
+
+
+def _put_retained(state: State, change: PutRetained) -> None:
+    stored = state.retained.get(change.topic)
+    if stored is None or (change.time, change.id) > (stored.time, stored.id):
+        state.retained[change.topic] = change
+
+
+def _put_status(state: State, change: PutStatus) -> None:
+    state.statuses[change.status.client] = (change.status, change.state)
+
+
+_APPLY: Final[dict[type, Callable[[State, Any], object]]] = {
+    PutSubscription: _put_subscription,
+    DropSubscription: _drop_subscription,
+    PutEntry: _put_entry,
+    SetEntry: _set_entry,
+    DropEntry: _drop_entry,
+    EndConnection: _end_connection,
+    RemoveSession: lambda state, change: state.remove_session(change.session),
+    ReserveBlock: _reserve_block,
+    PutReceived: _put_received,
+    DropReceived: _drop_received,
+    PutRetained: _put_retained,
+    PutChannel: lambda state, change: state.channels.update({change.channel.channel: change.channel}),
+    DropChannel: lambda state, change: state.channels.pop(change.channel, None),
+    PutStatus: _put_status,
+    FinishReplayed: _finish_replayed,
+}
