@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from gateway import keeping
 from schemas.errors import StoreError
 from schemas.positions import At
 from schemas.reasons import ReasonCode
@@ -54,6 +55,16 @@ class Backlog:
             self._cursors.setdefault(session, {})
             if len(session.in_flight) * 2 <= session.window and session.connection.writable:
                 self._start(session, self._load(session))
+
+    def mailbox_filled(self, session: Session, box: int) -> None:
+        """A message was put into the mailbox of a session that is online."""
+        session.mailbox = box
+        session.box_writes += 1
+        self._cursors.setdefault(session, {})
+        if self.diverts:
+            session.backlog = True
+            session.refresh()
+            self.wake(session)
 
     def ended(self, session: Session) -> None:
         """The connection is gone."""
@@ -120,7 +131,7 @@ class Backlog:
             sent = set(session.in_flight)
             await asyncio.sleep(BATCH_EVERY)
             if session.connection is connection and session.version != 5:
-                session.send_again(sent, tries)
+                keeping.send_again(session, sent, tries)
 
     def pull(self, session: Session, wanted: GetOffline, now: int) -> None:
         """`$SYS/getOfflineMsg`: a batch of the asked size and order. With pace ``acknowledged`` they are on their way already."""

@@ -9,7 +9,7 @@ import asyncio
 import secrets
 from typing import TYPE_CHECKING
 
-from gateway import failpoints
+from gateway import failpoints, keeping
 from gateway.auth.login import LoginRefused, Peer
 from gateway.connection import Connection, State
 from gateway.protocol.encode import encode_packet
@@ -167,7 +167,7 @@ class Connecting:
         if will is not None and failpoints.ARMED:
             failpoints.reach("will-armed")
         self._answer(connection, packet, client, session, present=session is existing)
-        session.resume(state.in_flight if state is not None else ())
+        keeping.resume(session, state.in_flight if state is not None else ())
         session.refresh()
         node.backlog.begin(session)
 

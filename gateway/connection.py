@@ -148,8 +148,11 @@ class Connection:
         if used < len(data) and self.state != State.CLOSED:
             self._buffer = bytearray(data[used:] if used else data)
         session = self.session
-        if session is not None and session.queue:
-            session.pump()
+        if session is not None:
+            if session.queue:
+                session.pump()
+            elif session.backlog:
+                self.node.backlog.wake(session)
 
     def eof_received(self) -> bool:
         return False
@@ -395,6 +398,11 @@ class Connection:
             self.send_packet(self.node.disconnect_packet(reason, reason_string if self.problem_information else ""))
         self.shut()
         self.node.ending.end(self, words)
+
+    def close_without_will(self, reason: ReasonCode, words: str) -> None:
+        """Close for a cause of our own: no will falls due from it."""
+        self.will = None
+        self.close(reason, words)
 
     def shut(self) -> None:
         """Write what is due and close the transport."""

@@ -50,6 +50,7 @@ class Ending:
         node = self._node
         node.counters.disconnects[words] += 1
         now = node.clock.wall()
+        node.backlog.ended(session)
         session.detach()
         will = connection.will
         due = 0

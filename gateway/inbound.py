@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from gateway import failpoints
+from gateway import exactly_once, failpoints
 from gateway.clock import COUNTER_BYTES
 from gateway.controls import CONTROLS
 from gateway.protocol import hot
@@ -279,10 +279,10 @@ def _acknowledged(connection: Connection, session: Session, ack: Ack) -> None:
     if ack.type == PacketType.PUBACK:
         session.puback(ack.packet_id)
     elif ack.type == PacketType.PUBREC:
-        if not session.pubrec(ack.packet_id, refused=refused) and not refused:
+        if not exactly_once.pubrec(session, ack.packet_id, refused=refused) and not refused:
             code = ReasonCode.PACKET_IDENTIFIER_NOT_FOUND if connection.version == MQTT_5_0 else ReasonCode.SUCCESS
             connection.send_packet(Ack(type=PacketType.PUBREL, packet_id=ack.packet_id, reason_code=code))
     elif ack.type == PacketType.PUBREL:
         pubrel(connection, ack.packet_id)
     else:
-        session.pubcomp(ack.packet_id)
+        exactly_once.pubcomp(session, ack.packet_id)

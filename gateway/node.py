@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,7 @@ from schemas.positions import START, At
 from schemas.reasons import ReasonCode
 from schemas.sessions import Subscription
 from schemas.settings import Settings
-from schemas.topics import parse_p2p
+from schemas.topics import SharedFilter, parse_p2p, parse_subscription
 from streams.fanout import Plan, Target
 from streams.log import Log
 from streams.routes import Routes
@@ -30,9 +31,14 @@ from streams.store import Store
 if TYPE_CHECKING:
     from gateway.backlog import Backlog
     from gateway.connecting import Connecting
+    from gateway.connection import Connection
     from gateway.ending import Ending
+    from gateway.presence import PresenceEvents
     from gateway.pressure import PressureValve
+    from gateway.session import Session
     from gateway.subscribing import Subscribing
+
+logger = logging.getLogger(__name__)
 
 
 class Node:
@@ -69,17 +75,20 @@ class Node:
         self.registry = Registry()
         self.connections = Connections(self)
         self.turns = Turns(loop)
-        self.routes: Routes[Target, Subscription, Plan] = Routes()
+        self.routes: Routes[Target | tuple[Target, str], Subscription, Plan] = Routes()
         self.queued_bytes = 0
         self.routed: At = START
         """The position behind the last record that was routed."""
         self.retained_present = True
+        self.mailboxes: dict[str, int] = {}
+        """Mailboxes by client id: who has none has no stored P2P messages."""
         self.draining = False
         self.connecting: Connecting
         self.subscribing: Subscribing
         self.ending: Ending
         self.backlog: Backlog
         self.pressure: PressureValve
+        self.presence: PresenceEvents
 
     def is_p2p(self, topic: str) -> bool:
         """Whether a topic names a device: `<parent>/p2p/<client id>` under a parent for which P2P is on."""
@@ -91,6 +100,29 @@ class Node:
 
     def may_read(self, principal: Principal, topic: str) -> bool:
         return self.access.may(principal, "read", topic)
+
+    def routes_add(self, parsed: SharedFilter, session: Session, subscription: Subscription) -> None:
+        """Route a subscription. Shared ones are targets of their own: a session may have the same filter in several groups."""
+        self.routes.add(parsed.filter, (session, parsed.group) if parsed.group else session, subscription)
+
+    def routes_remove(self, session: Session, subscribed: str) -> None:
+        parsed = parse_subscription(subscribed)
+        if parsed is not None:
+            self.routes.remove(parsed.filter, (session, parsed.group) if parsed.group else session)
+
+    def registry_remove(self, session: Session) -> None:
+        """Forget a session and its routes."""
+        for subscribed in session.subscriptions:
+            self.routes_remove(session, subscribed)
+        if self.registry.sessions.get(session.client) is session:
+            del self.registry.sessions[session.client]
+
+    def log_refused(self, connection: Connection, client: str, words: str) -> None:
+        logger.info("connect-refused client=%s address=%s reason=%s", client[:64], connection.peer.address, words)
+
+    def busy(self) -> bool:
+        """Whether the loop has work that a long catch-up should let pass."""
+        return self.pressure.lag > self.limits.routing_lag
 
     @staticmethod
     def disconnect_packet(reason: ReasonCode, words: str) -> Disconnect:

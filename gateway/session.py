@@ -10,30 +10,25 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
-from gateway import failpoints
+from gateway import exactly_once, keeping
+from gateway.keeping import BLOCK, SPILL_AT
 from gateway.protocol import hot
 from schemas.identities import Principal
-from schemas.positions import At
-from schemas.sessions import BoxEntry, BoxState, DropEntry, PutEntry, ReserveBlock, SessionState, SetEntry, Subscription, TrimBox
+from schemas.sessions import SessionState, Subscription
 from streams.fanout import Delivery, Run
 
 if TYPE_CHECKING:
     from gateway.connection import Connection
     from gateway.node import Node
 
-BLOCK = 1024
-"""Packet ids reserved in the store at a time; a crash starts a new block (design: QoS 2)."""
 UNLIMITED = 1 << 62
 NO_LIMIT_PACKET = 1 << 30
-SPILL_AT = 5_000
-"""A persistent session's queue in memory beyond which it moves to the store."""
 
 
 class Session:
     """One MQTT session, online or not."""
 
     __slots__ = (
-        "_node",
         "active",
         "alias_limit",
         "aliases",
@@ -51,6 +46,7 @@ class Session:
         "last_packet_id",
         "mailbox",
         "maximum_packet",
+        "node",
         "ordered",
         "principal",
         "queue",
@@ -67,7 +63,7 @@ class Session:
     )
 
     def __init__(self, node: Node, client: str, principal: Principal) -> None:
-        self._node = node
+        self.node = node
         self.client = client
         self.principal = principal
         self.id = 0
@@ -103,8 +99,6 @@ class Session:
         self.reserved = UNLIMITED
         self.reserving = False
 
-    # Attaching and detaching
-
     def attach(self, connection: Connection, state: SessionState | None) -> None:
         """Begin a connection; with ``state``, as the store has it."""
         self._forget_connection()
@@ -119,14 +113,8 @@ class Session:
             if state.id:
                 first = state.next_block if 0 < state.next_block <= 65535 else 1
                 self.last_packet_id = first - 1
-                self.reserve()
+                keeping.reserve(self)
         self.expires_at = 0
-
-    def reserve(self) -> None:
-        """Take the next block of packet ids; the first is asked for with the connect, so it is durable before CONNACK."""
-        self.reserved = self.used + BLOCK
-        following = (self.last_packet_id + BLOCK) % 65535 + 1
-        self._node.persistence.add(ReserveBlock(session=self.id, epoch=self.epoch, next_block=following))
 
     def refresh(self) -> None:
         """Settle anew whether deliveries may go straight out; call it after any of these has changed."""
@@ -141,26 +129,6 @@ class Session:
             and not self.alias_limit
         )
 
-    def detach(self) -> None:
-        """The connection is gone: what is kept goes to the box, the rest is forgotten."""
-        add = self._node.persistence.add
-        for packet_id, delivery in self.in_flight.items():
-            if not self._keeps(delivery):
-                continue
-            box = self.stored.get(packet_id, 0) if self.stored else 0
-            if box == 0:
-                self._store(delivery, BoxState.IN_FLIGHT, packet_id)
-            elif box < 0:
-                add(SetEntry(box=-box, epoch=self._epoch_of(-box), at=delivery.at, state=BoxState.IN_FLIGHT, packet_id=packet_id))
-        for delivery in self.queue or ():
-            if self._keeps(delivery):
-                self._store(delivery)
-            elif delivery.qos:
-                self._node.counters.dropped["session_ended"] += 1
-        self.connection = None
-        self._node.registry.active.discard(self)
-        self._forget_connection()
-
     # Deliveries
 
     def availability(self) -> int:
@@ -168,6 +136,10 @@ class Session:
         if self.connection is None or not self.connection.ready:
             return 0
         return 2 if self.fast and len(self.in_flight) < self.window else 1
+
+    def queue_length(self) -> int:
+        """See ``streams.fanout.Target``."""
+        return len(self.queue) if self.queue else 0
 
     def deliver(self, run: Run) -> None:
         """See ``streams.fanout.Target``. The way of almost all deliveries; whatever is out of the ordinary goes one by one."""
@@ -186,12 +158,12 @@ class Session:
         out = connection.out
         if run.qos == 0:
             if self.version == 5:
-                out.append(run.wire5 if isinstance(run.wire5, bytes) else hot.joined5(run, self._node.clock.wall()))
+                out.append(run.wire5 if isinstance(run.wire5, bytes) else hot.joined5(run, self.node.clock.wall()))
             else:
                 out.append(run.wire3 if isinstance(run.wire3, bytes) else hot.joined3(run))
         else:
             if self.version == 5:
-                wire = run.wire5 if isinstance(run.wire5, list) else hot.wire5(run, self._node.clock.wall())
+                wire = run.wire5 if isinstance(run.wire5, list) else hot.wire5(run, self.node.clock.wall())
             else:
                 wire = run.wire3 if isinstance(run.wire3, list) else hot.wire3(run)
             packet_id = self.last_packet_id
@@ -207,42 +179,33 @@ class Session:
                 add(tail)
             self.last_packet_id = packet_id
             self.used += count
-            if self.id:
+            if self.id or deliveries[0].mailbox:
                 self._used_ids()
-        self._node.counters.delivered += count
+        self.node.counters.delivered += count
         if not connection.dirty:
             connection.mark()
 
     def _used_ids(self) -> None:
         if not self.active:
-            self.active = True
-            self._node.registry.active.add(self)
+            keeping.watch(self)
         if self.reserved - self.used < BLOCK // 2 and not self.reserving:
-            self.reserve_more()
-
-    def reserve_more(self) -> None:
-        """Ask for another block; it may be used once the store has it."""
-        target = self.reserved + BLOCK
-        following = (self.last_packet_id + (target - self.used)) % 65535 + 1
-        change = ReserveBlock(session=self.id, epoch=self.epoch, next_block=following)
-        self.reserving = True
-        self._node.persistence.add_then(change, self, -self.epoch)
+            keeping.reserve_more(self)
 
     def _deliver_each(self, deliveries: list[Delivery]) -> None:
         connection = self.connection
         online = connection is not None and connection.ready
         for delivery in deliveries:
-            keeps = self._keeps(delivery)
+            keeps = keeping.keeps(self, delivery)
             if not online:
                 if keeps:
-                    self._store(delivery)
+                    keeping.store(self, delivery)
                 else:
-                    self._node.counters.dropped["offline"] += 1
+                    self.node.counters.dropped["offline"] += 1
             elif keeps and self.backlog:
-                self._store(delivery)
+                keeping.store(self, delivery)
                 self.box_writes += 1
             elif self.queue or self.hold or not self._has_room(delivery):
-                self._enqueue(delivery)
+                self.enqueue(delivery)
             else:
                 self.send(delivery)
 
@@ -261,59 +224,49 @@ class Session:
         """Send one delivery now; there is room. ``box`` is where it is stored as QUEUED, 0 where it isn't."""
         connection = self.connection
         assert connection is not None  # noqa: S101
-        now = self._node.clock.wall()
+        now = self.node.clock.wall()
         record = delivery.record
         if record.expires_at and record.expires_at <= now:
-            self._node.counters.dropped["expired"] += 1
-            self._drop_stored(delivery, box)
+            self.node.counters.dropped["expired"] += 1
+            keeping.drop(self, delivery, box)
             return
         if not delivery.qos:
-            self._write(delivery, 0, now)
+            self.write(delivery, 0, now)
             return
         if self._too_large(delivery, now):
-            self._node.counters.dropped["packet_too_large"] += 1
-            self._drop_stored(delivery, box)
+            self.node.counters.dropped["packet_too_large"] += 1
+            keeping.drop(self, delivery, box)
             return
         packet_id = self._take_packet_id()
         self.in_flight[packet_id] = delivery
-        if self._keeps(delivery):
-            self._mark_active()
-        if box:
-            self._stored()[packet_id] = -box
+        if keeping.keeps(self, delivery):
+            keeping.watch(self)
         if delivery.qos == 2 and self.id:
-            # Durable before it is sent: a resend must find the id [MQTT-4.3.3-1]
-            if box:
-                self._stored()[packet_id] = box
-                change = SetEntry(box=box, epoch=self.epoch, at=delivery.at, state=BoxState.IN_FLIGHT, packet_id=packet_id)
-                self._node.persistence.add_then(change, self, self._token(packet_id))
-            else:
-                self._stored()[packet_id] = self.id
-                self._node.persistence.add_then(self._put(delivery, BoxState.IN_FLIGHT, packet_id), self, self._token(packet_id))
+            exactly_once.begin(self, delivery, packet_id, box)
             return
-        self._write(delivery, packet_id, now)
+        if box:
+            self.stored_boxes()[packet_id] = -box
+        self.write(delivery, packet_id, now)
 
     def _too_large(self, delivery: Delivery, now: int) -> bool:
         """Whether the client said that it takes no packet of that size [MQTT-3.1.2-24]."""
         if self.maximum_packet == NO_LIMIT_PACKET:
             return False
-        return len(hot.single(delivery, self._topic(delivery), 1, version=self.version, dup=False, now=now)) > self.maximum_packet
+        return len(hot.single(delivery, _topic(delivery), 1, version=self.version, dup=False, now=now)) > self.maximum_packet
 
-    def _topic(self, delivery: Delivery) -> str:
-        return delivery.record.real_topic or delivery.record.topic
-
-    def _write(self, delivery: Delivery, packet_id: int, now: int, *, dup: bool = False) -> None:
+    def write(self, delivery: Delivery, packet_id: int, now: int, *, dup: bool = False) -> None:
         connection = self.connection
         if connection is None:
             return
-        topic, alias = self._topic(delivery), 0
+        topic, alias = _topic(delivery), 0
         if self.alias_limit:
             topic, alias = self._alias(topic)
         data = hot.single(delivery, topic, packet_id, version=self.version, dup=dup, now=now, alias=alias)
         if not delivery.qos and len(data) > self.maximum_packet:
-            self._node.counters.dropped["packet_too_large"] += 1
+            self.node.counters.dropped["packet_too_large"] += 1
             return
         connection.send(data)
-        self._node.counters.delivered += 1
+        self.node.counters.delivered += 1
 
     def _alias(self, topic: str) -> tuple[str, int]:
         """The topic as sent and its alias: named once, then empty; 0 once all aliases are taken [MQTT-3.1.2-26]."""
@@ -337,39 +290,32 @@ class Session:
         self.last_packet_id = packet_id
         self.used += 1
         if self.id and self.reserved - self.used < BLOCK // 2 and not self.reserving:
-            self.reserve_more()
+            keeping.reserve_more(self)
         return packet_id
 
-    def _enqueue(self, delivery: Delivery) -> None:
-        node = self._node
+    def enqueue(self, delivery: Delivery) -> None:
+        node = self.node
         queue = self.queue
         if queue is None:
             queue = self.queue = deque()
         queue.append(delivery)
         self.fast = False
         node.queued_bytes += len(delivery.record.payload)
-        if self._keeps(delivery):
-            self._mark_active()
+        if keeping.keeps(self, delivery):
+            keeping.watch(self)
             if len(queue) > SPILL_AT:
-                self.spill()
+                keeping.spill(self)
         elif len(queue) > node.limits.queue_messages or node.queued_bytes > node.limits.queue_bytes_node:
             oldest = queue.popleft()
             node.queued_bytes -= len(oldest.record.payload)
             node.counters.dropped["queue_full"] += 1
 
-    def spill(self) -> None:
-        """Move what is queued and kept to the box; it comes back through the backlog, in order."""
-        queue, self.queue = self.queue, None
-        for delivery in queue or ():
-            self._node.queued_bytes -= len(delivery.record.payload)
-            if self._keeps(delivery):
-                self._store(delivery)
-                self.box_writes += 1
-            else:
-                self._enqueue(delivery)
-        self.backlog = True
-        self.refresh()
-        self._node.backlog.wake(self)
+    def detach(self) -> None:
+        """The connection is gone: what is kept goes to the box, the rest is forgotten."""
+        keeping.keep_unsettled(self)
+        self.connection = None
+        self.node.registry.active.discard(self)
+        self._forget_connection()
 
     def pump(self) -> None:
         """Send what waits, as far as window and socket allow."""
@@ -379,13 +325,13 @@ class Session:
             if not self._has_room(delivery):
                 return
             queue.popleft()
-            self._node.queued_bytes -= len(delivery.record.payload)
+            self.node.queued_bytes -= len(delivery.record.payload)
             self.send(delivery)
         if not queue:
             self.queue = None
             self.refresh()
             if self.backlog:
-                self._node.backlog.wake(self)
+                self.node.backlog.wake(self)
 
     # Acknowledgements
 
@@ -395,146 +341,34 @@ class Session:
         if delivery is None or delivery.qos != 1:
             return
         del self.in_flight[packet_id]
-        self._settle(packet_id, delivery)
-
-    def _settle(self, packet_id: int, delivery: Delivery) -> None:
         if self.stored:
-            box = abs(self.stored.pop(packet_id, 0))
-            self._drop_stored(delivery, box)
+            keeping.drop(self, delivery, abs(self.stored.pop(packet_id, 0)))
 
-    def _drop_stored(self, delivery: Delivery, box: int) -> None:
-        if box:
-            self.stored_count -= 1
-            self._node.persistence.add(DropEntry(box=box, epoch=self._epoch_of(box), at=delivery.at))
+    def released_ids(self) -> set[int]:
+        """Packet ids in flight for which PUBREC was seen."""
+        if self.released is None:
+            self.released = set()
+        return self.released
 
-    def pubrec(self, packet_id: int, *, refused: bool) -> bool:
-        """QoS 2, first half [MQTT-4.3.3-4]. False where the id is unknown and the peer is to be told."""
-        delivery = self.in_flight.get(packet_id)
-        if delivery is None or delivery.qos != 2:
-            return False
-        if refused:
-            del self.in_flight[packet_id]
-            self._settle(packet_id, delivery)
-            return True
-        released = self.released
-        if released is None:
-            released = self.released = set()
-        if packet_id in released or not self.id:
-            released.add(packet_id)
-            self._release(packet_id)
-            return True
-        released.add(packet_id)
-        if failpoints.ARMED:
-            failpoints.reach("pubrec-recorded")
-        change = SetEntry(box=self.id, epoch=self.epoch, at=delivery.at, state=BoxState.RELEASED, packet_id=packet_id)
-        self._node.persistence.add_then(change, self, self._token(packet_id))
-        return True
-
-    def _release(self, packet_id: int) -> None:
-        if self.connection is not None:
-            self.connection.acknowledge(hot.PUBREL | packet_id)
-
-    def pubcomp(self, packet_id: int) -> None:
-        """QoS 2, done: the packet id is free again [MQTT-4.3.3-6]."""
-        if self.released is None or packet_id not in self.released:
-            return
-        self.released.discard(packet_id)
-        delivery = self.in_flight.pop(packet_id)
-        if self.id:
-            if self.stored:
-                self.stored.pop(packet_id, 0)
-            self.stored_count -= 1
-            self._node.persistence.add(SetEntry(box=self.id, epoch=self.epoch, at=delivery.at, state=BoxState.DONE, packet_id=packet_id))
-
-    def committed(self, token: int) -> None:
-        """The store has what had to be durable before the next step."""
-        if token < 0:
-            if -token == self.epoch and self.connection is not None:
-                self.reserving = False
-                self.reserved += BLOCK
-                self.pump()
-            return
-        packet_id = token & 0xFFFF
-        if token >> 16 != self.epoch or self.connection is None or packet_id not in self.in_flight:
-            return
-        if self.released and packet_id in self.released:
-            self._release(packet_id)
-        else:
-            self._write(self.in_flight[packet_id], packet_id, self._node.clock.wall())
-
-    # The box
-
-    def _token(self, packet_id: int) -> int:
-        return self.epoch << 16 | packet_id
-
-    def _keeps(self, delivery: Delivery) -> bool:
-        """Whether the delivery outlives the connection: by the session, or in the client id's mailbox."""
-        return delivery.qos > 0 and (self.id != 0 or (delivery.mailbox and self.mailbox != 0))
-
-    def _box(self) -> int:
-        return self.id or self.mailbox
-
-    def _epoch_of(self, box: int) -> int:
-        return self.epoch if box == self.id else 0
-
-    def _put(self, delivery: Delivery, state: int, packet_id: int) -> PutEntry:
-        box = self._box()
-        entry = BoxEntry(delivery.at, delivery.record, delivery.qos, delivery.retain, delivery.identifiers, state, packet_id)
-        return PutEntry(box=box, epoch=self._epoch_of(box), entry=entry)
-
-    def _store(self, delivery: Delivery, state: int = BoxState.QUEUED, packet_id: int = 0) -> None:
-        node = self._node
-        node.persistence.add(self._put(delivery, state, packet_id))
-        node.counters.offline_stored += 1
-        self.stored_count += 1
-        limit = node.limits.offline_messages if self.id else node.limits.mailbox_messages
-        if self.stored_count > limit:
-            box = self._box()
-            node.persistence.add(TrimBox(box=box, epoch=self._epoch_of(box), keep=limit))
-            self.stored_count = limit
-
-    def _stored(self) -> dict[int, int]:
+    def stored_boxes(self) -> dict[int, int]:
+        """By packet id, the box in which a delivery in flight is stored; negative while it is stored as QUEUED."""
         if self.stored is None:
             self.stored = {}
         return self.stored
 
-    def _mark_active(self) -> None:
-        if not self.active:
-            self.active = True
-            self._node.registry.active.add(self)
+    def committed(self, token: int) -> None:
+        """The store has what had to be durable before the next step: a block of packet ids, or a step of QoS 2."""
+        if self.connection is None:
+            return
+        if token < 0:
+            if -token == self.epoch:
+                self.reserving = False
+                self.reserved += BLOCK
+                self.pump()
+        elif token >> 16 == self.epoch:
+            exactly_once.committed(self, token & 0xFFFF)
 
-    def settle(self, mark: At) -> bool:
-        """Store as in flight what was routed before ``mark`` and is unacknowledged; False where nothing is left to watch."""
-        stored = self._stored()
-        for packet_id, delivery in self.in_flight.items():
-            if delivery.at >= mark:
-                break
-            box = stored.get(packet_id, 0)
-            if box > 0 or not self._keeps(delivery):
-                continue
-            if box == 0:
-                stored[packet_id] = self._box()
-                self._store(delivery, BoxState.IN_FLIGHT, packet_id)
-            else:
-                stored[packet_id] = -box
-                change = SetEntry(box=-box, epoch=self._epoch_of(-box), at=delivery.at, state=BoxState.IN_FLIGHT, packet_id=packet_id)
-                self._node.persistence.add(change)
-        if self.queue and any(d.at < mark and self._keeps(d) for d in self.queue):
-            self.spill()
-        return bool(self.in_flight or self.queue)
 
-    def resume(self, entries: tuple[BoxEntry, ...]) -> None:
-        """Send again what was in flight: same id, DUP, or PUBREL where PUBREC was seen [MQTT-4.4.0-1]."""
-        now = self._node.clock.wall()
-        for entry in entries:
-            delivery = Delivery(entry.record, entry.at, entry.qos, entry.retain, entry.identifiers)
-            self.in_flight[entry.packet_id] = delivery
-            self._stored()[entry.packet_id] = self.id
-            if entry.state == BoxState.RELEASED:
-                if self.released is None:
-                    self.released = set()
-                self.released.add(entry.packet_id)
-                self._release(entry.packet_id)
-            else:
-                self._write(delivery, entry.packet_id, now, dup=True)
-                self._node.counters.redelivered += 1
+def _topic(delivery: Delivery) -> str:
+    """The topic that the receiver sees."""
+    return delivery.record.real_topic or delivery.record.topic

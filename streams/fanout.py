@@ -70,6 +70,9 @@ class Target(Protocol):
     def deliver(self, run: Run) -> None:
         """Take the run: send, queue or store it."""
 
+    def queue_length(self) -> int:
+        """Deliveries that wait in memory."""
+
     def availability(self) -> int:
         """2 online with a free window, 1 online, 0 offline: the order of preference in a shared subscription."""
 

@@ -1,0 +1,161 @@
+"""From routed records to sessions: plans from the routes, runs to targets, P2P to its one device, and what that costs publishers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+from schemas.positions import At
+from schemas.records import Flag, Record
+from schemas.sessions import BoxEntry, PutEntry, PutRetained, Subscription, TrimBox
+from schemas.topics import parse_p2p
+from streams.fanout import Plan, Target, Variant, derive_plan, fan_out, make_run
+from streams.p2p import Place, place
+from streams.store import Change
+
+if TYPE_CHECKING:
+    from gateway.node import Node
+    from gateway.session import Session
+
+SLOW_AT = 2000
+"""Queued deliveries from which a receiver counts as queueing."""
+SLOW_FOR = 0.05
+"""Seconds for which a publisher's acknowledgements are held back when most of its receivers are queueing."""
+PERSISTENT = int(Flag.PERSISTENT)
+Match = tuple[Target | tuple[Target, str], Subscription]
+P2P_VARIANT = Variant(2, retain_as_published=False, identifiers=())
+
+
+class LocalDownlink:
+    """The downlink of a node that owns all sessions: a call."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self.replaying = True
+        """At start: subscriptions that came later than a record don't match it; plans are not kept."""
+        self._new_mailboxes: list[tuple[str, BoxEntry]] = []
+
+    def deliver(self, records: Sequence[Record], ats: Sequence[At]) -> None:
+        """See ``streams.runtime.Downlink``."""
+        topic = records[0].topic
+        if self.replaying:
+            for record, at in zip(records, ats, strict=True):
+                fan_out(self._plan_at(topic, at), (record,), (at,))
+            return
+        plan = self._node.routes.match_cached(topic, partial(self._derive, topic))
+        fan_out(plan, records, ats)
+        if self._mostly_queueing(plan):
+            self._slow_down(records)
+
+    def _derive(self, topic: str, matches: Sequence[Match]) -> Plan:
+        plain = [(target[0] if isinstance(target, tuple) else target, subscription) for target, subscription in matches]
+        return derive_plan(topic, plain, self._node.may_read)
+
+    def _plan_at(self, topic: str, at: At) -> Plan:
+        matches = self._node.routes.match(topic)
+        return self._derive(topic, [match for match in matches if not match[1].since or at >= match[1].since[0]])
+
+    def _mostly_queueing(self, plan: Plan) -> bool:
+        total = queueing = 0
+        for _, targets in plan.variants:
+            total += len(targets)
+            for target in targets:
+                if target.queue_length() > SLOW_AT:
+                    queueing += 1
+        return queueing * 2 > total
+
+    def _slow_down(self, records: Sequence[Record]) -> None:
+        until = self._node.monotonic() + SLOW_FOR
+        for client in {record.client for record in records}:
+            session = self._node.registry.get(client)
+            if session is not None and session.connection is not None:
+                session.connection.slow_down(until)
+
+    def deliver_p2p(self, records: Sequence[Record], ats: Sequence[At]) -> None:
+        """See ``streams.runtime.Downlink``."""
+        node, first = self._node, records[0]
+        parsed = parse_p2p(first.topic)
+        if parsed is None:
+            return
+        session = node.registry.get(parsed.client)
+        keeps = first.flags & PERSISTENT != 0 and first.qos > 0
+        where = place(
+            known=session is not None,
+            online=session is not None and session.availability() > 0,
+            persistent_target=session is not None and session.id != 0,
+            keeps=keeps,
+            qos=first.qos,
+            strict=node.strict,
+        )
+        if where == Place.NOWHERE or session is None:
+            if where == Place.MAILBOX:
+                self._to_mailbox(parsed.client, records, ats)
+            else:
+                node.counters.dropped["p2p_no_target"] += len(records)
+            return
+        if keeps and not session.id and not self._has_mailbox(session):
+            self._to_mailbox(parsed.client, records, ats)
+            return
+        if any(record.real_topic for record in records):
+            runs = [make_run(r.real_topic or r.topic, {}, P2P_VARIANT, (r,), (at,)) for r, at in zip(records, ats, strict=True)]
+        else:
+            runs = [make_run(first.topic, {}, P2P_VARIANT, records, ats)]
+        for run in runs:
+            if keeps:
+                for delivery in run.deliveries:
+                    delivery.mailbox = True
+            session.deliver(run)
+        if session.queue_length() > SLOW_AT:
+            self._slow_down(records)
+
+    def _has_mailbox(self, session: Session) -> bool:
+        """A device without a persistent session keeps what it was sent in its mailbox until it acknowledges."""
+        session.mailbox = session.mailbox or self._node.mailboxes.get(session.client, 0)
+        return session.mailbox != 0
+
+    def _to_mailbox(self, client: str, records: Sequence[Record], ats: Sequence[At]) -> None:
+        box = self._node.mailboxes.get(client, 0)
+        for record, at in zip(records, ats, strict=True):
+            entry = BoxEntry(at, record, record.qos)
+            if box:
+                self._put(box, entry)
+            else:
+                self._new_mailboxes.append((client, entry))
+
+    def _put(self, box: int, entry: BoxEntry) -> None:
+        node = self._node
+        node.counters.offline_stored += 1
+        node.persistence.add(PutEntry(box=box, epoch=0, entry=entry))
+        node.persistence.add(TrimBox(box=box, epoch=0, keep=node.limits.mailbox_messages))
+
+    def change(self, change: Change) -> None:
+        """See ``streams.runtime.Downlink``."""
+        if isinstance(change, PutRetained):
+            self._node.retained_present = True
+            self._node.counters.retained_set += 1
+        self._node.persistence.add(change)
+
+    async def settle(self, end: At) -> None:
+        """See ``streams.runtime.Downlink``."""
+        node = self._node
+        node.routed = end
+        if self._new_mailboxes:
+            new, self._new_mailboxes = self._new_mailboxes, []
+            for client, entry in new:
+                await self._open_mailbox(client, entry)
+        if node.persistence.pending > 10_000:
+            await node.persistence.room()
+        elif node.busy():
+            await asyncio.sleep(0)
+
+    async def _open_mailbox(self, client: str, entry: BoxEntry) -> None:
+        """A client id's first message: make the mailbox, put it there, and let the owner, if there is one now, load it."""
+        node = self._node
+        box = node.mailboxes.get(client) or await node.store.mailbox(client)
+        node.mailboxes[client] = box
+        self._put(box, entry)
+        session = node.registry.get(client)
+        if session is not None and session.connection is not None and session.connection.ready:
+            node.backlog.mailbox_filled(session, box)

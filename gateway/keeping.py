@@ -1,0 +1,175 @@
+"""What a session keeps in the store: its box (or the client id's mailbox), and the packet ids reserved there.
+
+A delivery is stored when it can't be sent, when it stays unacknowledged for ``settle_within``, and when the connection
+ends. Prompt sessions cost the store nothing. Functions over a Session (gateway/session.py); nothing here waits.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gateway.protocol import hot
+from schemas.positions import At
+from schemas.sessions import BoxEntry, BoxState, DropEntry, PutEntry, ReserveBlock, SetEntry, TrimBox
+from streams.fanout import Delivery
+
+if TYPE_CHECKING:
+    from gateway.session import Session
+
+BLOCK = 1024
+"""Packet ids reserved in the store at a time; a crash starts a new block (design: QoS 2)."""
+SPILL_AT = 5_000
+"""A queue in memory beyond which it moves to the store, where the session keeps its deliveries."""
+MOST_TRIES = 15
+"""Resends to a 3.1.1 client under pace ``batches`` (domain: retry)."""
+
+
+def keeps(session: Session, delivery: Delivery) -> bool:
+    """Whether the delivery outlives the connection: by the session, or in the client id's mailbox."""
+    return delivery.qos > 0 and (session.id != 0 or (delivery.mailbox and session.mailbox != 0))
+
+
+def box_of(session: Session) -> int:
+    return session.id or session.mailbox
+
+
+def epoch_of(session: Session, box: int) -> int:
+    """A session's own box is guarded by its epoch; a mailbox belongs to no session."""
+    return session.epoch if box == session.id else 0
+
+
+def put(session: Session, delivery: Delivery, state: int = BoxState.QUEUED, packet_id: int = 0) -> PutEntry:
+    """The change that stores a delivery."""
+    box = box_of(session)
+    entry = BoxEntry(delivery.at, delivery.record, delivery.qos, delivery.retain, delivery.identifiers, state, packet_id)
+    return PutEntry(box=box, epoch=epoch_of(session, box), entry=entry)
+
+
+def store(session: Session, delivery: Delivery, state: int = BoxState.QUEUED, packet_id: int = 0) -> None:
+    """Store a delivery; past the limit the oldest queued one goes."""
+    node = session.node
+    node.persistence.add(put(session, delivery, state, packet_id))
+    node.counters.offline_stored += 1
+    session.stored_count += 1
+    limit = node.limits.offline_messages if session.id else node.limits.mailbox_messages
+    if session.stored_count > limit:
+        box = box_of(session)
+        node.persistence.add(TrimBox(box=box, epoch=epoch_of(session, box), keep=limit))
+        session.stored_count = limit
+
+
+def drop(session: Session, delivery: Delivery, box: int) -> None:
+    """The delivery is settled; ``box`` is where it is stored, 0 for nowhere."""
+    if box:
+        session.stored_count -= 1
+        session.node.persistence.add(DropEntry(box=box, epoch=epoch_of(session, box), at=delivery.at))
+
+
+def mark_in_flight(session: Session, delivery: Delivery, box: int, packet_id: int) -> SetEntry:
+    """The change by which a stored delivery is in flight under a packet id."""
+    return SetEntry(box=box, epoch=epoch_of(session, box), at=delivery.at, state=BoxState.IN_FLIGHT, packet_id=packet_id)
+
+
+def watch(session: Session) -> None:
+    """Have the settle tick look at the session."""
+    if not session.active:
+        session.active = True
+        session.node.registry.active.add(session)
+
+
+def settle(session: Session, mark: At) -> bool:
+    """Store as in flight what was routed before ``mark`` and is unacknowledged; False where nothing is left to watch."""
+    stored = session.stored_boxes()
+    for packet_id, delivery in session.in_flight.items():
+        if delivery.at >= mark:
+            break
+        _store_in_flight(session, stored, packet_id, delivery)
+    queue = session.queue
+    if queue and any(d.at < mark and keeps(session, d) for d in queue):
+        spill(session)
+    return bool(session.in_flight or session.queue)
+
+
+def _store_in_flight(session: Session, stored: dict[int, int], packet_id: int, delivery: Delivery) -> None:
+    box = stored.get(packet_id, 0)
+    if box > 0 or not keeps(session, delivery):
+        return
+    if box == 0:
+        stored[packet_id] = box_of(session)
+        store(session, delivery, BoxState.IN_FLIGHT, packet_id)
+    else:
+        stored[packet_id] = -box
+        session.node.persistence.add(mark_in_flight(session, delivery, -box, packet_id))
+
+
+def keep_unsettled(session: Session) -> None:
+    """The connection ends: store what is in flight and what is queued, as far as it is kept."""
+    node = session.node
+    stored = session.stored_boxes()
+    for packet_id, delivery in session.in_flight.items():
+        _store_in_flight(session, stored, packet_id, delivery)
+    for delivery in session.queue or ():
+        node.queued_bytes -= len(delivery.record.payload)
+        if keeps(session, delivery):
+            store(session, delivery)
+        elif delivery.qos:
+            node.counters.dropped["session_ended"] += 1
+
+
+def spill(session: Session) -> None:
+    """Move what is queued and kept to the box; it comes back through the backlog, in order."""
+    queue, session.queue = session.queue, None
+    for delivery in queue or ():
+        session.node.queued_bytes -= len(delivery.record.payload)
+        if keeps(session, delivery):
+            store(session, delivery)
+            session.box_writes += 1
+        else:
+            session.enqueue(delivery)
+    session.backlog = session.node.backlog.diverts
+    session.refresh()
+    session.node.backlog.wake(session)
+
+
+def reserve(session: Session) -> None:
+    """Take the next block of packet ids; it is asked for with the connect, so it is durable before CONNACK."""
+    session.reserved = session.used + BLOCK
+    following = (session.last_packet_id + BLOCK) % 65535 + 1
+    session.node.persistence.add(ReserveBlock(session=session.id, epoch=session.epoch, next_block=following))
+
+
+def reserve_more(session: Session) -> None:
+    """Ask for another block; it may be used once the store has it."""
+    ahead = session.reserved + BLOCK - session.used
+    change = ReserveBlock(session=session.id, epoch=session.epoch, next_block=(session.last_packet_id + ahead) % 65535 + 1)
+    session.reserving = True
+    session.node.persistence.add_then(change, session, -session.epoch)
+
+
+def send_again(session: Session, packet_ids: set[int], tries: dict[int, int]) -> None:
+    """Pace ``batches``: what was in flight before and still is, again under the same id, a limited number of times."""
+    now = session.node.clock.wall()
+    for packet_id in packet_ids:
+        delivery = session.in_flight.get(packet_id)
+        if delivery is None:
+            tries.pop(packet_id, None)
+        elif tries.get(packet_id, 0) < MOST_TRIES and not (session.released and packet_id in session.released):
+            tries[packet_id] = tries.get(packet_id, 0) + 1
+            session.write(delivery, packet_id, now, dup=True)
+            session.node.counters.redelivered += 1
+
+
+def resume(session: Session, entries: tuple[BoxEntry, ...]) -> None:
+    """Send again what was in flight: same id, DUP, or PUBREL where PUBREC was seen [MQTT-4.4.0-1]."""
+    now = session.node.clock.wall()
+    for entry in entries:
+        delivery = Delivery(entry.record, entry.at, entry.qos, entry.retain, entry.identifiers)
+        session.in_flight[entry.packet_id] = delivery
+        session.stored_boxes()[entry.packet_id] = session.id
+        if entry.state == BoxState.RELEASED:
+            session.released_ids().add(entry.packet_id)
+            if session.connection is not None:
+                session.connection.acknowledge(hot.PUBREL | entry.packet_id)
+        else:
+            session.write(delivery, entry.packet_id, now, dup=True)
+            session.node.counters.redelivered += 1
