@@ -96,10 +96,12 @@ class Wire(asyncio.Protocol):
         return self._transport
 
     def write(self, data: bytes) -> None:
-        self.transport.write(data)
+        """Into the void when the connection is gone, as with any socket a moment before that is known."""
+        if not self.transport.is_closing():
+            self.transport.write(data)
 
     def send(self, packet: Packet) -> None:
-        self.transport.write(encode_packet(packet, self.version))
+        self.write(encode_packet(packet, self.version))
 
     def ack(self, kind: PacketType, packet_id: int, reason: ReasonCode = ReasonCode.SUCCESS) -> None:
         self.send(Ack(type=kind, packet_id=packet_id, reason_code=reason))
