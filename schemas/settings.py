@@ -71,7 +71,7 @@ class LogSettings(msgspec.Struct, frozen=True, kw_only=True):
     segment_bytes: int = 256 * MIB
     segment_age: float = HOUR
     retention_bytes: int = 8192 * MIB
-    retention_age: float = 3 * DAY
+    retention_age: float = DAY
 
 
 class LoggingSettings(msgspec.Struct, frozen=True, kw_only=True):

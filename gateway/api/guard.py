@@ -1,0 +1,109 @@
+"""What stands before every route: how much may be sent, how slowly, and who is asking.
+
+The limits are an ASGI layer of their own, so that no route can be reached around them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from fastapi import HTTPException, Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from gateway.api.errors import ApiError
+from gateway.api.services import ApiServices
+from gateway.auth.login import ADMINISTRATOR, LoginRefused, Peer
+from schemas.identities import Principal
+from schemas.limits import MIB
+from schemas.reasons import ReasonCode
+from schemas.settings import Address
+
+MAX_BODY: Final = MIB
+"""Bytes of a request's body. A payload in base64 is a third longer than itself."""
+
+BODY_TIMEOUT: Final = 10.0
+"""Seconds until the next part of a body has to be here."""
+
+Guard = Callable[[Request], Awaitable[Principal]]
+
+_log = logging.getLogger(__name__)
+
+
+class BodyLimit:
+    """Refuses bodies that are too large or come too slowly."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        read = 0
+        is_complete = False
+
+        async def limited() -> Message:
+            nonlocal read, is_complete
+            if is_complete:
+                return await receive()
+            try:
+                async with asyncio.timeout(BODY_TIMEOUT):
+                    message = await receive()
+            except TimeoutError:
+                raise HTTPException(408, "the request's body came too slowly") from None
+            read += len(message.get("body", b""))
+            is_complete = not message.get("more_body", False)
+            if read > MAX_BODY:
+                raise HTTPException(413, f"the request's body is larger than {MAX_BODY} bytes")
+            return message
+
+        await self._app(scope, limited, send)
+
+
+def principal_of(services: ApiServices, request: Request) -> Principal:
+    """Who asks: HTTP Basic with an access key's id and secret. ApiError where that is missing or wrong."""
+    peer = _peer(request)
+    scheme, _, encoded = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "basic":
+        raise ApiError(401, "unauthorized", "give an access key: HTTP Basic with its id and its secret")
+    try:
+        key_id, _, secret = base64.b64decode(encoded, validate=True).decode().partition(":")
+    except (binascii.Error, UnicodeDecodeError):
+        raise ApiError(401, "unauthorized", "Authorization is not HTTP Basic with an access key's id and secret") from None
+    outcome = services.authenticator.login_api(key_id, secret, peer)
+    if isinstance(outcome, Principal):
+        return outcome
+    _refuse(outcome, key_id, peer)
+    raise AssertionError
+
+
+def _refuse(refused: LoginRefused, key_id: str, peer: Peer) -> None:
+    _log.warning("api-login-refused peer=%s key=%s reason=%s", peer.address, key_id[:64], refused.reason)
+    if refused.reason_code == ReasonCode.NOT_AUTHORIZED:
+        raise ApiError(403, "forbidden", f"{refused.reason}: use TLS in front of it, or set allow_plaintext_login")
+    raise ApiError(401, "unauthorized", "unknown access key or wrong secret")
+
+
+def guards(services: ApiServices) -> tuple[Guard, Guard]:
+    """The dependencies of routes: any key, and the administrator's credential only. Coroutines, or they would each cost a thread."""
+
+    async def any_key(request: Request) -> Principal:
+        return principal_of(services, request)
+
+    async def administrator(request: Request) -> Principal:
+        principal = principal_of(services, request)
+        if principal.role != ADMINISTRATOR:
+            raise ApiError(403, "forbidden", "this needs the administrator's credential (admin.json in the data folder)")
+        return principal
+
+    return any_key, administrator
+
+
+def _peer(request: Request) -> Peer:
+    host, port = request.client or ("", 0)
+    return Peer(f"{host}:{port}", Address(host, 0).is_loopback, request.url.scheme == "https")

@@ -1,0 +1,103 @@
+"""The metrics page: counters and gauges of a running gateway in Prometheus' text format, read when the page is asked for.
+
+The hot path counts in plain numbers (gateway/counters.py); nothing here is called from there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Final
+
+import msgspec
+from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from gateway.counters import Counters
+
+_COUNTERS: Final = (
+    ("published", "Publishes taken from clients"),
+    ("acknowledged", "Publishes acknowledged, which are durable"),
+    ("delivered", "Messages written to receivers"),
+    ("redelivered", "Messages written to receivers once more"),
+    ("offline_stored", "Deliveries stored for clients that are away or slow"),
+    ("retained_set", "Retained messages set or deleted"),
+    ("wills", "Wills published"),
+    ("bytes_in", "Bytes read from clients"),
+    ("bytes_out", "Bytes written to clients"),
+    ("connects", "Connections accepted with CONNACK"),
+)
+
+_BY_REASON: Final = (
+    ("disconnects", "Connections ended, by reason"),
+    ("dropped", "Deliveries not made, by reason"),
+    ("refused", "Requests not granted, by reason"),
+)
+
+_GAUGES: Final = {
+    "connections": "Clients connected",
+    "sessions": "Sessions kept, of connected clients and others",
+    "subscriptions": "Subscriptions",
+    "offline_messages": "Deliveries stored",
+    "retained_messages": "Retained messages",
+    "pending_records": "Records appended and not durable yet",
+    "pending_bytes": "Bytes appended and not durable yet",
+    "stalled_seconds": "Seconds for which nothing has become durable though something waits",
+    "routing_lag": "Durable records not routed yet",
+    "queued_bytes": "Bytes of records that wait in memory for receivers",
+    "loop_lag_seconds": "How late the event loop was when last looked at",
+    "ready": "1 where /readyz says ready",
+}
+
+
+class Gauges(msgspec.Struct, frozen=True, kw_only=True):
+    """What there is now."""
+
+    connections: int = 0
+    sessions: int = 0
+    subscriptions: int = 0
+    offline_messages: int = 0
+    retained_messages: int = 0
+    pending_records: int = 0
+    pending_bytes: int = 0
+    stalled_seconds: float = 0.0
+    routing_lag: int = 0
+    queued_bytes: int = 0
+    loop_lag_seconds: float = 0.0
+    ready: bool = True
+
+
+class MetricsPage(Collector):
+    """``gauges`` is called once a page. ``version`` and ``preset`` label ``sluiceway_info``."""
+
+    def __init__(self, counters: Counters, gauges: Callable[[], Gauges], *, version: str, preset: str) -> None:
+        self._counters = counters
+        self._gauges = gauges
+        self._labels = {"version": version, "preset": preset}
+        self._registry = CollectorRegistry()
+        self._registry.register(self)
+        ProcessCollector(registry=self._registry)
+        PlatformCollector(registry=self._registry)
+        GCCollector(registry=self._registry)
+
+    def page(self) -> bytes:
+        return generate_latest(self._registry)
+
+    def describe(self) -> list[Metric]:
+        """Nothing at registration: names are checked by the tests instead."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        info = GaugeMetricFamily("sluiceway_info", "Version and preset of this gateway", labels=list(self._labels))
+        info.add_metric(list(self._labels.values()), 1)
+        yield info
+        for name, words in _COUNTERS:
+            yield CounterMetricFamily(f"sluiceway_{name}", words, value=getattr(self._counters, name))
+        for name, words in _BY_REASON:
+            family = CounterMetricFamily(f"sluiceway_{name}", words, labels=["reason"])
+            for reason, count in sorted(getattr(self._counters, name).items()):
+                family.add_metric([reason], count)
+            yield family
+        gauges = self._gauges()
+        for name, words in _GAUGES.items():
+            yield GaugeMetricFamily(f"sluiceway_{name}", words, value=float(getattr(gauges, name)))

@@ -1,0 +1,144 @@
+"""The routes. Open to all: /metrics, /healthz, /readyz. With an access key: /api/v1/…; keys, sessions and connections for the administrator.
+
+Every handler is a coroutine on the gateway's own loop: it may wait, and must not compute for long.
+"""
+
+# No postponed annotations here: FastAPI reads those of the handlers, which name the guards of their enclosing function.
+
+import logging
+import time
+from typing import Annotated, Any, Final
+
+import msgspec
+from fastapi import APIRouter, Depends, FastAPI, Response
+from fastapi.responses import JSONResponse
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
+
+from gateway.api.bodies import NewKeyBody, PublishBody, read_payload, read_properties, read_topic
+from gateway.api.errors import ApiError, install
+from gateway.api.guard import BodyLimit, guards
+from gateway.api.services import ApiServices
+from gateway.auth.credentials import credential_of
+from gateway.auth.keys import KeyLimit
+from schemas.identities import Principal
+
+_log = logging.getLogger(__name__)
+
+_HEADERS: Final = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+
+
+def create_api(services: ApiServices) -> FastAPI:
+    """The HTTP application of a running gateway."""
+    app = FastAPI(title="Sluiceway", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
+    install(app)
+    app.add_middleware(BodyLimit)
+    app.include_router(_open_routes(services))
+    app.include_router(_key_routes(services), prefix="/api/v1")
+    app.include_router(_client_routes(services), prefix="/api/v1")
+    app.include_router(_node_routes(services), prefix="/api/v1")
+    return app
+
+
+def _json(value: Any, status: int = 200) -> JSONResponse:
+    return JSONResponse(msgspec.to_builtins(value), status_code=status, headers=_HEADERS)
+
+
+def _open_routes(services: ApiServices) -> APIRouter:
+    router = APIRouter()
+
+    @router.get("/metrics")
+    async def metrics() -> Response:
+        return Response(services.metrics(), media_type=CONTENT_TYPE_PLAIN_0_0_4)
+
+    @router.get("/healthz")
+    async def health() -> Response:
+        return _json({"status": "ok"})
+
+    @router.get("/readyz")
+    async def ready() -> Response:
+        reasons = list(services.readiness())
+        return _json({"ready": not reasons, "reasons": reasons}, 503 if reasons else 200)
+
+    return router
+
+
+def _key_routes(services: ApiServices) -> APIRouter:
+    _, administrator = guards(services)
+    router = APIRouter()
+
+    @router.get("/keys")
+    async def list_keys(principal: Annotated[Principal, Depends(administrator)]) -> Response:
+        infos = services.keyring.all()
+        return _json({"keys": [{"accessKeyId": i.id, "role": i.role, "created": i.created, "revoked": i.revoked} for i in infos]})
+
+    @router.post("/keys")
+    async def create_key(principal: Annotated[Principal, Depends(administrator)], body: NewKeyBody) -> Response:
+        try:
+            key = await services.keyring.create("device", time.time_ns() // 1_000_000)
+        except KeyLimit as error:
+            raise ApiError(409, "key_limit", str(error)) from None
+        _log.info("key-created key=%s by=%s", key.id, principal.name)
+        return _json(credential_of(key), 201)
+
+    @router.delete("/keys/{key_id}")
+    async def revoke_key(key_id: str, principal: Annotated[Principal, Depends(administrator)]) -> Response:
+        if key_id == principal.name:
+            message = "a credential can't revoke itself: delete admin.json and start the gateway again, which makes a new one"
+            raise ApiError(409, "own_credential", message)
+        if not await services.keyring.revoke(key_id):
+            raise ApiError(404, "not_found", "there is no active key of this id")
+        closed = services.close_connections_of(key_id)
+        _log.info("key-revoked key=%s by=%s connections=%d", key_id, principal.name, closed)
+        return _json({"accessKeyId": key_id, "revoked": True, "connectionsClosed": closed})
+
+    return router
+
+
+def _client_routes(services: ApiServices) -> APIRouter:
+    any_key, administrator = guards(services)
+    router = APIRouter()
+
+    @router.get("/status/{client_id:path}")
+    async def status(client_id: str, principal: Annotated[Principal, Depends(any_key)]) -> Response:
+        found = await services.status(client_id)
+        if found is None:
+            raise ApiError(404, "not_found", "this client was never seen")
+        channel = {"channelId": found.channel, "address": found.address} if found.online else {}
+        return _json({"clientId": client_id, "online": found.online, "time": found.time, **channel})
+
+    @router.get("/sessions/{client_id:path}")
+    async def session(client_id: str, principal: Annotated[Principal, Depends(administrator)]) -> Response:
+        found = services.session(client_id)
+        if found is None:
+            raise ApiError(404, "not_found", "this client has no session")
+        subscriptions = [{"filter": s.filter, "qos": s.qos, "identifier": s.identifier} for s in found.subscriptions]
+        return _json({**msgspec.to_builtins(found), "subscriptions": subscriptions})
+
+    @router.delete("/connections/{client_id:path}")
+    async def close(client_id: str, principal: Annotated[Principal, Depends(administrator)]) -> Response:
+        if not services.close_connection(client_id):
+            raise ApiError(404, "not_found", "this client is not connected")
+        _log.info("connection-closed client=%s by=%s", client_id, principal.name)
+        return _json({"clientId": client_id, "closed": True})
+
+    return router
+
+
+def _node_routes(services: ApiServices) -> APIRouter:
+    any_key, _ = guards(services)
+    router = APIRouter()
+
+    @router.get("/node")
+    async def node(principal: Annotated[Principal, Depends(any_key)]) -> Response:
+        return _json(services.node())
+
+    @router.post("/publish")
+    async def publish(principal: Annotated[Principal, Depends(any_key)], body: PublishBody) -> Response:
+        topic = read_topic(body, services.limits)
+        payload, properties = read_payload(body, services.limits), read_properties(body, services.limits)
+        if not services.access.may(principal, "publish", topic):
+            raise ApiError(403, "forbidden", "this key may not publish to this topic", "topic")
+        message_id = await services.publish(topic, payload, body.qos, body.retain, properties, principal)
+        return _json({"messageId": message_id.hex()})
+
+    return router

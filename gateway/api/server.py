@@ -1,0 +1,124 @@
+"""Runs an HTTP application by uvicorn inside the running event loop: no signal handlers, no access log, a bounded number of connections.
+
+Opens its socket itself, so that a port that is taken is one line before anything has started.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Iterator
+from typing import Final
+
+import uvicorn
+from fastapi import FastAPI
+
+from schemas.errors import StartError
+from schemas.settings import Address
+
+MAX_CONNECTIONS: Final = 200
+"""Past it requests get 503 without being looked at."""
+
+MAX_HEAD: Final = 16 * 1024
+"""Bytes of a request's line and headers."""
+
+SILENCE_TIMEOUT: Final = 10.0
+"""Seconds for which a connection may have no request under way, one that it began to send included."""
+
+STOP_TIMEOUT: Final = 2
+"""Seconds that requests under way get at a stop."""
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its signal handlers, closing connections that stay silent (it has a limit only between requests)."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._silent_since: dict[object, float] = {}
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def on_tick(self, counter: int) -> bool:
+        if counter % 10 == 0:
+            self._close_silent(asyncio.get_running_loop().time())
+        return await super().on_tick(counter)
+
+    def _close_silent(self, now: float) -> None:
+        silent: dict[object, float] = {}
+        for connection in list(self.server_state.connections):
+            cycle = getattr(connection, "cycle", None)
+            if cycle is not None and not cycle.response_complete:
+                continue
+            silent[connection] = since = self._silent_since.get(connection, now)
+            transport = getattr(connection, "transport", None)
+            if transport is not None and now - since > SILENCE_TIMEOUT:
+                transport.abort()
+        self._silent_since = silent
+
+
+class HttpServer:
+    """One HTTP listener."""
+
+    def __init__(self, app: FastAPI, address: Address) -> None:
+        self._address = address
+        self._server = _Server(
+            uvicorn.Config(
+                app,
+                http="h11",
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                limit_concurrency=MAX_CONNECTIONS,
+                h11_max_incomplete_event_size=MAX_HEAD,
+                timeout_graceful_shutdown=STOP_TIMEOUT,
+            )
+        )
+        self._serving: asyncio.Task[None] | None = None
+
+    async def start(self) -> Address:
+        """Serve; the address that it listens on. StartError where that is not to be had."""
+        listener = _listen(self._address)
+        self._serving = asyncio.create_task(self._server.serve(sockets=[listener]), name="http")
+        while not self._server.started:
+            if self._serving.done():
+                listener.close()
+                self._serving.result()
+                raise StartError(f"http: {self._address} can't be served")
+            await asyncio.sleep(0)
+        return Address(self._address.host, listener.getsockname()[1])
+
+    async def stop(self) -> None:
+        """Take no more requests and let those under way end."""
+        if self._serving is not None:
+            self._server.should_exit = True
+            await self._serving
+            self._serving = None
+
+
+def _listen(address: Address) -> socket.socket:
+    """A listening socket of the first address that the host stands for."""
+    listener = None
+    try:
+        family, kind, protocol, _, place = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listener.bind(place)
+        listener.setblocking(False)
+    except OSError as error:
+        if listener is not None:
+            listener.close()
+        raise StartError(f"http: can't listen on {address}: {error.strerror}") from None
+    return listener
+
+
+def serve(app: FastAPI, address: Address) -> HttpServer:
+    """A server of the application; ``start`` and ``stop`` it."""
+    return HttpServer(app, address)

@@ -1,0 +1,74 @@
+"""What the API needs of a running gateway. app.py fulfils it; tests have their own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import msgspec
+
+from gateway.auth.access import Access
+from gateway.auth.keys import KeyRing
+from gateway.auth.login import Authenticator
+from gateway.protocol.properties import Properties
+from schemas.identities import Principal
+from schemas.limits import Limits
+from schemas.presence import ClientStatus
+from schemas.sessions import Subscription
+
+
+class NodeInfo(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """``listeners``: by name (mqtt, mqtts, ws, wss, http) the addresses that it listens on. ``started`` in ms of the wall clock."""
+
+    node: str
+    instance_id: str
+    version: str
+    preset: str
+    durability: str
+    anonymous: bool
+    started: int
+    listeners: Mapping[str, Sequence[str]]
+
+
+class SessionInfo(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A client's session. ``queued``: deliveries that wait for it, in memory and stored; ``in_flight``: sent, unacknowledged."""
+
+    client_id: str
+    principal: str
+    connected: bool
+    session_expiry: int
+    queued: int
+    in_flight: int
+    subscriptions: Sequence[Subscription]
+
+
+class ApiServices(Protocol):
+    """A running gateway, as HTTP sees it."""
+
+    keyring: KeyRing
+    authenticator: Authenticator
+    access: Access
+    limits: Limits
+
+    def node(self) -> NodeInfo: ...
+
+    def readiness(self) -> Sequence[str]:
+        """Why the gateway should get no clients now; empty when it is ready."""
+
+    def metrics(self) -> bytes:
+        """The page of metrics, in Prometheus' text format."""
+
+    async def status(self, client_id: str) -> ClientStatus | None:
+        """A client's status; None for one that was never seen."""
+
+    def session(self, client_id: str) -> SessionInfo | None:
+        """A client's session, connected or not; None where there is none."""
+
+    def close_connection(self, client_id: str) -> bool:
+        """Close a client's connection as an administrator does; False where there is none."""
+
+    def close_connections_of(self, principal: str) -> int:
+        """Close the connections of a revoked key; how many they were."""
+
+    async def publish(self, topic: str, payload: bytes, qos: int, retain: bool, properties: Properties, principal: Principal) -> bytes:
+        """Publish and wait until it is durable; the message id. LogError where it can't be made durable."""

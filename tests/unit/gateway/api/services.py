@@ -1,0 +1,76 @@
+"""A running gateway as the API sees it, in memory."""
+
+from __future__ import annotations
+
+from gateway.api.services import NodeInfo, SessionInfo
+from gateway.auth.access import Access
+from gateway.auth.login import Authenticator
+from schemas.errors import LogError
+from schemas.limits import Limits
+from schemas.presence import ClientStatus
+from schemas.sessions import Subscription
+
+
+class FakeServices:
+    """Records what was asked of it; ``reasons`` is its readiness, ``is_failing`` makes publishing fail."""
+
+    def __init__(self, keyring, rules=(), limits=None, allow_plaintext_login=False):
+        self.keyring = keyring
+        self.authenticator = Authenticator(keyring, anonymous=False, allow_plaintext_login=allow_plaintext_login)
+        self.access = Access(keyring, rules)
+        self.limits = limits or Limits()
+        self.reasons = []
+        self.published = []
+        self.closed = []
+        self.is_failing = False
+        self.mqtt = "127.0.0.1:1883"
+
+    def node(self):
+        return NodeInfo(
+            node="node-1",
+            instance_id=self.keyring.instance_id,
+            version="0",
+            preset="standard",
+            durability="fsync",
+            anonymous=False,
+            started=5,
+            listeners={"mqtt": [self.mqtt]},
+        )
+
+    def readiness(self):
+        return self.reasons
+
+    def metrics(self):
+        return b"# HELP x y\n"
+
+    async def status(self, client_id):
+        if client_id == "on/line":
+            return ClientStatus(client_id, True, "c" * 32, "127.0.0.1:9", 1700000000000)
+        return ClientStatus(client_id, False, "c" * 32, "127.0.0.1:9", 7) if client_id == "off" else None
+
+    def session(self, client_id):
+        if client_id != "on/line":
+            return None
+        return SessionInfo(
+            client_id=client_id,
+            principal="p",
+            connected=True,
+            session_expiry=60,
+            queued=1,
+            in_flight=2,
+            subscriptions=(Subscription("a/#", 1, identifier=3),),
+        )
+
+    def close_connection(self, client_id):
+        self.closed.append(client_id)
+        return client_id == "on/line"
+
+    def close_connections_of(self, principal):
+        self.closed.append(principal)
+        return 3
+
+    async def publish(self, topic, payload, qos, retain, properties, principal):
+        if self.is_failing:
+            raise LogError("/secret/path: disk full")
+        self.published.append((topic, payload, qos, retain, properties, principal))
+        return bytes(range(16))
