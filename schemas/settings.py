@@ -42,10 +42,11 @@ class Address(NamedTuple):
 
 
 class TlsSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """PEM files. Both are set wherever there is a listener with TLS."""
+    """PEM files. ``certificate`` and ``key`` are set wherever there is a listener with TLS. ``client_ca``: clients must show a certificate of it."""
 
     certificate: Path | None = None
     key: Path | None = None
+    client_ca: Path | None = None
 
 
 class OfflineSettings(msgspec.Struct, frozen=True, kw_only=True):
