@@ -1,0 +1,114 @@
+"""The server's certificate: loaded, checked, watched and replaced while serving.
+
+A new pair is loaded into a new context first; one that doesn't load leaves the old in force. Handshakes ask for the
+context in force when they begin, so a change reaches new connections only. Neighbours: tls.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import ssl
+from pathlib import Path
+from typing import Final
+
+from schemas.errors import StartError
+from schemas.settings import TlsSettings
+
+_log = logging.getLogger(__name__)
+
+CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"
+"""TLS 1.2: forward secrecy and authenticated encryption only. TLS 1.3 has no other suites."""
+OTHERS: Final = 0o077
+"""Permission bits by which others than the owner reach a file."""
+
+Fingerprint = tuple[tuple[int, int, int] | None, ...]
+
+
+def _passphrase_wanted() -> bytes:
+    # Without this OpenSSL would ask on the terminal and wait.
+    raise StartError("tls.key: the file is protected by a passphrase; give a key without one, readable by this user alone")
+
+
+def _read(name: str, path: Path) -> None:
+    """Files that can't be read are told apart from files that make no sense; ssl names neither."""
+    try:
+        path.read_bytes()
+    except OSError as error:
+        raise StartError(f"tls.{name}: {path} can't be read ({error.strerror}); give a PEM file that this user may read") from None
+
+
+def load_context(settings: TlsSettings) -> ssl.SSLContext:
+    """A context for new handshakes; StartError names the setting that is wrong."""
+    if settings.certificate is None or settings.key is None:
+        missing = "certificate" if settings.certificate is None else "key"
+        raise StartError(f"tls.{missing}: a listener with TLS (mqtts, wss) needs tls.certificate and tls.key; give PEM files")
+    for name, path in (("certificate", settings.certificate), ("key", settings.key), ("client_ca", settings.client_ca)):
+        if path is not None:
+            _read(name, path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(CIPHERS)
+    context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
+    try:
+        context.load_cert_chain(settings.certificate, settings.key, _passphrase_wanted)
+    except ssl.SSLError as error:
+        if error.reason == "KEY_VALUES_MISMATCH":
+            raise StartError(f"tls.key: {settings.key} is not the key of {settings.certificate}; give the pair that belongs together") from None
+        words = f"tls.certificate: {settings.certificate} and tls.key {settings.key} are not a PEM chain and its key ({error.reason})"
+        raise StartError(f"{words}; give the files unencrypted, in PEM form") from None
+    if settings.client_ca is not None:
+        context.verify_mode = ssl.CERT_REQUIRED
+        try:
+            context.load_verify_locations(settings.client_ca)
+        except ssl.SSLError as error:
+            raise StartError(f"tls.client_ca: {settings.client_ca} holds no CA certificate ({error.reason}); give a PEM file") from None
+    return context
+
+
+class Certificates:
+    """The context in force. ``check`` looks for changed files and belongs on a tick of a second."""
+
+    def __init__(self, settings: TlsSettings) -> None:
+        self._settings = settings
+        self._seen = self._fingerprint()
+        self._complaint = ""
+        self.context = load_context(settings)
+        self._warn_of_readers()
+
+    def check(self) -> None:
+        """Take new files into force. A pair that doesn't load is tried again each time, since one of two files may still be on its way."""
+        fingerprint = self._fingerprint()
+        if fingerprint == self._seen and not self._complaint:
+            return
+        self._seen = fingerprint  # taken before loading: what changes during it is loaded by the next check
+        try:
+            self.context = load_context(self._settings)
+        except StartError as error:
+            if str(error) != self._complaint:
+                self._complaint = str(error)
+                _log.warning("certificate kept, the new one doesn't load reason=%s", error)
+            return
+        self._complaint = ""
+        _log.info("certificate loaded file=%s", self._settings.certificate)
+        self._warn_of_readers()
+
+    def _fingerprint(self) -> Fingerprint:
+        return tuple(_identity(path) for path in (self._settings.certificate, self._settings.key, self._settings.client_ca) if path is not None)
+
+    def _warn_of_readers(self) -> None:
+        key = self._settings.key
+        if key is None:
+            return
+        with contextlib.suppress(OSError):  # gone again: the next check says so
+            mode = key.stat().st_mode
+            if mode & OTHERS:
+                _log.warning("private key open to others file=%s mode=%o; chmod 600 it", key, mode & 0o777)
+
+
+def _identity(path: Path) -> tuple[int, int, int] | None:
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_mtime_ns, stat.st_size, stat.st_ino
