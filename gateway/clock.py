@@ -15,6 +15,10 @@ class Clock:
     def __init__(self, newest: int = 0) -> None:
         self._last = newest
 
+    def observe(self, newest: int) -> None:
+        """The log has a record of that time."""
+        self._last = max(self._last, newest)
+
     def wall(self) -> int:
         """Milliseconds."""
         now = int(time.time() * 1000)

@@ -7,9 +7,10 @@ inheritance; it uses of its transport only what gateway/transports gives on ever
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from enum import IntEnum
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from gateway import failpoints, inbound
 from gateway.protocol import hot
@@ -17,6 +18,8 @@ from gateway.protocol.decode import decode_packet
 from gateway.protocol.encode import encode_packet
 from gateway.protocol.errors import MalformedPacket, PacketError, ProtocolError
 from gateway.protocol.packets import MQTT_5_0, Connect, Disconnect, Packet
+from gateway.transports.endpoints import ListenerSpec
+from gateway.transports.peer import PeerInfo, describe
 from schemas.errors import LogError
 from schemas.identities import Principal
 from schemas.positions import At
@@ -27,7 +30,6 @@ if TYPE_CHECKING:
     from gateway.inbound import KnownTopic
     from gateway.node import Node
     from gateway.session import Session
-    from gateway.transports.peer import PeerInfo
     from schemas.presence import Will
 
 PUBLISH = int(Kind.PUBLISH)
@@ -35,6 +37,7 @@ OVERHEAD = 64
 """Bytes that a pending record is counted for beside its payload."""
 PINGRESP = b"\xd0\x00"
 NOBODY = Principal("", "anonymous")
+UNKNOWN_PEER = PeerInfo("", 0, "mqtt", is_loopback=False, is_secure=False)
 
 
 class State(IntEnum):
@@ -46,16 +49,6 @@ class State(IntEnum):
     CLOSED = 3
 
 
-class Transport(Protocol):
-    """What a connection uses of its transport."""
-
-    def write(self, data: bytes) -> None: ...
-    def close(self) -> None: ...
-    def abort(self) -> None: ...
-    def pause_reading(self) -> None: ...
-    def resume_reading(self) -> None: ...
-
-
 class Connection:
     """From accept to close."""
 
@@ -64,6 +57,7 @@ class Connection:
         "_need",
         "node",
         "_paused",
+        "_spec",
         "_withheld",
         "aliases",
         "channel",
@@ -91,10 +85,11 @@ class Connection:
         "writable",
     )
 
-    def __init__(self, node: Node, peer: PeerInfo) -> None:
+    def __init__(self, node: Node, spec: ListenerSpec) -> None:
         self.node = node
-        self.peer = peer
-        self.transport: Transport | None = None
+        self._spec = spec
+        self.peer = UNKNOWN_PEER
+        self.transport: asyncio.Transport | None = None
         self.state = State.NEW
         self.ready = False
         self.writable = True
@@ -124,8 +119,9 @@ class Connection:
 
     # Called by the transport
 
-    def connection_made(self, transport: Transport) -> None:
+    def connection_made(self, transport: asyncio.Transport) -> None:
         self.transport = transport
+        self.peer = describe(transport, self._spec)
         self.seen = self.node.monotonic()
         self.node.connections.opened(self)
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from schemas.positions import At
 from schemas.records import Flag, Record
-from schemas.sessions import BoxEntry, PutEntry, PutRetained, Subscription, TrimBox
+from schemas.sessions import BoxEntry, PutEntry, PutRetained, TrimBox
 from schemas.topics import parse_p2p
-from streams.fanout import Plan, Target, Variant, derive_plan, fan_out, make_run
+from streams.fanout import Plan, Variant, fan_out, make_run
 from streams.p2p import Place, place
 from streams.store import Change
 
@@ -24,7 +24,6 @@ SLOW_AT = 2000
 SLOW_FOR = 0.05
 """Seconds for which a publisher's acknowledgements are held back when most of its receivers are queueing."""
 PERSISTENT = int(Flag.PERSISTENT)
-Match = tuple[Target | tuple[Target, str], Subscription]
 P2P_VARIANT = Variant(2, retain_as_published=False, identifiers=())
 
 
@@ -44,18 +43,14 @@ class LocalDownlink:
             for record, at in zip(records, ats, strict=True):
                 fan_out(self._plan_at(topic, at), (record,), (at,))
             return
-        plan = self._node.routes.match_cached(topic, partial(self._derive, topic))
+        plan = self._node.routes.match_cached(topic, partial(self._node.derive_plan, topic))
         fan_out(plan, records, ats)
         if self._mostly_queueing(plan):
             self._slow_down(records)
 
-    def _derive(self, topic: str, matches: Sequence[Match]) -> Plan:
-        plain = [(target[0] if isinstance(target, tuple) else target, subscription) for target, subscription in matches]
-        return derive_plan(topic, plain, self._node.may_read)
-
     def _plan_at(self, topic: str, at: At) -> Plan:
         matches = self._node.routes.match(topic)
-        return self._derive(topic, [match for match in matches if not match[1].since or at >= match[1].since[0]])
+        return self._node.derive_plan(topic, [match for match in matches if not match[1].since or at >= match[1].since[0]])
 
     def _mostly_queueing(self, plan: Plan) -> bool:
         total = queueing = 0

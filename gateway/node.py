@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from gateway.auth.access import Access
@@ -23,13 +24,14 @@ from schemas.reasons import ReasonCode
 from schemas.sessions import Subscription
 from schemas.settings import Settings
 from schemas.topics import SharedFilter, parse_p2p, parse_subscription
-from streams.fanout import Plan, Target
+from streams.fanout import Plan, Target, derive_plan
 from streams.log import Log
 from streams.routes import Routes
 from streams.store import Store
 
 if TYPE_CHECKING:
     from gateway.backlog import Backlog
+    from gateway.broker_topics import BrokerTopics
     from gateway.connecting import Connecting
     from gateway.connection import Connection
     from gateway.ending import Ending
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
     from gateway.pressure import PressureValve
     from gateway.session import Session
     from gateway.subscribing import Subscribing
+
+Match = tuple[Target | tuple[Target, str], Subscription]
 
 logger = logging.getLogger(__name__)
 
@@ -89,6 +93,7 @@ class Node:
         self.backlog: Backlog
         self.pressure: PressureValve
         self.presence: PresenceEvents
+        self.broker_topics: BrokerTopics
 
     def is_p2p(self, topic: str) -> bool:
         """Whether a topic names a device: `<parent>/p2p/<client id>` under a parent for which P2P is on."""
@@ -97,6 +102,11 @@ class Node:
             return False
         parsed = parse_p2p(topic)
         return parsed is not None and (not p2p.parents or parsed.parent in p2p.parents)
+
+    def derive_plan(self, topic: str, matches: Sequence[Match]) -> Plan:
+        """What a topic's matches come to; the routes keep it per topic."""
+        plain = [(target[0] if isinstance(target, tuple) else target, subscription) for target, subscription in matches]
+        return derive_plan(topic, plain, self.may_read)
 
     def may_read(self, principal: Principal, topic: str) -> bool:
         return self.access.may(principal, "read", topic)

@@ -2,37 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from gateway.waiting import Waiting
 from schemas.errors import LogError
 from schemas.positions import At
 from schemas.presence import Presence, encode_presence
 from schemas.records import PRESENCE_TOPIC, Kind, Record
 from streams.presence import tcpclean_id
+from streams.runtime import PresenceFold
+from streams.store import Change
 
 if TYPE_CHECKING:
     from gateway.connection import Connection
     from gateway.node import Node
     from gateway.session import Session
 
-
-class _Waiting:
-    """Turns the log's answer into a future, for the one event that somebody waits for."""
-
-    __slots__ = ("future",)
-
-    def __init__(self, future: asyncio.Future[None]) -> None:
-        self.future = future
-
-    def appended(self, records: Sequence[Record], first: At) -> None:
-        if not self.future.done():
-            self.future.set_result(None)
-
-    def refused(self, records: Sequence[Record], error: LogError) -> None:
-        if not self.future.done():
-            self.future.set_exception(error)
+PRESENCE_READER = "presence"
 
 
 class PresenceEvents:
@@ -40,14 +27,15 @@ class PresenceEvents:
 
     def __init__(self, node: Node) -> None:
         self._node = node
+        self.fold: PresenceFold
 
     async def connected(self, connection: Connection, session: Session, expiry: int) -> None:
         """The connect event, durable when this returns. Raises LogError."""
-        future: asyncio.Future[None] = self._node.loop.create_future()
+        waiting = Waiting(self._node.loop)
         presence = Presence(connection.channel, connection.peer.address, session_expiry=expiry, will=connection.will)
         record = self._record(Kind.CONNECT, connection, session, presence)
-        self._node.log.append(PRESENCE_TOPIC, session.client, record, _Waiting(future))
-        await future
+        self._node.log.append(PRESENCE_TOPIC, session.client, record, waiting)
+        await waiting.future
 
     def event(self, kind: Kind, connection: Connection, session: Session, *, reason: str, will_due: int = 0) -> None:
         """A disconnect or tcpclean event; nobody waits for it."""
@@ -75,3 +63,22 @@ class PresenceEvents:
     def refused(self, records: Sequence[Record], error: LogError) -> None:
         """The next start finds the channel open and cleans it."""
         self._node.counters.refused["presence_log"] += len(records)
+
+    # What the fold asks and tells
+
+    def presence_changes(self, changes: Sequence[Change], end: At) -> None:
+        """See ``streams.runtime.PresenceSink``: one transaction, since both are added in one go."""
+        persistence = self._node.persistence
+        for change in changes:
+            persistence.add(change)
+        persistence.position(PRESENCE_READER, end)
+
+    def will_is_settled(self, channel: str) -> bool:
+        """See ``streams.runtime.PresenceSink``."""
+        return self._node.ending.wills.is_settled(channel)
+
+    def tcpclean_is_folded(self, channel: str) -> bool:
+        return self.fold.tcpclean_is_folded(channel)
+
+    def forget_will(self, channel: str) -> None:
+        self.fold.forget_will(channel)

@@ -54,8 +54,9 @@ class Subscribing:
             connection.close(ReasonCode.NOT_AUTHORIZED, "resource auth failed")
             return
         suback = Suback(packet_id=packet.packet_id, reason_codes=tuple(self._shown(connection, code) for code in codes))
-        if not wanted or not self._node.retained_present:
-            wanted = []
+        if not self._node.retained_present:
+            wanted = [subscription for subscription in wanted if subscription.filter.startswith("$SYS/")]
+        if not wanted:
             if not session.id:
                 connection.send_packet(suback)
                 return
@@ -137,6 +138,8 @@ class Subscribing:
                 return
             connection.send_packet(suback)
             for subscription in wanted:
+                for delivery in self._node.broker_topics.current(subscription.filter):
+                    session.send(delivery)
                 await self._send_retained(connection, session, subscription)
         except StoreError:
             connection.close(ReasonCode.UNSPECIFIED_ERROR, "store failed")

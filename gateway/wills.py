@@ -41,6 +41,7 @@ class Wills:
         self._node = node
         self._delayed: dict[str, Due] = {}
         self._publishing: dict[bytes, str] = {}
+        self._early: set[str] = set()
 
     def fall_due(self, connection: Connection, session: Session, will: Will, at: int) -> None:
         """A connection with a will ended."""
@@ -59,7 +60,7 @@ class Wills:
         if due is None:
             return
         if resumed:
-            self._node.persistence.add(DropChannel(channel=due.channel))
+            self._settled(due.channel)
         else:
             self._publish(due)
 
@@ -79,7 +80,7 @@ class Wills:
         node, will = self._node, due.will
         if not node.access.may(due.principal, "publish", will.topic):
             node.counters.refused["will_not_authorized"] += 1
-            node.persistence.add(DropChannel(channel=due.channel))
+            self._settled(due.channel)
             return
         now = node.clock.wall()
         p2p = node.is_p2p(will.topic)
@@ -105,7 +106,26 @@ class Wills:
     def appended(self, records: Sequence[Record], first: At) -> None:
         """Durable: the channel is done with."""
         for record in records:
-            self._node.persistence.add(DropChannel(channel=self._publishing.pop(record.id)))
+            self._settled(self._publishing.pop(record.id))
+
+    def _settled(self, channel: str) -> None:
+        """Published or cancelled: the channel's row goes, now or when its tcpclean is folded."""
+        if self._node.presence.tcpclean_is_folded(channel):
+            self._node.presence.forget_will(channel)
+        else:
+            self._early.add(channel)
+        self._node.persistence.add(DropChannel(channel=channel))
+
+    def settle_seen(self, channel: str) -> None:
+        """At start: the log has this will already."""
+        self._settled(channel)
+
+    def is_settled(self, channel: str) -> bool:
+        """Whether the will was settled before its tcpclean was folded; asked once, by the fold."""
+        if channel in self._early:
+            self._early.discard(channel)
+            return True
+        return False
 
     def refused(self, records: Sequence[Record], error: LogError) -> None:
         """The channel's row stays: the next start publishes it."""

@@ -10,16 +10,20 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from schemas.positions import At
+from schemas.presence import decode_presence
 from schemas.records import Flag, Kind, Record, Source
 from schemas.sessions import DropReceived, PutReceived
 from streams.log import Batch, Reader
+from streams.presence import Folded, fold_presence
 from streams.retained import retained_change
-from streams.store import Change
+from streams.status import StatusState, decode_status
+from streams.store import Change, DropChannel, OpenChannel, PutChannel, Store
 
 MAX_RECORDS = 4096
 MAX_BYTES = 1024 * 1024
 PUBLISH = int(Kind.PUBLISH)
 RELEASE = int(Kind.RELEASE)
+TCPCLEAN = int(Kind.TCPCLEAN)
 P2P = int(Flag.P2P)
 RETAIN = int(Flag.RETAIN)
 WILL = int(Source.WILL)
@@ -109,3 +113,74 @@ class Router:
             self._downlink.change(PutReceived(session=record.session, packet_id=record.packet_id))
         elif record.kind == RELEASE:
             self._downlink.change(DropReceived(session=record.session, packet_id=record.packet_id))
+
+
+class PresenceSink(Protocol):
+    """Where the fold of presence puts what follows (gateway/presence.py)."""
+
+    def presence_changes(self, changes: Sequence[Change], end: At) -> None:
+        """To be stored in one transaction with the fold's position ``end``."""
+
+    def will_is_settled(self, channel: str) -> bool:
+        """Whether the channel's will was published or cancelled before its tcpclean came this far; forgets it."""
+
+
+class PresenceFold:
+    """Folds ``presence`` into open channels and client status, in the store.
+
+    Rows are held in memory for channels with a will only: all that is needed of the others is that they go with their tcpclean.
+    """
+
+    def __init__(self, reader: Reader, store: Store, sink: PresenceSink) -> None:
+        self._reader = reader
+        self._store = store
+        self._sink = sink
+        self._wills: dict[str, OpenChannel] = {}
+
+    async def run(self) -> None:
+        """Fold for ever."""
+        while True:
+            await self.once()
+
+    async def once(self) -> At:
+        """Fold one batch; the position behind it."""
+        batch = await self._reader.next(MAX_RECORDS, MAX_BYTES)
+        clients = list({record.client for record in batch.records})
+        known = await self._store.statuses(clients)
+        states: dict[str, StatusState | None] = {client: decode_status(encoded) for client, (_, encoded) in known.items()}
+        changes: list[Change] = []
+        for record in batch.records:
+            folded = self._fold(record, states.get(record.client))
+            states[record.client] = folded.state
+            changes += folded.changes
+        self._sink.presence_changes(changes, batch.end)
+        return batch.end
+
+    def _fold(self, record: Record, state: StatusState | None) -> Folded:
+        channel = decode_presence(record.payload).channel
+        row = self._wills.get(channel)
+        settled = False
+        if record.kind == TCPCLEAN:
+            settled = self._sink.will_is_settled(channel)
+            if row is None:
+                row = OpenChannel(channel, record.client, record.session, record.principal, "", record.epoch, record.time, 0, None)
+        folded = fold_presence(state, record, row, will_settled=settled)
+        for change in folded.changes:
+            if isinstance(change, PutChannel) and change.channel.will is not None:
+                self._wills[channel] = change.channel
+            elif isinstance(change, DropChannel):
+                self._wills.pop(channel, None)
+        return folded
+
+    def tcpclean_is_folded(self, channel: str) -> bool:
+        """Whether the row of a channel with a will waits only for the will."""
+        row = self._wills.get(channel)
+        return row is not None and row.will_due != 0
+
+    def forget_will(self, channel: str) -> None:
+        """The will was published or cancelled after its tcpclean was folded."""
+        self._wills.pop(channel, None)
+
+    def load(self, channels: Sequence[OpenChannel]) -> None:
+        """What the store holds at start, before anything is folded."""
+        self._wills = {channel.channel: channel for channel in channels if channel.will is not None}

@@ -1,0 +1,266 @@
+"""Builds the parts of a gateway, starts them in order, and stops them in order. The one module that knows every part."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import os
+import signal
+import sys
+import zlib
+from collections.abc import Coroutine
+from importlib.metadata import version as distribution_version
+
+import uvloop
+
+from bridges.database.store import DatabaseStore
+from bridges.local.log import EmbeddedLog
+from bridges.local.options import LogOptions
+from gateway.api.routes import create_api
+from gateway.api.server import HttpServer, serve
+from gateway.auth.access import Access
+from gateway.auth.credentials import first_start_lines, make_first_key, prepare_administrator
+from gateway.auth.keys import KeyRing, open_keyring
+from gateway.auth.login import Authenticator
+from gateway.backlog import Backlog
+from gateway.broker_topics import BrokerTopics
+from gateway.clock import Clock, RecordIds
+from gateway.commands.endpoint import Rendezvous, remove_rendezvous, write_rendezvous
+from gateway.connecting import Connecting
+from gateway.connection import Connection
+from gateway.downlink import LocalDownlink
+from gateway.ending import Ending
+from gateway.node import Node
+from gateway.presence import PRESENCE_READER, PresenceEvents
+from gateway.pressure import PressureValve
+from gateway.recovery import ROUTER_READER, clean_channels, load_sessions, replay, starting_position
+from gateway.services import Services
+from gateway.subscribing import Subscribing
+from gateway.ticks import Ticks
+from gateway.transports.listeners import Listeners, ListenerSpec, start_listeners
+from schemas.errors import StartError
+from schemas.reasons import ReasonCode
+from schemas.records import PRESENCE_TOPIC, PUBLISH_TOPIC
+from schemas.settings import Address, Settings
+from streams.runtime import PresenceFold, Router
+
+GC_THRESHOLDS = (50_000, 50, 1_000)
+"""Collections are rare and the third generation's all but never: the hot path makes no cycles (design: choices)."""
+DRAIN = 4.0
+"""Seconds that a stop waits for what is on its way to the log."""
+SWITCH_INTERVAL = 0.001
+
+logger = logging.getLogger(__name__)
+
+
+class App:
+    """One gateway process."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._version = distribution_version("sluiceway")
+        self._tasks: list[asyncio.Task[None]] = []
+        self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._listeners: Listeners | None = None
+        self._http: HttpServer | None = None
+        self.node: Node
+
+    async def start(self) -> None:
+        """Everything up to the ready line. StartError where something can't be had."""
+        settings, loop = self._settings, asyncio.get_running_loop()
+        _prepare_folder(settings)
+        self._store = await DatabaseStore.open(settings.data / "state.db", loop)
+        epoch = await self._store.next_epoch()
+        self._log = await EmbeddedLog.open(
+            settings.data / "log",
+            node=settings.node.id,
+            epoch=epoch,
+            loop=loop,
+            options=LogOptions(
+                segment_bytes=settings.log.segment_bytes,
+                segment_age=settings.log.segment_age,
+                retention_bytes=settings.log.retention_bytes,
+                retention_age=settings.log.retention_age,
+            ),
+        )
+        self._keyring = await open_keyring(self._store, settings.seal_file, settings.instance_id)
+        self._build(epoch, loop)
+        await self._recover()
+        await self._listen()
+
+    def _build(self, epoch: int, loop: asyncio.AbstractEventLoop) -> None:
+        settings, keyring = self._settings, self._keyring
+        access = Access(keyring, settings.access)
+        authenticator = Authenticator(keyring, anonymous=settings.anonymous, allow_plaintext_login=settings.allow_plaintext_login)
+        ids = RecordIds(zlib.crc32(settings.node.id.encode()), epoch)
+        node = self.node = Node(settings, loop, self._log, self._store, access, authenticator, Clock(), ids, epoch)
+        node.pressure = PressureValve(node)
+        node.backlog = Backlog(node)
+        node.presence = PresenceEvents(node)
+        node.ending = Ending(node)
+        node.connecting = Connecting(node)
+        node.subscribing = Subscribing(node)
+        node.broker_topics = BrokerTopics(node, self._version)
+
+    async def _recover(self) -> None:
+        node = self.node
+        await load_sessions(node, self._keyring)
+        start = await starting_position(node, ROUTER_READER, PUBLISH_TOPIC)
+        presence_start = await starting_position(node, PRESENCE_READER, PRESENCE_TOPIC)
+        node.routed = start
+        downlink = LocalDownlink(node)
+        reader = self._log.open(PUBLISH_TOPIC, {0: start})
+        self._router = router = Router(reader, downlink)
+        fold = node.presence.fold = PresenceFold(self._log.open(PRESENCE_TOPIC, {0: presence_start}), self._store, node.presence)
+        fold.load(await self._store.channels())
+        await replay(node, router, fold, start, presence_start)
+        downlink.replaying = False
+        seen, router.wills_seen = router.wills_seen or set(), None
+        self._ticks = Ticks(node, reader)
+        for name, flow in (("router", router.run()), ("presence", fold.run()), ("ticks", self._ticks.run())):
+            self._run(name, flow)
+        await clean_channels(node, self._keyring, seen)
+
+    def _run(self, name: str, flow: Coroutine[None, None, None]) -> None:
+        """Run a part for as long as the process lives; if it fails the process ends, since nothing may go on without it."""
+        task = asyncio.get_running_loop().create_task(flow, name=name)
+        task.add_done_callback(self._part_ended)
+        self._tasks.append(task)
+
+    def _part_ended(self, task: asyncio.Task[None]) -> None:
+        if task.cancelled() or self._failed.done():
+            return
+        error = task.exception() or RuntimeError("ended by itself")
+        logger.critical("part-failed part=%s", task.get_name(), exc_info=error)
+        self._failed.set_result(None)
+
+    async def _listen(self) -> None:
+        settings, node = self._settings, self.node
+        kinds = (("mqtt", settings.mqtt), ("mqtts", settings.mqtts), ("ws", settings.ws), ("wss", settings.wss))
+        specs = [ListenerSpec(kind, address.host, address.port) for kind, addresses in kinds for address in addresses]  # type: ignore[arg-type]
+        self._listeners = await start_listeners(
+            specs,
+            lambda spec: Connection(node, spec),
+            settings.tls,
+            settings.limits,
+            occupied=lambda: len(node.connections),
+            refused=lambda reason: node.counters.refused.update((reason,)),
+        )
+        self._services = Services(node, self._keyring, self._version, lambda: self._ticks.loop_lag)
+        self._http = serve(create_api(self._services), settings.http)
+        http = await self._http.start()
+        listening: dict[str, list[str]] = {"mqtt": [], "mqtts": [], "ws": [], "wss": [], "http": [str(http)]}
+        for spec in self._listeners.addresses:
+            listening[spec.kind].append(spec.address)
+        self._services.listeners = listening
+        self._services.serving = True
+        self._run("counts", self._count())
+        write_rendezvous(
+            settings.data,
+            Rendezvous(os.getpid(), f"http://{http}", *(tuple(listening[kind]) for kind in ("mqtt", "mqtts", "ws", "wss"))),
+        )
+        now = node.clock.wall()
+        await prepare_administrator(self._keyring, settings.data, now)
+        first = await make_first_key(self._keyring, now)
+        if first is not None:
+            for line in first_start_lines(first, _first(self._listeners.addresses), settings.data):
+                print(line, file=sys.stderr)  # noqa: T201 - the one place where a key is shown
+        _warn(settings)
+        words = [f"{kind}={','.join(addresses)}" for kind, addresses in listening.items() if addresses]
+        words.sort(key=lambda word: ("mqtt=", "http=").index(word[:5]) if word[:5] in ("mqtt=", "http=") else 2)
+        print("ready " + " ".join(words), flush=True)  # noqa: T201 - what starts us waits for this line
+
+    async def _count(self) -> None:
+        while True:
+            await self._services.refresh()
+            self.node.broker_topics.publish()
+            await asyncio.sleep(10)
+
+    async def serve(self, stop: asyncio.Event) -> int:
+        """Until ``stop`` is set or a part fails."""
+        stopping = asyncio.ensure_future(stop.wait())
+        await asyncio.wait([stopping, self._failed], return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        return 1 if self._failed.done() else 0
+
+    async def stop(self) -> None:
+        """Drain: no new clients, a reason for those who can read one, everything accepted durable and acknowledged."""
+        with contextlib.suppress(AttributeError):
+            await self._drain()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._http is not None:
+            await self._http.stop()
+        for part in ("_log", "_store"):
+            if hasattr(self, part):
+                await getattr(self, part).close()
+        remove_rendezvous(self._settings.data)
+
+    async def _drain(self) -> None:
+        node = self.node
+        node.draining = True
+        if self._listeners is not None:
+            self._services.serving = False
+            self._listeners.stop_accepting()
+        deadline = node.monotonic() + DRAIN
+        for connection in node.connections.all():
+            connection.pause()
+        while node.log.pressure().records and node.monotonic() < deadline:
+            await asyncio.sleep(0.01)
+        for connection in node.connections.all():
+            connection.release_withheld()
+            connection.close_without_will(ReasonCode.SERVER_SHUTTING_DOWN, "gateway stopped")
+        await asyncio.sleep(0.05)
+        self._ticks.settle(node.monotonic() + 1)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(max(0.5, deadline - node.monotonic())):
+                await node.persistence.barrier()
+        if self._listeners is not None:
+            await self._listeners.close()
+
+
+def _first(addresses: tuple[ListenerSpec, ...]) -> Address | None:
+    return next((Address(spec.host, spec.port) for spec in addresses if spec.kind == "mqtt"), None)
+
+
+def _prepare_folder(settings: Settings) -> None:
+    data = settings.data
+    try:
+        data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise StartError(f"data folder {data} can't be made: {error.strerror}") from None
+    if not os.access(data, os.W_OK | os.X_OK):
+        raise StartError(f"data folder {data} can't be written: give this user the right, or name another with --data")
+
+
+def _warn(settings: Settings) -> None:
+    if settings.anonymous:
+        logger.warning("anonymous-login-on: clients on this machine need no key and may do what a fresh key may")
+    if settings.allow_plaintext_login:
+        logger.warning("plaintext-login-on: logins may cross the network unencrypted")
+
+
+async def _main(settings: Settings) -> int:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    app = App(settings)
+    try:
+        await app.start()
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(*GC_THRESHOLDS)
+        sys.setswitchinterval(SWITCH_INTERVAL)
+        return await app.serve(stop)
+    finally:
+        await app.stop()
+
+
+def run(settings: Settings) -> int:
+    """Run a gateway until it is told to stop; its exit code."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_main(settings))

@@ -1,0 +1,133 @@
+"""From a stopped (or killed) process to a serving one, before listeners open: sessions back, records replayed, channels cleaned.
+
+Order matters: the sessions are loaded, the router replays from its stored position to the end of the log (inserts are
+idempotent), the presence fold likewise, and only then are open channels of older epochs ended and their wills settled,
+because only then it is known which wills are in the log already.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from gateway.session import Session
+from gateway.wills import Due
+from schemas.errors import LogDamaged
+from schemas.identities import ANONYMOUS, Principal
+from schemas.positions import START, At
+from schemas.presence import Presence, encode_presence
+from schemas.records import PRESENCE_TOPIC, PUBLISH_TOPIC, Kind, Record
+from schemas.sessions import NEVER_EXPIRES, EndConnection, SessionState
+from schemas.topics import parse_subscription
+from streams.presence import tcpclean_id, will_id
+from streams.runtime import PresenceFold, Router
+from streams.store import OpenChannel
+
+if TYPE_CHECKING:
+    from gateway.auth.keys import KeyRing
+    from gateway.node import Node
+
+PAGE = 1000
+ROUTER_READER = "router"
+
+logger = logging.getLogger(__name__)
+
+
+def principal_of(keyring: KeyRing, name: str) -> Principal:
+    """The principal that a session belongs to; one whose key is gone may do nothing."""
+    if name == ANONYMOUS:
+        return Principal(name, "anonymous")
+    return Principal(name, "administrator" if keyring.role(name) == "administrator" else "device")
+
+
+async def load_sessions(node: Node, keyring: KeyRing) -> None:
+    """Stored sessions into the registry and the routes."""
+    after, now = 0, node.clock.wall()
+    while page := await node.store.sessions(after, PAGE):
+        for state in page:
+            _load_session(node, state, principal_of(keyring, state.principal), now)
+        after = page[-1].id
+    node.mailboxes.update(await node.store.mailboxes())
+    node.retained_present = (await node.store.counts()).retained > 0
+
+
+def _load_session(node: Node, state: SessionState, principal: Principal, now: int) -> None:
+    session = Session(node, state.client, principal)
+    session.id, session.epoch, session.expiry, session.mailbox = state.id, state.epoch, state.expiry, state.mailbox
+    session.stored_count = state.queued
+    session.received = dict.fromkeys(state.received, True)
+    session.expires_at = state.expires_at
+    if not state.expires_at and state.expiry != NEVER_EXPIRES:
+        # It was connected when the process ended: its time runs from now
+        session.expires_at = max(1, now + state.expiry * 1000)
+        end = EndConnection(session=state.id, epoch=state.epoch, expiry=state.expiry, expires_at=session.expires_at)
+        node.persistence.add(end)
+    node.registry.sessions[state.client] = session
+    for subscription in state.subscriptions:
+        session.subscriptions[subscription.filter] = subscription
+        parsed = parse_subscription(subscription.filter)
+        if parsed is not None:
+            node.routes_add(parsed, session, subscription)
+
+
+async def starting_position(node: Node, reader: str, topic: str) -> At:
+    """Where a reader goes on; LogDamaged where the log ends before that."""
+    stored = (await node.store.positions()).get(reader, {})
+    position = stored.get(0)
+    first, end = (await node.log.ends(topic))[0]
+    if position is None:
+        return first
+    if position > end and position.offset >= end.offset and (position.offset, position.index) > (end.offset, end.index):
+        raise LogDamaged(
+            f"the log ends at {end.offset} but the database has handled it up to {position.offset}: "
+            "the log's files are older than the database; restore both from the same moment"
+        )
+    return max(position, first, START)
+
+
+async def replay(node: Node, router: Router, fold: PresenceFold, start: At, presence_start: At) -> None:
+    """Route and fold all that the log holds behind the stored positions."""
+    for topic, position, once in ((PUBLISH_TOPIC, start, router.once), (PRESENCE_TOPIC, presence_start, fold.once)):
+        end = (await node.log.ends(topic))[0][1]
+        while _before(position, end):
+            position = await once()
+    node.clock.observe(router.newest)
+    await node.persistence.barrier()
+
+
+def _before(position: At, end: At) -> bool:
+    """Whether there is a record between the two. A position behind a frame's last record equals the next frame's start."""
+    return position.offset + position.index < end.offset + end.index
+
+
+async def clean_channels(node: Node, keyring: KeyRing, wills_seen: set[bytes]) -> None:
+    """One tcpclean for each channel that a dead process left open, and its will, unless the log has it already."""
+    now = node.clock.wall()
+    for row in await node.store.channels():
+        seen = will_id(row.channel) in wills_seen
+        due = row.will_due
+        if not due:
+            due = 0 if row.will is None else now + min(row.will.delay, row.session_expiry) * 1000
+            presence = Presence(row.channel, row.address, reason="gateway restarted", will_due=0 if seen else due)
+            node.log.append(PRESENCE_TOPIC, row.client, _tcpclean(node, row, presence, now), node.presence)
+        if row.will is None:
+            continue
+        if seen:
+            node.ending.wills.settle_seen(row.channel)
+        else:
+            principal = principal_of(keyring, row.principal)
+            node.ending.wills.add(Due(row.channel, row.client, principal, row.session_expiry > 0, row.will, due))
+    logger.info("recovered sessions=%d", len(node.registry.sessions))
+
+
+def _tcpclean(node: Node, row: OpenChannel, presence: Presence, now: int) -> Record:
+    return Record(
+        int(Kind.TCPCLEAN),
+        tcpclean_id(row.channel),
+        now,
+        row.client,
+        payload=encode_presence(presence),
+        session=row.session,
+        epoch=node.epoch,
+        principal=row.principal,
+    )

@@ -1,0 +1,137 @@
+"""The running gateway as the HTTP API sees it (gateway/api/services.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from gateway.api.metrics import Gauges, MetricsPage
+from gateway.api.services import NodeInfo, SessionInfo
+from gateway.auth.keys import KeyRing
+from gateway.protocol.properties import Properties, forwardable
+from gateway.waiting import Waiting
+from schemas.identities import Principal
+from schemas.presence import ClientStatus
+from schemas.reasons import ReasonCode
+from schemas.records import PUBLISH_TOPIC, Flag, Kind, Record, Source
+
+if TYPE_CHECKING:
+    from gateway.node import Node
+
+
+class Services:
+    """Answers from the node; ``retained`` and ``offline`` counts are as of the last ``refresh``."""
+
+    def __init__(self, node: Node, keyring: KeyRing, version: str, loop_lag: Callable[[], float]) -> None:
+        self._node = node
+        self._loop_lag = loop_lag
+        self._version = version
+        self._started = node.clock.wall()
+        self._stored = (0, 0)
+        self.keyring = keyring
+        self.authenticator = node.authenticator
+        self.access = node.access
+        self.limits = node.limits
+        self.listeners: Mapping[str, Sequence[str]] = {}
+        self.serving = False
+        self._page = MetricsPage(node.counters, self._gauges, version=version, preset=node.settings.preset)
+
+    def node(self) -> NodeInfo:
+        settings = self._node.settings
+        return NodeInfo(
+            node=settings.node.id,
+            instance_id=self.keyring.instance_id,
+            version=self._version,
+            preset=settings.preset,
+            durability="fsync",
+            anonymous=settings.anonymous,
+            started=self._started,
+            listeners=self.listeners,
+        )
+
+    def readiness(self) -> Sequence[str]:
+        reasons = [] if self.serving else ["the gateway is starting or stopping"]
+        return reasons + self._node.pressure.reasons()
+
+    async def refresh(self) -> None:
+        """Count anew what only the store knows."""
+        counts = await self._node.store.counts()
+        self._stored = (counts.entries, counts.retained)
+
+    def _gauges(self) -> Gauges:
+        node = self._node
+        pressure = node.log.pressure()
+        return Gauges(
+            connections=sum(1 for c in node.connections.all() if c.ready),
+            sessions=len(node.registry.sessions),
+            subscriptions=len(node.routes),
+            offline_messages=self._stored[0],
+            retained_messages=self._stored[1],
+            pending_records=pressure.records,
+            pending_bytes=pressure.size,
+            stalled_seconds=node.monotonic() - pressure.stalled_since if pressure.stalled_since else 0.0,
+            routing_lag=max(0, node.pressure.lag),
+            queued_bytes=node.queued_bytes,
+            loop_lag_seconds=self._loop_lag(),
+            ready=not self.readiness(),
+        )
+
+    def metrics(self) -> bytes:
+        return self._page.page()
+
+    async def status(self, client_id: str) -> ClientStatus | None:
+        found = (await self._node.store.statuses([client_id])).get(client_id)
+        return None if found is None else found[0]
+
+    def session(self, client_id: str) -> SessionInfo | None:
+        session = self._node.registry.get(client_id)
+        if session is None:
+            return None
+        return SessionInfo(
+            client_id=session.client,
+            principal=session.principal.name,
+            connected=session.connection is not None,
+            session_expiry=session.expiry,
+            queued=session.queue_length() + max(0, session.stored_count - len(session.stored or ())),
+            in_flight=len(session.in_flight),
+            subscriptions=list(session.subscriptions.values()),
+        )
+
+    def close_connection(self, client_id: str) -> bool:
+        session = self._node.registry.get(client_id)
+        if session is None or session.connection is None:
+            return False
+        session.connection.close(ReasonCode.ADMINISTRATIVE_ACTION, "closed by administrator")
+        return True
+
+    def close_connections_of(self, principal: str) -> int:
+        mine = [c for c in self._node.connections.all() if c.ready and c.principal.name == principal]
+        for connection in mine:
+            connection.close(ReasonCode.NOT_AUTHORIZED, "key revoked")
+        self._node.routes.forget()
+        return len(mine)
+
+    async def publish(self, topic: str, payload: bytes, qos: int, retain: bool, properties: Properties, principal: Principal) -> bytes:
+        node = self._node
+        now = node.clock.wall()
+        flags = Flag.P2P if node.is_p2p(topic) else Flag.RETAIN if retain else Flag(0)
+        expiry = properties.message_expiry_interval
+        record = Record(
+            int(Kind.PUBLISH),
+            node.ids.next(now),
+            now,
+            "",
+            topic,
+            payload,
+            qos=qos,
+            flags=int(flags | Flag.PERSISTENT),
+            principal=principal.name,
+            source=int(Source.API),
+            expires_at=0 if expiry is None else now + expiry * 1000,
+            properties=forwardable(properties),
+        )
+        waiting = Waiting(node.loop)
+        node.counters.published += 1
+        node.log.append(PUBLISH_TOPIC, principal.name, record, waiting)
+        await waiting.future
+        return record.id

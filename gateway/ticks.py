@@ -1,0 +1,106 @@
+"""What happens by the clock: keep-alives, held-back acknowledgements, settling, delayed wills, expiry, the sweep of the store."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from typing import TYPE_CHECKING
+
+from gateway import failpoints, keeping
+from gateway.recovery import ROUTER_READER
+from schemas.errors import StoreError
+from schemas.positions import At
+from schemas.records import PUBLISH_TOPIC
+from streams.log import Reader
+from streams.store import FinishReplayed
+
+if TYPE_CHECKING:
+    from gateway.node import Node
+
+FAST = 0.05
+SETTLE = 0.2
+SLOW = 1.0
+SWEEP = 10.0
+SWEEP_LIMIT = 5_000
+
+logger = logging.getLogger(__name__)
+
+
+class Ticks:
+    """``reader`` is the router's: what all sessions have settled is released to the log's retention."""
+
+    def __init__(self, node: Node, reader: Reader) -> None:
+        self._node = node
+        self._reader = reader
+        self._marks: deque[tuple[float, At]] = deque()
+        self._position = node.routed
+        self.loop_lag = 0.0
+
+    async def run(self) -> None:
+        """Tick for ever."""
+        node = self._node
+        settle_at = slow_at = sweep_at = node.monotonic()
+        while True:
+            before = node.monotonic()
+            await asyncio.sleep(FAST)
+            now = node.tick = node.monotonic()
+            self.loop_lag = max(0.0, now - before - FAST)
+            node.connections.tick(now)
+            node.pressure.tick(now)
+            node.ending.wills.tick(node.clock.wall())
+            if now >= settle_at:
+                settle_at = now + SETTLE
+                await self._measure_lag()
+                self.settle(now)
+            if now >= slow_at:
+                slow_at = now + SLOW
+                node.ending.expire(node.clock.wall())
+            if now >= sweep_at:
+                sweep_at = now + SWEEP
+                await self._sweep()
+
+    async def _measure_lag(self) -> None:
+        node = self._node
+        end = (await node.log.ends(PUBLISH_TOPIC))[0][1]
+        routed = node.routed
+        node.pressure.lag = end.offset + end.index - routed.offset - routed.index
+
+    def settle(self, now: float) -> None:
+        """Store what has been unsettled for ``settle_within``; then the position may pass it (design: positions)."""
+        node = self._node
+        self._marks.append((now, node.routed))
+        mark = self._position
+        while self._marks and self._marks[0][0] <= now - node.limits.settle_within:
+            mark = self._marks.popleft()[1]
+        active = node.registry.active
+        for session in list(active):
+            if not keeping.settle(session, mark):
+                session.active = False
+                active.discard(session)
+        if mark != self._position:
+            self._position = mark
+            if failpoints.ARMED:
+                failpoints.reach("position-commit")
+            node.persistence.add(FinishReplayed(upto=mark))
+            node.persistence.position(ROUTER_READER, mark)
+            self._reader.release(mark)
+
+    async def _sweep(self) -> None:
+        """Sessions past their time are ended by ``Ending.expire``, which knows their routes; the sweep finds none of them left."""
+        node, limits = self._node, self._node.limits
+        try:
+            swept = await node.store.sweep(
+                node.clock.wall(),
+                entries_per_box=limits.offline_messages,
+                entries_total=limits.offline_messages_total,
+                entry_age=limits.offline_age,
+                limit=SWEEP_LIMIT,
+            )
+        except StoreError as error:
+            logger.warning("sweep-failed error=%s", error)
+            return
+        dropped = node.counters.dropped
+        dropped["expired"] += swept.expired_entries
+        dropped["offline_age"] += swept.aged_entries
+        dropped["offline_limit"] += swept.over_limit_entries
