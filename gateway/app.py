@@ -16,7 +16,7 @@ from importlib.metadata import version as distribution_version
 import uvloop
 
 from bridges.database.store import DatabaseStore
-from bridges.local.log import EmbeddedLog
+from bridges.local.log import open_log
 from bridges.local.options import LogOptions
 from gateway.api.routes import create_api
 from gateway.api.server import HttpServer, serve
@@ -73,7 +73,7 @@ class App:
         _prepare_folder(settings)
         self._store = await DatabaseStore.open(settings.data / "state.db", loop)
         epoch = await self._store.next_epoch()
-        self._log = await EmbeddedLog.open(
+        self._log = await open_log(
             settings.data / "log",
             node=settings.node.id,
             epoch=epoch,
@@ -180,9 +180,8 @@ class App:
 
     async def serve(self, stop: asyncio.Event) -> int:
         """Until ``stop`` is set or a part fails."""
-        stopping = asyncio.ensure_future(stop.wait())
-        await asyncio.wait([stopping, self._failed], return_when=asyncio.FIRST_COMPLETED)
-        stopping.cancel()
+        self._failed.add_done_callback(lambda _: stop.set())
+        await stop.wait()
         return 1 if self._failed.done() else 0
 
     async def stop(self) -> None:

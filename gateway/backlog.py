@@ -7,6 +7,7 @@ seconds, live deliveries beside them, and 3.1.1 clients are sent unacknowledged 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from typing import TYPE_CHECKING
 
 from gateway import keeping
@@ -73,8 +74,8 @@ class Backlog:
         if task is not None:
             task.cancel()
 
-    def _start(self, session: Session, flow: object) -> None:
-        task = self._node.loop.create_task(flow)  # type: ignore[arg-type]
+    def _start(self, session: Session, flow: Coroutine[None, None, None]) -> None:
+        task = self._node.loop.create_task(flow)
         self._tasks[session] = task
         task.add_done_callback(lambda done: self._tasks.pop(session, None) if self._tasks.get(session) is done else None)
 

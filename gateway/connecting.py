@@ -65,7 +65,7 @@ class Connecting:
             if not await self._node.turns.take(client):
                 raise ConnectRefused(ReasonCode.SESSION_TAKEN_OVER, "clientId conflict")
             try:
-                if connection.state == State.CONNECTING:
+                if connection.is_connecting():
                     await self._begin(connection, packet, principal, client, will)
             finally:
                 self._node.turns.give(client)
@@ -152,7 +152,7 @@ class Connecting:
         connection.will = will
         connection.channel = secrets.token_hex(16)
         await node.presence.connected(connection, session, expiry)
-        if connection.state != State.CONNECTING:
+        if not connection.is_connecting():
             self._lost_meanwhile(connection, session, state)
             return
         self._negotiate(connection, packet)
@@ -161,7 +161,7 @@ class Connecting:
         if session.id:
             session.backlog = node.backlog.diverts
             await node.persistence.barrier()
-        if connection.state != State.CONNECTING:
+        if not connection.is_connecting():
             node.ending.end(connection, "Socket IOException")
             return
         if will is not None and failpoints.ARMED:

@@ -359,6 +359,10 @@ class Connection:
             self._paused = True
             self.transport.pause_reading()
 
+    def is_connecting(self) -> bool:
+        """Whether CONNECT still waits for its answer."""
+        return self.state == State.CONNECTING
+
     @property
     def paused(self) -> bool:
         """Whether we keep the client from sending: its keep-alive stands still."""

@@ -266,7 +266,7 @@ class Routes(Generic[T, V, P]):
         plan = derive(matches)
         weight = len(topic) + ENTRY_BYTES * (1 + len(matches))
         if len(self._plans) >= self._cached_topics or self._weight + weight > self._cached_bytes:
-            self._forget_all()
+            self.forget()
         if weight <= self._cached_bytes:
             self._plans[topic] = plan
             self._weights.setdefault(_first_level(topic), {})[topic] = weight
@@ -285,13 +285,14 @@ class Routes(Generic[T, V, P]):
             return
         self._forget_crowds()
         if first in ("+", "#"):
-            self._forget_all()
+            self.forget()
             return
         for topic, weight in self._weights.pop(first, {}).items():
             del self._plans[topic]
             self._weight -= weight
 
-    def _forget_all(self) -> None:
+    def forget(self) -> None:
+        """Derive every plan anew: something other than filters has changed that plans depend on, such as permissions."""
         self._plans.clear()
         self._weights.clear()
         self._weight = 0

@@ -166,6 +166,9 @@ class Store(Protocol):
     async def mailbox(self, client: str) -> int:
         """The number of the client id's mailbox, made where there is none."""
 
+    async def mailboxes(self) -> Mapping[str, int]:
+        """All mailboxes by client id: what a start loads."""
+
     async def entries(self, box: int, after: At | None, limit: int, *, newest_first: bool = False) -> list[BoxEntry]:
         """QUEUED entries of a box behind ``after``, in log order; or from its end backwards, then ``after`` is the last one had on that way."""
 

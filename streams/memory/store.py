@@ -82,6 +82,9 @@ class MemoryStore:
             state.boxes[number] = Box()
         return state.mailboxes[client]
 
+    async def mailboxes(self) -> Mapping[str, int]:
+        return dict(self._working().mailboxes)
+
     async def entries(self, box: int, after: At | None, limit: int, *, newest_first: bool = False) -> list[BoxEntry]:
         found = self._working().boxes.get(box, Box()).queued()
         if newest_first:
