@@ -93,20 +93,22 @@ def main() -> int:
         parser.error(f"{folder / FILES[0]} is not there: CHECKOUT is the folder of eclipse/paho.mqtt.testing")
     failed = 0
     for number in range(1, arguments.runs + 1):
-        with tempfile.TemporaryDirectory() as scratch:
-            gateway = None
-            if arguments.broker is None:
-                gateway = Gateway(Path(scratch), config=PROFILE.read_text("utf-8"), anonymous=False).start()
-            try:
-                names = run_suite(folder, arguments.broker or gateway.mqtt, arguments.only)
-            finally:
-                if gateway is not None:
-                    if not gateway.alive:
-                        print(gateway.tail())
-                    gateway.kill()
+        names = run_suite(folder, arguments.broker, arguments.only) if arguments.broker else run_on_gateway(folder, arguments.only)
         failed += len(names)
         print(f"run {number}: {len(names)} failed {', '.join(names)}".rstrip(), flush=True)
     return 1 if failed else 0
+
+
+def run_on_gateway(folder: Path, only: str) -> list[str]:
+    """One run on a gateway of its own."""
+    with tempfile.TemporaryDirectory() as scratch:
+        gateway = Gateway(Path(scratch), config=PROFILE.read_text("utf-8"), anonymous=False).start()
+        try:
+            return run_suite(folder, gateway.mqtt, only)
+        finally:
+            if not gateway.alive:
+                print(gateway.tail())
+            gateway.kill()
 
 
 if __name__ == "__main__":

@@ -38,9 +38,13 @@ class Actor:
     def online(self) -> bool:
         return self.wire is not None and not self.wire.lost.is_set()
 
-    async def _connect(self, endpoint: Endpoint, *, auto_ack: bool) -> Wire:
+    async def connect(self, endpoint: Endpoint) -> None:
+        """Resumes the session, and does what the kind of actor owes."""
+        raise NotImplementedError
+
+    async def _connect(self, endpoint: Endpoint) -> Wire:
         wire = await self._clients.connect(
-            endpoint, self.name, self.version, auto_ack=auto_ack, clean_start=False, session_expiry=SESSION_EXPIRY, within=10.0
+            endpoint, self.name, self.version, auto_ack=False, clean_start=False, session_expiry=SESSION_EXPIRY, within=10.0
         )
         assert wire.connack is not None
         if self._established and not wire.connack.session_present:
@@ -109,7 +113,7 @@ class Publisher(Actor):
 
     async def connect(self, endpoint: Endpoint) -> None:
         """Resumes: what is unfinished goes again first, in its order [MQTT-4.4.0-1] [MQTT-4.6.0-1]."""
-        wire = self.wire = await self._connect(endpoint, auto_ack=False)
+        wire = self.wire = await self._connect(endpoint)
         for packet_id, entry in list(self._unfinished.items()):
             if entry.received:
                 wire.ack(PacketType.PUBREL, packet_id)
@@ -197,7 +201,7 @@ class PersistentSubscriber(Actor):
     async def connect(self, endpoint: Endpoint) -> None:
         """Also the takeover: an older connection of ours, if there is one, has to be closed by the gateway."""
         old, first = self.wire if self.online else None, not self._established
-        wire = await self._connect(endpoint, auto_ack=False)
+        wire = await self._connect(endpoint)
         self.wire = wire
         if old is not None:
             self.ledger.disrupt(self._now(), self.name)
