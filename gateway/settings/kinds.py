@@ -166,15 +166,18 @@ def several(kind: Kind) -> Kind:
     """A list of a kind: in TOML a list or one value, in text separated by commas; empty text is the empty list."""
 
     def read(value: object) -> tuple[Any, ...]:
-        if isinstance(value, str):
-            value = [part.strip() for part in value.split(",")] if value.strip() else []
-        if not isinstance(value, list):
-            value = [value]
-        if len(value) > MAX_LIST:
+        parts: list[Any] = []
+        for part in value if isinstance(value, list) else [value]:
+            parts.extend(_split(part) if isinstance(part, str) else [part])
+        if len(parts) > MAX_LIST:
             raise NotAllowed(f"a list of at most {MAX_LIST} entries")
-        return tuple(kind.read(part) for part in value)
+        return tuple(kind.read(part) for part in parts)
 
     return Kind(kind.metavar, read, many=True)
+
+
+def _split(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",")] if text.strip() else []
 
 
 def _read_rules(value: object) -> tuple[AccessRule, ...]:

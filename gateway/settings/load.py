@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -57,7 +57,7 @@ def load(flags: Mapping[str, Any], environment: Mapping[str, str], file: Path | 
     if file is not None:
         given.update(_from_file(file, problems))
     given.update(_from_environment(environment, problems))
-    given.update({name: (value, OPTIONS[name].flag) for name, value in flags.items() if value is not None})
+    given.update({name: (_single(value), OPTIONS[name].flag) for name, value in flags.items() if value is not None})
 
     values = _read_values(given, problems)
     layered = {**{name: default(name) for name in OPTIONS}, **PRESETS[values.get("preset", "standard")], **values}
@@ -76,6 +76,11 @@ def _read_values(given: Mapping[str, Given], problems: list[str]) -> dict[str, A
             shown = "" if name == "access" else f"{_shown(value)} is refused, "
             problems.append(f"{name} ({where}): {shown}it must be {allowed}")
     return values
+
+
+def _single(value: Any) -> Any:
+    """What a flag was given: flags that may be repeated come as lists, and are shown as they were typed where they were not."""
+    return value[0] if isinstance(value, list) and len(value) == 1 else value
 
 
 def _shown(value: object) -> str:
@@ -120,17 +125,19 @@ def _flatten(tables: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 def _from_environment(environment: Mapping[str, str], problems: list[str]) -> dict[str, Given]:
     variables = {option.variable: name for name, option in OPTIONS.items()}
+    names = [variable.removeprefix(ENVIRONMENT_PREFIX) for variable in variables]
     given: dict[str, Given] = {}
     for variable in sorted(environment):
         if variable in variables:
             given[variables[variable]] = (environment[variable], variable)
         elif variable.startswith(ENVIRONMENT_PREFIX) and variable not in _OTHER_VARIABLES and not variable.startswith(_TEST_PREFIX):
-            problems.append(f"{variable} (environment): unknown variable{_meant(variable, variables)}")
+            close = _meant(variable.removeprefix(ENVIRONMENT_PREFIX), names)
+            problems.append(f"{variable} (environment): unknown variable{close.replace('mean ', 'mean ' + ENVIRONMENT_PREFIX)}")
     return given
 
 
-def _meant(name: str, known: Mapping[str, Any]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
+def _meant(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1)
     return f"; did you mean {close[0]}?" if close else ""
 
 
