@@ -1,0 +1,420 @@
+"""The WebSocket layer against a recorded transport: upgrade, frames, limits, back-pressure and both ends of closing."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import weakref
+import zlib
+from collections.abc import Callable
+
+import pytest
+from websockets.client import ClientProtocol
+from websockets.frames import OP_BINARY, OP_CLOSE, OP_CONT, OP_PING, OP_PONG, OP_TEXT, Close, Frame, Opcode
+from websockets.http11 import Response
+from websockets.uri import parse_uri
+
+from gateway.transports import websocket
+from gateway.transports.websocket import WebSocketProtocol
+from schemas.limits import Limits
+from tests.unit.gateway.transports.fakes import FakeTransport, Recorder
+
+RSV1 = 0x40
+"""The bit that marks a compressed message."""
+LIMITS = Limits(packet=2000, connect_bytes=1024, connect_timeout=30.0)
+
+
+def head(*lines: str, protocol: str | None = "mqtt", request: str = "GET /mqtt HTTP/1.1") -> bytes:
+    fields = [request, "Host: gateway", "Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13"]
+    fields += ["Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", *lines]
+    if protocol is not None:
+        fields.append(f"Sec-WebSocket-Protocol: {protocol}")
+    return "\r\n".join([*fields, "", ""]).encode()
+
+
+def frame(opcode: Opcode, data: bytes = b"", *, fin: bool = True) -> bytes:
+    return Frame(opcode, data, fin).serialize(mask=True)
+
+
+class Rig:
+    """A WebSocketProtocol between a fake transport and a recording connection, with a client's eyes on what it sends."""
+
+    def __init__(self, limits: Limits = LIMITS) -> None:
+        self.outer = FakeTransport()
+        self.inner: Recorder | None = None
+        self.upgrading: set[WebSocketProtocol] = set()
+        self.refused: list[str] = []
+        self.web = WebSocketProtocol(self._make, limits, self.upgrading, self.refused.append)
+        self.web.connection_made(self.outer)
+        self._client: ClientProtocol | None = None
+        self._seen = 0
+
+    def _make(self) -> Recorder:
+        self.inner = Recorder()
+        return self.inner
+
+    def upgrade(self, after: bytes = b"") -> Recorder:
+        client = ClientProtocol(parse_uri("ws://gateway/mqtt"), subprotocols=["mqtt"])  # type: ignore[list-item]
+        client.send_request(client.connect())
+        self._client = client
+        self.web.data_received(b"".join(client.data_to_send()) + after)
+        (response,) = self.answers()
+        assert isinstance(response, Response)
+        assert response.status_code == 101, response.body
+        assert self.inner is not None
+        return self.inner
+
+    def answers(self) -> list[object]:
+        """What the client makes of the bytes sent since the last call."""
+        assert self._client is not None
+        self._client.receive_data(bytes(self.outer.sent[self._seen :]))
+        self._seen = len(self.outer.sent)
+        return list(self._client.events_received())
+
+    def frames(self) -> list[tuple[Opcode, bytes]]:
+        answers = [answer for answer in self.answers() if isinstance(answer, Frame)]
+        return [(answer.opcode, bytes(answer.data)) for answer in answers]
+
+    def close_code(self) -> int:
+        ((opcode, data),) = self.frames()
+        assert opcode is OP_CLOSE
+        return Close.parse(data).code
+
+    @property
+    def status(self) -> int:
+        return int(self.outer.sent.split(b" ", 2)[1])
+
+
+# Upgrade
+
+
+async def test_upgrade_selects_mqtt() -> None:
+    """[MQTT-6.0.0-4]; the connection exists from the upgrade on, not before."""
+    rig = Rig()
+    rig.web.data_received(head(protocol="chat, mqtt, mqttv3.1")[:-1])
+    assert rig.inner is None
+    assert rig.upgrading == {rig.web}
+    rig.web.data_received(b"\n")
+    assert b"Sec-WebSocket-Protocol: mqtt\r\n" in rig.outer.sent
+    assert rig.status == 101
+    assert rig.inner is not None
+    assert not rig.upgrading
+
+
+@pytest.mark.parametrize("protocol", [None, "mqttv3.1", "chat", "MQTT"])
+async def test_client_that_does_not_offer_mqtt_is_refused(protocol: str | None) -> None:
+    """[MQTT-6.0.0-3]"""
+    rig = Rig()
+    rig.web.data_received(head(protocol=protocol))
+    assert (rig.status, rig.inner, rig.outer.closed, rig.refused) == (400, None, True, ["websocket_upgrade"])
+
+
+@pytest.mark.parametrize(
+    ("request_head", "status"),
+    [
+        (b"GET / HTTP/1.1\r\nHost: gateway\r\n\r\n", 426),
+        (head(request="GET /mqtt HTTP/1.0"), 400),
+        (head("Content-Length: 5"), 400),
+        (head("Sec-WebSocket-Version: 13"), 400),
+        (b"GET /mqtt HTTP/1.1\r\nbad line\r\n\r\n", 400),
+        (b"POST /mqtt HTTP/1.1\r\n", 400),
+        (b"\x10", 400),
+        (b"GET /" + b"x" * 2000, 431),
+    ],
+)
+async def test_bad_requests_get_a_status_and_a_close(request_head: bytes, status: int) -> None:
+    rig = Rig()
+    rig.web.data_received(request_head)
+    assert (rig.status, rig.inner, rig.outer.closed, rig.refused) == (status, None, True, ["websocket_upgrade"])
+    rig.web.data_received(b"more")
+    rig.web.connection_lost(None)
+    assert not rig.upgrading
+
+
+async def test_head_may_come_byte_by_byte_and_any_path_is_served() -> None:
+    rig = Rig()
+    for byte in head(request="GET /any?path HTTP/1.1"):
+        rig.web.data_received(bytes([byte]))
+    assert rig.status == 101
+
+
+async def test_head_is_never_kept_beyond_its_limit() -> None:
+    rig = Rig()
+    rig.web.data_received(b"GET /")
+    for _ in range(2000):
+        if not rig.outer.closed:
+            rig.web.data_received(b"x")
+    assert rig.status == 431
+    assert rig.web._head is None
+
+
+async def test_what_follows_the_head_in_one_read_is_delivered() -> None:
+    rig = Rig()
+    inner = rig.upgrade(frame(OP_BINARY, b"CONNECT"))
+    assert inner.received == [b"CONNECT"]
+
+
+async def test_upgrade_that_takes_too_long_is_cut() -> None:
+    rig = Rig(Limits(connect_timeout=0.01))
+    rig.web.data_received(b"GET /mqtt HTTP/1.1\r\n")
+    async with asyncio.timeout(5):
+        await rig.outer.ended.wait()
+    assert rig.outer.aborted
+    assert rig.refused == ["websocket_upgrade"]
+
+
+# Frames
+
+
+@pytest.mark.parametrize("continued", [False, True])
+async def test_packets_may_span_frames_and_frames_hold_many_packets(continued: bool) -> None:
+    """[MQTT-6.0.0-2]: every frame length from one byte to all of them, in reads of several sizes."""
+    stream = bytes(range(64))
+    for length in range(1, len(stream) + 1):
+        parts = [stream[start : start + length] for start in range(0, len(stream), length)]
+        wire = b"".join(
+            frame(OP_BINARY if number == 0 or not continued else OP_CONT, part, fin=not continued or number == len(parts) - 1)
+            for number, part in enumerate(parts)
+        )
+        for read in (1, 3, 7, len(wire)):
+            rig = Rig()
+            inner = rig.upgrade()
+            for start in range(0, len(wire), read):
+                rig.web.data_received(wire[start : start + read])
+            assert inner.stream == stream, (length, read)
+            assert not rig.outer.closed
+
+
+async def test_frames_of_one_read_reach_the_connection_as_one_piece() -> None:
+    rig = Rig()
+    inner = rig.upgrade()
+    rig.web.data_received(frame(OP_BINARY, b"ab") + frame(OP_BINARY) + frame(OP_BINARY, b"cd"))
+    assert inner.received == [b"abcd"]
+
+
+async def test_text_frame_closes_the_connection() -> None:
+    """[MQTT-6.0.0-1]; what came before it counts, what comes behind it doesn't."""
+    rig = Rig()
+    inner = rig.upgrade()
+    rig.web.data_received(frame(OP_BINARY, b"before") + frame(OP_TEXT, b"text") + frame(OP_BINARY, b"behind"))
+    rig.web.data_received(frame(OP_BINARY, b"later"))
+    assert inner.stream == b"before"
+    assert rig.close_code() == 1003
+    assert rig.outer.closed
+
+
+async def test_each_write_is_one_binary_frame() -> None:
+    """[MQTT-6.0.0-1]"""
+    rig = Rig()
+    inner = rig.upgrade()
+    assert inner.transport is not None
+    rig.outer.writes.clear()
+    inner.transport.write(b"one")
+    inner.transport.write(memoryview(b"two"))
+    inner.transport.write(b"")
+    assert len(rig.outer.writes) == 2
+    assert rig.frames() == [(OP_BINARY, b"one"), (OP_BINARY, b"two")]
+
+
+async def test_frame_as_large_as_the_largest_packet_is_taken_and_a_larger_one_is_refused_by_its_header() -> None:
+    rig = Rig()
+    inner = rig.upgrade(frame(OP_BINARY, b"CONNECT"))
+    assert inner.transport is not None
+    inner.transport.write(b"CONNACK")
+    rig.web.data_received(frame(OP_BINARY, bytes(LIMITS.packet + 5)))
+    assert len(inner.stream) == 7 + LIMITS.packet + 5
+    rig.frames()
+    rig.web.data_received(frame(OP_BINARY, bytes(LIMITS.packet + 6))[:14])
+    assert rig.close_code() == 1009
+    assert rig.outer.closed
+
+
+async def test_unmasked_frame_is_refused() -> None:
+    rig = Rig()
+    rig.upgrade()
+    rig.web.data_received(Frame(OP_BINARY, b"x").serialize(mask=False))
+    assert rig.close_code() == 1002
+
+
+async def test_compression_is_declined_and_a_compressed_frame_refused() -> None:
+    rig = Rig()
+    rig.web.data_received(head("Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits"))
+    assert rig.status == 101
+    assert b"Sec-WebSocket-Extensions" not in rig.outer.sent
+    rig = Rig()
+    inner = rig.upgrade()
+    bomb = bytearray(frame(OP_BINARY, zlib.compress(bytes(10**6))[2:-4]))
+    bomb[0] |= RSV1
+    rig.web.data_received(bytes(bomb))
+    assert inner.received == []
+    assert rig.close_code() == 1002
+
+
+# Before the first answer
+
+
+async def test_first_frame_larger_than_any_connect_is_refused() -> None:
+    rig = Rig()
+    rig.upgrade()
+    rig.web.data_received(frame(OP_BINARY, bytes(1900))[:1500])
+    assert rig.close_code() == 1009
+    assert rig.outer.closed
+
+
+async def test_large_frame_behind_connect_waits_in_the_network_for_the_answer() -> None:
+    rig = Rig()
+    inner = rig.upgrade(frame(OP_BINARY, b"CONNECT"))
+    assert inner.transport is not None
+    large = frame(OP_BINARY, bytes(1900))
+    rig.web.data_received(large[:1500])
+    assert not rig.outer.reading
+    inner.transport.resume_reading()
+    assert not rig.outer.reading
+    inner.transport.write(b"CONNACK")
+    assert rig.outer.reading
+    rig.web.data_received(large[1500:])
+    assert inner.stream == b"CONNECT" + bytes(1900)
+
+
+async def test_connect_in_small_frames_is_not_mistaken_for_a_large_one() -> None:
+    rig = Rig()
+    inner = rig.upgrade()
+    for _ in range(1000):
+        rig.web.data_received(frame(OP_BINARY, b"x"))
+    assert inner.stream == b"x" * 1000
+    assert rig.outer.reading
+
+
+# Pings and back-pressure
+
+
+async def test_ping_is_answered() -> None:
+    rig = Rig()
+    inner = rig.upgrade()
+    rig.web.data_received(frame(OP_PING, b"here?") + frame(OP_PONG, b"unasked"))
+    assert rig.frames() == [(OP_PONG, b"here?")]
+    assert inner.received == []
+
+
+async def test_pings_of_a_peer_that_does_not_read_pile_up_nothing() -> None:
+    rig = Rig()
+    rig.upgrade()
+    rig.web.pause_writing()
+    rig.web.data_received(frame(OP_PING, b"x") * 100)
+    assert rig.frames() == []
+    rig.web.resume_writing()
+    rig.web.data_received(frame(OP_PING, b"y"))
+    assert rig.frames() == [(OP_PONG, b"y")]
+
+
+async def test_back_pressure_passes_through_both_ways() -> None:
+    rig = Rig()
+    inner = rig.upgrade()
+    assert inner.transport is not None
+    rig.web.pause_writing()
+    rig.web.resume_writing()
+    assert inner.calls == ["pause_writing", "resume_writing"]
+    inner.transport.pause_reading()
+    assert not rig.outer.reading
+    inner.transport.resume_reading()
+    assert rig.outer.reading
+    inner.transport.set_write_buffer_limits(high=7, low=3)
+    assert rig.outer.limits == (7, 3)
+    assert inner.transport.get_write_buffer_size() == 321
+    assert inner.transport.get_extra_info("peername") == ("192.0.2.7", 4321)
+
+
+async def test_writing_paused_before_the_connection_is_there_is_told_to_it() -> None:
+    rig = Rig()
+    rig.web.pause_writing()
+    assert rig.upgrade().calls == ["pause_writing"]
+
+
+# Closing
+
+
+async def test_close_sends_a_close_frame_and_reads_on_for_the_reply() -> None:
+    rig = Rig()
+    inner = rig.upgrade()
+    assert inner.transport is not None
+    inner.transport.pause_reading()
+    inner.transport.write(b"DISCONNECT")
+    inner.transport.close()
+    inner.transport.close()
+    inner.transport.write(b"too late")
+    assert inner.transport.is_closing()
+    assert rig.outer.reading
+    assert not rig.outer.closed
+    assert rig.frames() == [(OP_BINARY, b"DISCONNECT"), (OP_CLOSE, Close(1000, "").serialize())]
+    rig.web.data_received(frame(OP_BINARY, b"on its way") + frame(OP_CLOSE, Close(1000, "").serialize()))
+    assert inner.received == []
+    assert rig.outer.closed
+    assert not rig.outer.aborted
+
+
+async def test_close_without_a_reply_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(websocket, "CLOSE_WITHIN", 0.01)
+    rig = Rig()
+    inner = rig.upgrade()
+    assert inner.transport is not None
+    inner.transport.close()
+    async with asyncio.timeout(5):
+        await rig.outer.ended.wait()
+    assert rig.outer.aborted
+
+
+async def test_close_frame_of_the_peer_is_echoed_behind_what_came_before_it() -> None:
+    rig = Rig()
+    inner = rig.upgrade()
+    assert inner.transport is not None
+    rig.web.data_received(frame(OP_BINARY, b"last") + frame(OP_CLOSE, Close(1001, "").serialize()))
+    assert inner.stream == b"last"
+    assert rig.close_code() == 1001
+    assert rig.outer.closed
+    inner.transport.write(b"swallowed")
+    rig.web.connection_lost(None)
+    assert inner.lost == [None]
+    inner.transport.write(b"swallowed")
+    inner.transport.abort()
+    inner.transport.pause_reading()
+    inner.transport.set_write_buffer_limits(high=1)
+    assert inner.transport.get_write_buffer_size() == 0
+    assert inner.transport.get_extra_info("peername", "gone") == "gone"
+
+
+@pytest.mark.parametrize("act", [lambda transport: transport.close(), lambda transport: transport.abort()], ids=["close", "abort"])
+async def test_connection_may_end_from_within_its_own_read(act: Callable[[asyncio.Transport], None]) -> None:
+    rig = Rig()
+    inner = rig.upgrade()
+    transport = inner.transport
+    assert transport is not None
+    inner.on_data = lambda data: act(transport)
+    rig.web.data_received(frame(OP_BINARY, b"bad") + frame(OP_TEXT))
+    rig.web.data_received(frame(OP_BINARY, b"more"))
+    assert inner.stream == b"bad"
+
+
+async def test_error_of_the_socket_reaches_the_connection() -> None:
+    rig = Rig()
+    inner = rig.upgrade()
+    error = ConnectionResetError()
+    rig.web.connection_lost(error)
+    assert inner.lost == [error]
+
+
+async def test_lost_connection_leaves_no_cycle() -> None:
+    """Memory of many short connections must not wait for a collection."""
+    rig = Rig()
+    inner = rig.upgrade(frame(OP_BINARY, b"x"))
+    frames = rig.web._frames
+    assert frames is not None
+    gc.collect()
+    gc.disable()
+    try:
+        left = weakref.ref(frames), weakref.ref(inner)
+        rig.web.connection_lost(None)
+        rig.inner = None  # the rig's own
+        del frames, rig, inner
+        assert [reference() for reference in left] == [None, None]
+    finally:
+        gc.enable()
