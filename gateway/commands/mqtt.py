@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Self
 from urllib.parse import urlsplit
 
 import msgspec
@@ -23,6 +23,7 @@ from gateway.commands.client import call
 from gateway.commands.endpoint import Endpoint
 from gateway.commands.errors import CommandError
 from gateway.logs import escape
+from schemas.topics import is_topic_name, parse_subscription
 
 CONNECT_TIMEOUT: Final = 10.0
 ANSWER_TIMEOUT: Final = 70.0
@@ -69,6 +70,7 @@ class _Connection:
             transport=transport,
         )
         self.client.username_pw_set(signature_user_name(endpoint.access_key, node["instanceId"]), sign(endpoint.secret.encode(), client_id).decode())
+        self.client.max_inflight_messages = IN_FLIGHT
         if is_secure:
             self.client.tls_set(ca_certs=str(options.ca_file) if options.ca_file else None)
         if transport == "websockets":
@@ -115,6 +117,12 @@ class _Connection:
         self.client.on_disconnect = None
         self.client.disconnect()
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
 
 def _choose(listeners: Mapping[str, Sequence[str]]) -> tuple[str, Literal["tcp", "websockets"], bool]:
     for name, transport, is_secure in _TRANSPORTS:
@@ -132,7 +140,13 @@ def _place(address: str, url: str) -> tuple[str, int]:
 
 def publish(endpoint: Endpoint, options: MqttOptions, payload: bytes, *, retain: bool, count: int) -> None:
     """Publish ``count`` times and wait until all of it is acknowledged."""
-    connection = _Connection(endpoint, options)
+    if not is_topic_name(options.topic):
+        raise CommandError(f"{options.topic!r} can't be published to: a topic is not empty and has no + and #")
+    with _Connection(endpoint, options) as connection:
+        _publish(connection, options, payload, retain, count)
+
+
+def _publish(connection: _Connection, options: MqttOptions, payload: bytes, retain: bool, count: int) -> None:
     acknowledged = 0
 
     def on_publish(client: paho.Client, data: object, mid: int, reason: Any, properties: object) -> None:
@@ -142,7 +156,6 @@ def publish(endpoint: Endpoint, options: MqttOptions, payload: bytes, *, retain:
             connection.fail(f"the gateway refused the publish: {reason}")
 
     connection.client.on_publish = on_publish
-    connection.client.max_inflight_messages_set(IN_FLIGHT)
     sent, shown, progressed = 0, time.monotonic(), time.monotonic()
     while acknowledged < count:
         before = acknowledged
@@ -150,10 +163,9 @@ def publish(endpoint: Endpoint, options: MqttOptions, payload: bytes, *, retain:
             try:
                 connection.client.publish(options.topic, payload, options.qos, retain)
             except ValueError as error:
-                raise CommandError(f"{options.topic!r} can't be published to: {error}") from None
+                raise CommandError(f"the message can't be published: {error}") from None
             sent += 1
-        if acknowledged < count:
-            connection.step()
+        connection.step()
         now = time.monotonic()
         progressed = now if acknowledged > before else progressed
         if now - progressed > ANSWER_TIMEOUT:
@@ -161,12 +173,12 @@ def publish(endpoint: Endpoint, options: MqttOptions, payload: bytes, *, retain:
         if now - shown > PROGRESS_EVERY:
             shown = now
             print(f"{acknowledged} of {count} published", file=sys.stderr)
-    connection.close()
 
 
 def subscribe(endpoint: Endpoint, options: MqttOptions, *, count: int | None) -> None:
     """Print `topic payload`, a line a message, until ``count`` have come. What is not printable is escaped, so that a line stays a line."""
-    connection = _Connection(endpoint, options)
+    if parse_subscription(options.topic) is None:
+        raise CommandError(f"{options.topic!r} can't be subscribed to: + stands alone in its level, # alone in the last one")
     received = 0
 
     def on_message(client: paho.Client, data: object, message: paho.MQTTMessage) -> None:
@@ -181,15 +193,12 @@ def subscribe(endpoint: Endpoint, options: MqttOptions, *, count: int | None) ->
             if reason.is_failure:
                 connection.fail(f"the gateway refused the subscription: {reason}")
 
-    connection.client.on_message = on_message
-    connection.client.on_subscribe = on_subscribe
-    try:
+    with _Connection(endpoint, options) as connection:
+        connection.client.on_message = on_message
+        connection.client.on_subscribe = on_subscribe
         if options.version == paho.MQTTv5:
             connection.client.subscribe(options.topic, options=SubscribeOptions(qos=options.qos))
         else:
             connection.client.subscribe(options.topic, options.qos)
-    except ValueError as error:
-        raise CommandError(f"{options.topic!r} can't be subscribed to: {error}") from None
-    while count is None or received < count:
-        connection.step()
-    connection.close()
+        while count is None or received < count:
+            connection.step()
