@@ -12,8 +12,11 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final, NamedTuple
 
-DIGESTS: Final = 65_536
-"""Digests kept of members, and of (publisher, topic)."""
+MEMBERS: Final = 65_536
+"""Clients whose digest is kept."""
+
+KEYS: Final = 8_192
+"""(publisher, topic) whose digest is kept; fewer, since a publisher may make up long topics without end."""
 
 _MASK: Final = 0xFFFF_FFFF_FFFF_FFFF
 
@@ -34,28 +37,27 @@ def choose(publisher: str, topic: str, members: Sequence[Member]) -> Member:
     preferred = [member for member in members if member.availability == best]
     if len(preferred) == 1:
         return preferred[0]
-    key = _key_digest(publisher, topic)
-    return max(preferred, key=lambda member: _mix(key ^ _member_digest(member.client)))
+    # A key is an odd number: multiplying by it, modulo 2^64, is one to one, so that two members never weigh the same.
+    key = _key_digest(publisher, topic) | 1
+    heaviest, weight = preferred[0], -1
+    for member in preferred:
+        product = key * _member_digest(member.client) & _MASK
+        if product > weight:
+            heaviest, weight = member, product
+    return heaviest
 
 
-@lru_cache(maxsize=DIGESTS)
+@lru_cache(maxsize=KEYS)
 def _key_digest(publisher: str, topic: str) -> int:
     """The publisher's length goes in front, so that ("a", "bc") and ("ab", "c") are different keys."""
     name = publisher.encode()
     return _digest(len(name).to_bytes(4, "big") + name + topic.encode(), b"shared key")
 
 
-@lru_cache(maxsize=DIGESTS)
+@lru_cache(maxsize=MEMBERS)
 def _member_digest(client: str) -> int:
     return _digest(client.encode(), b"shared member")
 
 
 def _digest(data: bytes, purpose: bytes) -> int:
     return int.from_bytes(hashlib.blake2b(data, digest_size=8, person=purpose).digest(), "big")
-
-
-def _mix(value: int) -> int:
-    """The finisher of SplitMix64: one to one on 64 bits, so two members never weigh the same, and a bit of either digest moves all."""
-    value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
-    value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & _MASK
-    return value ^ (value >> 31)

@@ -52,6 +52,7 @@ def test_a_free_window_goes_before_online_and_online_before_offline(places: tupl
         assert expected is None or chosen == expected
 
 
+@pytest.mark.slow
 @settings(max_examples=20)
 @given(st.integers(2, 10), st.sampled_from(["device-{}", "{}", "GID_a@@@{}"]))
 def test_members_get_equal_shares(count: int, form: str) -> None:
