@@ -149,6 +149,7 @@ class Listeners:
         return self._factory(spec)
 
     async def _serve(self, spec: ListenerSpec, sock: socket.socket) -> asyncio.Server:
+        sock.listen(BACKLOG)  # here, since uvloop keeps its failure to itself
         return await self._loop.create_server(lambda: self._accept(spec), sock=sock, backlog=BACKLOG)
 
     def _open_secure(self, spec: ListenerSpec, sock: socket.socket, certificates: Certificates) -> None:

@@ -56,9 +56,7 @@ class Authority:
             addresses = [x509.IPAddress(ipaddress.ip_address(address)) for address in ("127.0.0.1", "::1")]
             builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost"), *addresses]), critical=False)
         certificate = builder.sign(self._key, hashes.SHA256())
-        pair = Pair(
-            self._folder / f"{name}.pem", self._folder / f"{name}.key", certificate.public_bytes(serialization.Encoding.DER)
-        )
+        pair = Pair(self._folder / f"{name}.pem", self._folder / f"{name}.key", certificate.public_bytes(serialization.Encoding.DER))
         pair.certificate.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
         sealed = serialization.BestAvailableEncryption(passphrase.encode()) if passphrase else serialization.NoEncryption()
         pair.key.touch(0o600)
@@ -72,9 +70,7 @@ class Authority:
             context.load_cert_chain(pair.certificate, pair.key)
         return context
 
-    def _builder(
-        self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, begin: datetime, end: datetime
-    ) -> x509.CertificateBuilder:
+    def _builder(self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, begin: datetime, end: datetime) -> x509.CertificateBuilder:
         builder = x509.CertificateBuilder(issuer_name=self._name, subject_name=subject, public_key=key.public_key())
         builder = builder.serial_number(x509.random_serial_number()).not_valid_before(begin).not_valid_after(end)
         return builder.add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)

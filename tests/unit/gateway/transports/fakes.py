@@ -125,9 +125,7 @@ class Harbour:
         self._opened: list[Listeners] = []
 
     async def open(self, *specs: ListenerSpec, tls: TlsSettings | None = None, limits: Limits | None = None) -> Listeners:
-        listeners = await start_listeners(
-            specs, self._make, tls, limits or Limits(), occupied=lambda: len(self.live), refused=self._count
-        )
+        listeners = await start_listeners(specs, self._make, tls, limits or Limits(), occupied=lambda: len(self.live), refused=self._count)
         self._opened.append(listeners)
         return listeners
 
