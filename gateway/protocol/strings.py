@@ -34,12 +34,6 @@ def read_two(data: bytes, at: int, field: str) -> tuple[int, int]:
     return data[at] << 8 | data[at + 1], at + 2
 
 
-def read_four(data: bytes, at: int, field: str) -> tuple[int, int]:
-    if at + 4 > len(data):
-        raise truncated(field)
-    return int.from_bytes(data[at : at + 4], "big"), at + 4
-
-
 def read_varint(data: bytes, at: int, field: str) -> tuple[int, int]:
     """At most four bytes, and no more than the value needs [MQTT-1.5.5-1]."""
     size = len(data)
