@@ -6,6 +6,8 @@ what it names doesn't answer.
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -15,6 +17,7 @@ import msgspec
 from gateway.auth.credentials import Credential, read_credential
 from gateway.auth.seal import read_private, write_private
 from gateway.commands.errors import CommandError
+from schemas.errors import StartError
 
 RENDEZVOUS_FILE: Final = "gateway.json"
 
@@ -48,8 +51,11 @@ def write_rendezvous(data: Path, rendezvous: Rendezvous) -> None:
 
 
 def remove_rendezvous(data: Path) -> None:
-    """Say that it has ended."""
-    (data / RENDEZVOUS_FILE).unlink(missing_ok=True)
+    """Say that it has ended. What another process wrote stays: a gateway that could not start must not hide the one that runs."""
+    with contextlib.suppress(CommandError, StartError):
+        found = read_rendezvous(data)
+        if found is not None and found.pid == os.getpid():
+            (data / RENDEZVOUS_FILE).unlink(missing_ok=True)
 
 
 def read_rendezvous(data: Path) -> Rendezvous | None:

@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+import os
 import sys
 
 import pytest
@@ -172,7 +173,7 @@ async def test_a_broker_that_is_not_there(site):
 
 
 async def test_no_gateway_runs(site):
-    remove_rendezvous(site.data)
+    (site.data / "gateway.json").unlink()
     code, _, err = await site.run("key", "create", "--json")
     assert code == 1
     assert err == f"sluiceway: no gateway runs on {site.data} (there is no gateway.json): start it with sluiceway run --data {site.data}\n"
@@ -240,10 +241,15 @@ async def test_signature_with_the_data_folder(site):
     assert out.strip().encode() == sign(site.administrator.access_key_secret.encode(), "me")
 
 
-def test_the_rendezvous_is_private(tmp_path):
-    write_rendezvous(tmp_path, Rendezvous(7, "http://127.0.0.1:1", ("127.0.0.1:2",)))
+def test_the_rendezvous_is_private_and_its_writers_to_remove(tmp_path):
+    own = Rendezvous(os.getpid(), "http://127.0.0.1:1", ("127.0.0.1:2",))
+    write_rendezvous(tmp_path, own)
     assert (tmp_path / "gateway.json").stat().st_mode & 0o777 == 0o600
-    assert read_rendezvous(tmp_path) == Rendezvous(7, "http://127.0.0.1:1", ("127.0.0.1:2",))
+    assert read_rendezvous(tmp_path) == own
     remove_rendezvous(tmp_path)
     remove_rendezvous(tmp_path)
     assert read_rendezvous(tmp_path) is None
+    another = Rendezvous(1, "http://127.0.0.1:1")
+    write_rendezvous(tmp_path, another)
+    remove_rendezvous(tmp_path)
+    assert read_rendezvous(tmp_path) == another
