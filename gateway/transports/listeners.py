@@ -18,7 +18,7 @@ import msgspec
 from gateway.transports.certificates import Certificates
 from gateway.transports.endpoints import SECURE_KINDS, WEBSOCKET_KINDS, ByteProtocol, ListenerSpec
 from gateway.transports.sockets import BACKLOG, bind, connection_limit, start_error
-from gateway.transports.tls import TlsAcceptor
+from gateway.transports.tls import ACCEPTS_AT_ONCE, TlsAcceptor
 from gateway.transports.websocket import WebSocketProtocol
 from schemas.errors import StartError
 from schemas.limits import Limits
@@ -150,7 +150,9 @@ class Listeners:
 
     async def _serve(self, spec: ListenerSpec, sock: socket.socket) -> asyncio.Server:
         sock.listen(BACKLOG)  # here, since uvloop keeps its failure to itself
-        return await self._loop.create_server(lambda: self._accept(spec), sock=sock, backlog=BACKLOG)
+        server = await self._loop.create_server(lambda: self._accept(spec), sock=sock, backlog=ACCEPTS_AT_ONCE)
+        sock.listen(BACKLOG)  # the loop's own argument is also how often asyncio tries in a row when no files are left
+        return server
 
     def _open_secure(self, spec: ListenerSpec, sock: socket.socket, certificates: Certificates) -> None:
         acceptor = TlsAcceptor(sock, certificates, self._limits.connect_timeout, self._admit, lambda: self._make(spec), self._refused)
