@@ -46,7 +46,7 @@ def read_varint(data: bytes, at: int, field: str) -> tuple[int, int]:
         byte = data[at + index]
         value |= (byte & 0x7F) << 7 * index
         if byte < 0x80:
-            if byte == 0 and index > 0:
+            if byte == 0:  # not the first one, which was at least 0x80
                 raise MalformedPacket(f"{field}: a variable byte integer with more bytes than it needs")
             return value, at + index + 1
     raise MalformedPacket(f"{field}: a variable byte integer of more than 4 bytes")

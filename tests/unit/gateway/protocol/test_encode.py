@@ -82,6 +82,7 @@ def test_publish_loses_nothing() -> None:
     assert encode_within(packet, 5, len(whole), problem_information=False) == whole
     assert encode_within(packet, 5, len(whole) - 1) is None
     assert encode_within(Pingresp(), 5, 1) is None
+    assert encode_within(Ack(type=PacketType.PUBACK, packet_id=1), 5, 3) is None
 
 
 @pytest.mark.parametrize("packet", ANSWERS, ids=_name)

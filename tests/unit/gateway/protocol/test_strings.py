@@ -7,7 +7,18 @@ import pytest
 from gateway.protocol.decode import decode_packet
 from gateway.protocol.errors import MalformedPacket, Unencodable
 from gateway.protocol.framing import Framer
-from gateway.protocol.strings import MAX_VARINT, put_binary, put_string, put_two, put_varint
+from gateway.protocol.strings import (
+    MAX_VARINT,
+    put_binary,
+    put_string,
+    put_two,
+    put_varint,
+    read_binary,
+    read_byte,
+    read_string,
+    read_two,
+    read_varint,
+)
 from schemas.limits import Limits
 from tests.unit.gateway.protocol.vectors import written
 
@@ -96,6 +107,24 @@ def test_good_strings_stay_as_they_are(field: str) -> None:
     for value in GOOD:
         packet = decode_packet(*_framed(text, value.encode()), version, limits)
         assert repr(value) in repr(packet)
+
+
+@pytest.mark.parametrize(
+    ("read", "whole"),
+    [
+        (read_byte, b"\x01"),
+        (read_two, b"\x01\x02"),
+        (read_varint, b"\xff\xff\xff\x7f"),
+        (read_binary, b"\x00\x02ab"),
+        (read_string, b"\x00\x02ab"),
+    ],
+)
+def test_readers_want_every_byte(read, whole: bytes) -> None:  # type: ignore[no-untyped-def]
+    """A value is read from its place to its end; one byte fewer, and it is named in the error."""
+    assert read(b"?" + whole + b"?", 1, "field")[1] == 1 + len(whole)
+    for size in range(len(whole)):
+        with pytest.raises(MalformedPacket, match="field: the packet ends too early"):
+            read(b"?" + whole[:size], 1, "field")
 
 
 def test_unencodable() -> None:
