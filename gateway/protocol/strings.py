@@ -14,9 +14,6 @@ from gateway.protocol.errors import MalformedPacket, Unencodable
 MAX_VARINT: Final = 268_435_455
 """Four bytes of seven bits: table 1-1."""
 
-MAX_FIELD: Final = 65_535
-"""The bytes of a string or of binary data, whose length has two bytes."""
-
 
 def truncated(field: str) -> MalformedPacket:
     return MalformedPacket(f"{field}: the packet ends too early")
@@ -97,9 +94,7 @@ def put_two(out: bytearray, value: int, field: str) -> None:
 
 
 def put_binary(out: bytearray, value: bytes, field: str) -> None:
-    if len(value) > MAX_FIELD:
-        raise Unencodable(f"{field}: {len(value)} bytes, at most {MAX_FIELD}")
-    put_two(out, len(value), field)
+    put_two(out, len(value), f"{field}: length")
     out += value
 
 

@@ -136,3 +136,13 @@ def test_unencodable() -> None:
             call(bytearray(), number, "field")
     with pytest.raises(Unencodable):
         put_binary(bytearray(), bytes(65536), "field")
+
+
+def test_the_longest_values_that_fit() -> None:
+    """[MQTT-4.7.3-3]"""
+    out = bytearray()
+    put_binary(out, bytes(65535), "field")
+    put_string(out, "x" * 65535, "field")
+    put_two(out, 65535, "field")
+    put_varint(out, MAX_VARINT, "field")
+    assert len(out) == 2 * 65537 + 2 + 4
