@@ -1,0 +1,240 @@
+"""What each change does, gathered over all commits of a transaction and flushed before anything that reads.
+
+A table by type. Epochs are checked here, against those that transaction.py read of this transaction; entries are gathered in
+entries.py, and a session's end is done at once by ending.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from operator import attrgetter
+from typing import Any, Final
+
+from sqlalchemy import Connection, bindparam, delete, update
+
+from bridges.database.ending import remove_session
+from bridges.database.entries import EntryChanges
+from bridges.database.rows import encode
+from bridges.database.sql import Prepared, key_is, upsert
+from bridges.database.tables import channels, positions, received, retained, sessions, statuses, subscriptions
+from schemas.positions import At
+from schemas.sessions import (
+    DropEntry,
+    DropReceived,
+    DropSubscription,
+    EndConnection,
+    PutEntry,
+    PutReceived,
+    PutRetained,
+    PutSubscription,
+    RemoveSession,
+    ReserveBlock,
+    SetEntry,
+    Subscription,
+    TrimBox,
+)
+from streams.store import Change, CommitResult, DropChannel, FinishReplayed, OpenChannel, PutChannel, PutStatus, Stale
+
+PUT_SUBSCRIPTION: Final = upsert(subscriptions, "detail")
+DELETE_SUBSCRIPTION: Final = Prepared(delete(subscriptions).where(key_is(subscriptions, "session", "filter")))
+END_CONNECTION: Final = Prepared(
+    update(sessions).where(key_is(sessions, "id")).values(expiry=bindparam("expiry"), expires_at=bindparam("expires_at"))
+)
+RESERVE_BLOCK: Final = Prepared(update(sessions).where(key_is(sessions, "id")).values(next_block=bindparam("next_block")))
+PUT_RECEIVED: Final = upsert(received)
+DELETE_RECEIVED: Final = Prepared(delete(received).where(key_is(received, "session", "packet_id")))
+PUT_RETAINED: Final = upsert(retained, "time", "id", "expires_at", "record", higher=("time", "id"))
+PUT_CHANNEL: Final = upsert(channels, "detail")
+DELETE_CHANNEL: Final = Prepared(delete(channels).where(key_is(channels, "channel")))
+PUT_STATUS: Final = upsert(statuses, "status", "state")
+PUT_POSITION: Final = upsert(positions, "offset", "idx")
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What becomes a CommitResult once all is flushed."""
+
+    stale: dict[Stale, None] = field(default_factory=dict)
+    trimmed: dict[int, int] = field(default_factory=dict)
+
+    def result(self) -> CommitResult:
+        return CommitResult(tuple(self.stale), tuple(sorted(self.trimmed.items())))
+
+
+class Changes:
+    """``epochs``: of every session and mailbox that the transaction's commits speak of and that is there, 0 for a mailbox.
+
+    What is gathered is bounded by the calls of one transaction.
+    """
+
+    def __init__(self, connection: Connection, epochs: dict[int, int]) -> None:
+        self._connection = connection
+        self._epochs = epochs
+        self._entries = EntryChanges(connection)
+        self._subscriptions: dict[tuple[int, str], Subscription | None] = {}
+        self._ended: dict[int, EndConnection] = {}
+        self._blocks: dict[int, int] = {}
+        self._received: dict[tuple[int, int], bool] = {}
+        self._retained: dict[str, PutRetained] = {}
+        self._channels: dict[str, OpenChannel | None] = {}
+        self._statuses: dict[str, PutStatus] = {}
+        self._positions: dict[tuple[str, int], At] = {}
+
+    def take(self, changes: Sequence[Change], named: Mapping[str, At], outcome: Outcome) -> None:
+        """One commit."""
+        for change in changes:
+            _TAKE[type(change)](self, change, outcome)
+        for reader, at in named.items():
+            self._positions[reader, at.shard] = at
+
+    def flush(self) -> None:
+        """All that was taken is in the tables."""
+        self._entries.flush()
+        connection = self._connection
+        if self._subscriptions or self._ended or self._blocks or self._received:
+            self._flush_sessions()
+        if self._retained:
+            rows = [_retained_row(put) for put in self._retained.values()]
+            PUT_RETAINED.many(connection, rows)
+            self._retained = {}
+        if self._channels:
+            PUT_CHANNEL.many(connection, [{"channel": c.channel, "detail": encode(c)} for c in self._channels.values() if c is not None])
+            DELETE_CHANNEL.many(connection, [{"the_channel": name} for name, c in self._channels.items() if c is None])
+            self._channels = {}
+        if self._statuses:
+            statuses = [{"client": client, "status": encode(put.status), "state": put.state} for client, put in self._statuses.items()]
+            PUT_STATUS.many(connection, statuses)
+            self._statuses = {}
+        if self._positions:
+            places = [{"reader": r, "shard": shard, "offset": at.offset, "idx": at.index} for (r, shard), at in self._positions.items()]
+            PUT_POSITION.many(connection, places)
+            self._positions = {}
+
+    def _flush_sessions(self) -> None:
+        connection = self._connection
+        put = [{"session": s, "filter": f, "detail": encode(detail)} for (s, f), detail in self._subscriptions.items() if detail is not None]
+        PUT_SUBSCRIPTION.many(connection, put)
+        dropped = [{"the_session": s, "the_filter": f} for (s, f), detail in self._subscriptions.items() if detail is None]
+        DELETE_SUBSCRIPTION.many(connection, dropped)
+        ended = [{"the_id": s, "expiry": end.expiry, "expires_at": end.expires_at} for s, end in self._ended.items()]
+        END_CONNECTION.many(connection, ended)
+        RESERVE_BLOCK.many(connection, [{"the_id": s, "next_block": block} for s, block in self._blocks.items()])
+        PUT_RECEIVED.many(connection, [{"session": s, "packet_id": p} for (s, p), there in self._received.items() if there])
+        DELETE_RECEIVED.many(connection, [{"the_session": s, "the_packet_id": p} for (s, p), there in self._received.items() if not there])
+        self._subscriptions, self._ended, self._blocks, self._received = {}, {}, {}, {}
+
+    def _box_refuses(self, number: int, epoch: int, outcome: Outcome) -> bool:
+        """An epoch of 0 guards nothing, but the box has to be there."""
+        current = self._epochs.get(number)
+        if current is None or (epoch and epoch != current):
+            outcome.stale[Stale(number, epoch)] = None
+            return True
+        return False
+
+    def _session_refuses(self, number: int, epoch: int, outcome: Outcome) -> bool:
+        """The same of a session; a mailbox isn't one."""
+        current = self._epochs.get(number, 0)
+        if not current or (epoch and epoch != current):
+            outcome.stale[Stale(number, epoch)] = None
+            return True
+        return False
+
+    def put_entry(self, change: PutEntry, outcome: Outcome) -> None:
+        if not self._box_refuses(change.box, change.epoch, outcome):
+            self._entries.put(change.box, change.entry)
+
+    def set_entry(self, change: SetEntry, outcome: Outcome) -> None:
+        if not self._box_refuses(change.box, change.epoch, outcome):
+            self._entries.set(change.box, change.at, change.state, change.packet_id)
+
+    def drop_entry(self, change: DropEntry, outcome: Outcome) -> None:
+        if not self._box_refuses(change.box, change.epoch, outcome):
+            self._entries.drop(change.box, change.at)
+
+    def trim_box(self, change: TrimBox, outcome: Outcome) -> None:
+        if not self._box_refuses(change.box, change.epoch, outcome):
+            self._entries.trim(change.box, change.keep, outcome.trimmed)
+
+    def put_subscription(self, change: PutSubscription, outcome: Outcome) -> None:
+        if not self._session_refuses(change.session, change.epoch, outcome):
+            self._subscriptions[change.session, change.subscription.filter] = change.subscription
+
+    def drop_subscription(self, change: DropSubscription, outcome: Outcome) -> None:
+        if not self._session_refuses(change.session, change.epoch, outcome):
+            self._subscriptions[change.session, change.filter] = None
+
+    def end_connection(self, change: EndConnection, outcome: Outcome) -> None:
+        if not self._session_refuses(change.session, change.epoch, outcome):
+            self._ended[change.session] = change
+
+    def reserve_block(self, change: ReserveBlock, outcome: Outcome) -> None:
+        if not self._session_refuses(change.session, change.epoch, outcome):
+            self._blocks[change.session] = change.next_block
+
+    def remove_session(self, change: RemoveSession, outcome: Outcome) -> None:
+        if not self._session_refuses(change.session, change.epoch, outcome):
+            self.flush()
+            remove_session(self._connection, self._epochs, change.session)
+
+    def put_received(self, change: PutReceived, _: Outcome) -> None:
+        """A replay of the log may speak of sessions that are gone."""
+        if self._epochs.get(change.session):
+            self._received[change.session, change.packet_id] = True
+
+    def drop_received(self, change: DropReceived, _: Outcome) -> None:
+        if self._epochs.get(change.session):
+            self._received[change.session, change.packet_id] = False
+
+    def put_retained(self, change: PutRetained, _: Outcome) -> None:
+        taken = self._retained.get(change.topic)
+        if taken is None or (change.time, change.id) > (taken.time, taken.id):
+            self._retained[change.topic] = change
+
+    def put_channel(self, change: PutChannel, _: Outcome) -> None:
+        self._channels[change.channel.channel] = change.channel
+
+    def drop_channel(self, change: DropChannel, _: Outcome) -> None:
+        self._channels[change.channel] = None
+
+    def put_status(self, change: PutStatus, _: Outcome) -> None:
+        self._statuses[change.status.client] = change
+
+    def finish_replayed(self, change: FinishReplayed, _: Outcome) -> None:
+        self._entries.finish(change.upto)
+
+
+def _retained_row(put: PutRetained) -> dict[str, object]:
+    record = put.record
+    return {
+        "topic": put.topic,
+        "time": put.time,
+        "id": put.id,
+        "expires_at": record.expires_at if record is not None else 0,
+        "record": encode(record) if record is not None else None,
+    }
+
+
+_TAKE: Final[dict[type, Callable[[Changes, Any, Outcome], None]]] = {
+    PutEntry: Changes.put_entry,
+    SetEntry: Changes.set_entry,
+    DropEntry: Changes.drop_entry,
+    TrimBox: Changes.trim_box,
+    PutSubscription: Changes.put_subscription,
+    DropSubscription: Changes.drop_subscription,
+    EndConnection: Changes.end_connection,
+    ReserveBlock: Changes.reserve_block,
+    RemoveSession: Changes.remove_session,
+    PutReceived: Changes.put_received,
+    DropReceived: Changes.drop_received,
+    PutRetained: Changes.put_retained,
+    PutChannel: Changes.put_channel,
+    DropChannel: Changes.drop_channel,
+    PutStatus: Changes.put_status,
+    FinishReplayed: Changes.finish_replayed,
+}
+
+NUMBER_OF: Final[dict[type, Callable[[Any], int]]] = dict.fromkeys((PutEntry, SetEntry, DropEntry, TrimBox), attrgetter("box")) | dict.fromkeys(
+    (PutSubscription, DropSubscription, EndConnection, ReserveBlock, RemoveSession, PutReceived, DropReceived), attrgetter("session")
+)
+"""The session or box whose epoch has to be known before a change is taken."""

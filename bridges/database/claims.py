@@ -1,0 +1,120 @@
+"""Takes a session for a connection, and gives numbers to sessions and mailboxes, all inside the caller's transaction.
+
+The port's ``claim`` says what is decided here. Neighbours: ending.py removes what a clean start ends, reads.py reads a session's parts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from sqlalchemy import Connection, bindparam, select, update
+
+from bridges.database.ending import remove_session
+from bridges.database.reads import in_flight, received_of, subscriptions_of
+from bridges.database.sql import Prepared, key_is, upsert
+from bridges.database.tables import boxes, counters, mailboxes, sessions
+from schemas.sessions import SessionState
+from streams.store import Refused
+
+_SESSION: Final = Prepared(
+    select(sessions.c.id, sessions.c.principal, sessions.c.expires_at, sessions.c.next_block, boxes.c.epoch, boxes.c.queued, mailboxes.c.id)
+    .select_from(sessions.join(boxes, boxes.c.id == sessions.c.id).outerjoin(mailboxes, mailboxes.c.client == sessions.c.client))
+    .where(key_is(sessions, "client"))
+)
+_MAILBOX: Final = Prepared(select(mailboxes.c.id).where(key_is(mailboxes, "client")))
+_COUNTER: Final = Prepared(select(counters.c.value).where(key_is(counters, "name")))
+_COUNT: Final = Prepared(update(counters).where(key_is(counters, "name")).values(value=counters.c.value + bindparam("by")))
+_PUT_SESSION: Final = upsert(sessions)
+_PUT_BOX: Final = upsert(boxes)
+_PUT_MAILBOX: Final = upsert(mailboxes)
+_RESUME: Final = Prepared(update(sessions).where(key_is(sessions, "id")).values(expiry=bindparam("expiry"), expires_at=bindparam("expires_at")))
+_SET_EPOCH: Final = Prepared(update(boxes).where(key_is(boxes, "id")).values(epoch=bindparam("epoch")))
+
+
+@dataclass
+class Connections:
+    """Numbers the connections that keep no session: no two get the same, also across starts, as each start takes a node epoch.
+
+    Outlives a rolled back transaction: it only ever skips numbers.
+    """
+
+    node_epoch: int = 0
+    count: int = 0
+
+    def next(self, connection: Connection) -> int:
+        if not self.node_epoch:
+            self.node_epoch = counter(connection, "node epoch")
+        self.count += 1
+        return (self.node_epoch << 32) + self.count
+
+
+def counter(connection: Connection, name: str) -> int:
+    return _COUNTER.number(connection, the_name=name)
+
+
+def next_number(connection: Connection, name: str) -> int:
+    """The counter's value, one higher than at any call before."""
+    _COUNT.run(connection, the_name=name, by=1)
+    return counter(connection, name)
+
+
+def claim(
+    connection: Connection,
+    epochs: dict[int, int],
+    connections: Connections,
+    client: str,
+    principal: str,
+    *,
+    clean_start: bool,
+    expiry: int,
+    now: int,
+    limit: int,
+) -> SessionState | Refused:
+    """See ``streams.store.Store.claim``; ``epochs`` of the transaction are kept right."""
+    found = _SESSION.first(connection, the_client=client)
+    if found is not None:
+        number, owner, expires_at, next_block, epoch, queued, box = found
+        if not 0 < expires_at <= now:
+            if owner != principal:
+                return Refused("client id of another principal", owner)
+            if not clean_start:
+                _RESUME.run(connection, the_id=number, expiry=expiry, expires_at=0)
+                _SET_EPOCH.run(connection, the_id=number, epoch=epoch + 1)
+                epochs[number] = epoch + 1
+                return SessionState(
+                    number,
+                    epoch + 1,
+                    client,
+                    principal,
+                    True,
+                    expiry,
+                    subscriptions=subscriptions_of(connection, number),
+                    next_block=next_block,
+                    in_flight=in_flight(connection, number),
+                    queued=queued,
+                    mailbox=box or 0,
+                    received=received_of(connection, number),
+                )
+        remove_session(connection, epochs, number)
+    elif expiry and counter(connection, "sessions") >= limit:
+        return Refused("session limit")
+    mailbox = _MAILBOX.number(connection, the_client=client)
+    if not expiry:
+        return SessionState(0, connections.next(connection), client, principal, False, 0, mailbox=mailbox)
+    number = next_number(connection, "box")
+    _PUT_SESSION.run(connection, id=number, client=client, principal=principal, expiry=expiry, expires_at=0, next_block=1)
+    _PUT_BOX.run(connection, id=number, epoch=1, queued=0)
+    epochs[number] = 1
+    return SessionState(number, 1, client, principal, False, expiry, mailbox=mailbox)
+
+
+def open_mailbox(connection: Connection, epochs: dict[int, int], client: str) -> int:
+    """The client id's mailbox; no epoch guards it."""
+    number = _MAILBOX.number(connection, the_client=client)
+    if not number:
+        number = next_number(connection, "box")
+        _PUT_MAILBOX.run(connection, client=client, id=number)
+        _PUT_BOX.run(connection, id=number, epoch=0, queued=0)
+        epochs[number] = 0
+    return number

@@ -1,0 +1,1 @@
+"""The database's versions, one after the other; opening.py runs what is missing. A released version is never edited."""

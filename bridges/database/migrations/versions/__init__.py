@@ -1,0 +1,1 @@
+"""One file a version, named v<number>_<what>.py."""

@@ -1,0 +1,240 @@
+"""What is read from the tables. Pages are bounded by their limit, and entries by bytes as well."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
+
+from sqlalchemy import Connection, Select, bindparam, func, literal_column, select, text, tuple_
+
+from bridges.database.rows import box_entry, decode_channel, decode_key, decode_record, decode_status, decode_subscription
+from bridges.database.sql import Prepared, Row, indexed, key_is
+from bridges.database.tables import access_keys, bodies, boxes, channels, counters, entries, mailboxes, positions, properties, received, sessions
+from bridges.database.tables import retained as retained_topics
+from bridges.database.tables import statuses as client_statuses
+from bridges.database.tables import subscriptions as session_subscriptions
+from schemas.identities import AccessKey
+from schemas.positions import At
+from schemas.presence import ClientStatus
+from schemas.sessions import BoxEntry, RetainedMessage, SessionState, Subscription
+from schemas.topics import matches
+from streams.store import Counts, OpenChannel
+
+PAGE_BYTES: Final = 4 * 1024 * 1024
+"""A page of entries ends, before its limit, with the record that takes it past this."""
+SCAN: Final = 500
+"""Topics and keys that are looked at in one step."""
+
+_LOWEST: Final = At(-1, -1, -1)
+_HIGHEST: Final = At(2**31 - 1, 2**63 - 1, 2**31 - 1)
+
+_ENTRY = (
+    entries.c.shard,
+    entries.c.offset,
+    entries.c.idx,
+    entries.c.qos,
+    entries.c.retain,
+    entries.c.identifiers,
+    entries.c.state,
+    entries.c.packet_id,
+    bodies.c.record,
+)
+_AT = (entries.c.shard, entries.c.offset, entries.c.idx)
+
+
+def _entries(*, newest_first: bool) -> Prepared:
+    place, cursor = tuple_(*_AT), tuple_(bindparam("shard"), bindparam("offset"), bindparam("index"))
+    query = select(*_ENTRY).select_from(entries.join(bodies, bodies.c.id == entries.c.body)).where(key_is(entries, "box"), text("state = 0"))
+    condition, order = (place < cursor, [column.desc() for column in _AT]) if newest_first else (place > cursor, list(_AT))
+    return Prepared(query.where(condition).order_by(*order).limit(bindparam("count")))
+
+
+ENTRIES: Final = _entries(newest_first=False)
+ENTRIES_BACKWARDS: Final = _entries(newest_first=True)
+IN_FLIGHT: Final = Prepared(
+    lambda dialect: (
+        select(*(literal_column(f'{column.table.name}."{column.name}"') for column in _ENTRY))
+        .select_from(text(f"{indexed('entries', 'entries_started', dialect)} JOIN bodies ON bodies.id = entries.body"))
+        .where(text("box = :box AND state <> 0 AND state IN (1, 2)"))
+    )
+)
+_SUBSCRIPTIONS: Final = Prepared(
+    select(session_subscriptions.c.detail).where(key_is(session_subscriptions, "session")).order_by(session_subscriptions.c.filter)
+)
+_RECEIVED: Final = Prepared(select(received.c.packet_id).where(key_is(received, "session")).order_by(received.c.packet_id))
+_SESSIONS: Final = Prepared(
+    select(
+        sessions.c.id,
+        boxes.c.epoch,
+        sessions.c.client,
+        sessions.c.principal,
+        sessions.c.expiry,
+        sessions.c.next_block,
+        boxes.c.queued,
+        mailboxes.c.id,
+        sessions.c.expires_at,
+    )
+    .select_from(sessions.join(boxes, boxes.c.id == sessions.c.id).outerjoin(mailboxes, mailboxes.c.client == sessions.c.client))
+    .where(sessions.c.id > bindparam("after"))
+    .order_by(sessions.c.id)
+    .limit(bindparam("count"))
+)
+TOPICS: Final = Prepared(
+    select(retained_topics.c.topic)
+    .where(retained_topics.c.topic > bindparam("after"), retained_topics.c.topic >= bindparam("low"), retained_topics.c.topic < bindparam("high"))
+    .order_by(retained_topics.c.topic)
+    .limit(bindparam("count"))
+)
+TOPICS_TO_THE_END: Final = Prepared(
+    select(retained_topics.c.topic).where(retained_topics.c.topic > bindparam("after")).order_by(retained_topics.c.topic).limit(bindparam("count"))
+)
+_POSITIONS: Final = Prepared(select(positions.c.reader, positions.c.shard, positions.c.offset, positions.c.idx))
+_CHANNELS: Final = Prepared(select(channels.c.detail).order_by(channels.c.channel))
+_KEYS: Final = Prepared(select(access_keys.c.detail).order_by(access_keys.c.id))
+_PROPERTY: Final = Prepared(select(properties.c.value).where(key_is(properties, "name")))
+_COUNTS: Final = Prepared(
+    select(
+        select(counters.c.value).where(text("name = 'sessions'")).scalar_subquery(),
+        select(counters.c.value).where(text("name = 'queued'")).scalar_subquery(),
+        select(func.count()).select_from(retained_topics).scalar_subquery(),
+        select(func.count(literal_column("1"))).select_from(retained_topics).where(text("record IS NULL")).scalar_subquery(),
+        select(func.count()).select_from(channels).scalar_subquery(),
+    )
+)
+
+
+def in_flight(connection: Connection, box: int) -> tuple[BoxEntry, ...]:
+    """Begun deliveries in log order. Sorted here: the index that finds them fast among many queued ones orders by state first."""
+    return tuple(sorted((box_entry(*row) for row in IN_FLIGHT.run(connection, box=box)), key=lambda entry: entry.at))
+
+
+def subscriptions_of(connection: Connection, session: int) -> tuple[Subscription, ...]:
+    return tuple([decode_subscription(row[0]) for row in _SUBSCRIPTIONS.run(connection, the_session=session)])
+
+
+def received_of(connection: Connection, session: int) -> tuple[int, ...]:
+    return tuple([row[0] for row in _RECEIVED.run(connection, the_session=session)])
+
+
+def entries_page(connection: Connection, box: int, after: At | None, limit: int, *, newest_first: bool) -> list[BoxEntry]:
+    """QUEUED entries."""
+    at = after or (_HIGHEST if newest_first else _LOWEST)
+    query = ENTRIES_BACKWARDS if newest_first else ENTRIES
+    found: list[BoxEntry] = []
+    size = 0
+    with query.run(connection, the_box=box, shard=at.shard, offset=at.offset, index=at.index, count=limit) as rows:
+        for row in rows:
+            found.append(box_entry(*row))
+            size += len(row[-1])
+            if size > PAGE_BYTES:
+                break
+    return found
+
+
+def sessions_page(connection: Connection, after: int, limit: int) -> list[SessionState]:
+    """Without entries."""
+    return [
+        SessionState(
+            number,
+            epoch,
+            client,
+            principal,
+            True,
+            expiry,
+            subscriptions=subscriptions_of(connection, number),
+            next_block=next_block,
+            queued=queued,
+            mailbox=mailbox or 0,
+            received=received_of(connection, number),
+            expires_at=expires_at,
+        )
+        for number, epoch, client, principal, expiry, next_block, queued, mailbox, expires_at in _SESSIONS.all(connection, after=after, count=limit)
+    ]
+
+
+def retained_page(connection: Connection, topic_filter: str, after: str, limit: int) -> list[RetainedMessage]:
+    """Retained messages under a filter, by topic; topics of the filter's literal part only are looked at, ``SCAN`` at a time."""
+    found: list[RetainedMessage] = []
+    for low, high in topic_ranges(topic_filter):
+        cursor = after
+        while len(found) < limit:
+            topics = _topics(connection, cursor, low, high)
+            matching = [topic for topic in topics if matches(topic_filter, topic)]
+            found += list(_messages(connection, matching))[: limit - len(found)]
+            if len(topics) < SCAN:
+                break
+            cursor = topics[-1]
+    return found
+
+
+def _topics(connection: Connection, after: str, low: str, high: str | None) -> list[str]:
+    if high is None:
+        return [row[0] for row in TOPICS_TO_THE_END.run(connection, after=after, count=SCAN)]
+    return [row[0] for row in TOPICS.run(connection, after=after, low=low, high=high, count=SCAN)]
+
+
+def _messages(connection: Connection, topics: Sequence[str]) -> Iterator[RetainedMessage]:
+    """Of those that are no tombstones, in the order of topics."""
+    if topics:
+        columns = (retained_topics.c.topic, retained_topics.c.record)
+        for topic, record in _in(connection, select(*columns).order_by(retained_topics.c.topic), topics):
+            if record is not None:
+                yield RetainedMessage(topic, decode_record(record))
+
+
+def _in(connection: Connection, query: Select[str, bytes | None], values: Sequence[str]) -> Sequence[Row]:
+    column = query.selected_columns[0]
+    return connection.execute(query.where(column.in_(bindparam("values", expanding=True))), {"values": list(values)}).all()
+
+
+def topic_ranges(topic_filter: str) -> list[tuple[str, str | None]]:
+    """The ranges of topics (inclusive, exclusive; None for no end) in which a filter's matches lie, in order.
+
+    `a/#` matches `a` as well [MQTT-4.7.1-2]; between the two lie siblings such as `a!`, so those are two ranges.
+    """
+    levels = topic_filter.split("/")
+    literal = 0
+    while literal < len(levels) and levels[literal] not in ("+", "#"):
+        literal += 1
+    prefix = "/".join(levels[:literal])
+    if literal == len(levels):
+        return [(prefix, prefix + "\x00")]
+    if not literal:
+        return [("", None)]
+    below = (prefix + "/", prefix + "0")  # the character behind the slash
+    return [(prefix, prefix + "\x00"), below] if levels[literal] == "#" else [below]
+
+
+def stored_positions(connection: Connection) -> dict[str, dict[int, At]]:
+    found: dict[str, dict[int, At]] = {}
+    for reader, shard, offset, index in _POSITIONS.run(connection):
+        found.setdefault(reader, {})[shard] = At(shard, offset, index)
+    return found
+
+
+def open_channels(connection: Connection) -> list[OpenChannel]:
+    return [decode_channel(row[0]) for row in _CHANNELS.run(connection)]
+
+
+def statuses(connection: Connection, clients: Sequence[str]) -> Mapping[str, tuple[ClientStatus, bytes]]:
+    columns = (client_statuses.c.client, client_statuses.c.status, client_statuses.c.state)
+    found: dict[str, tuple[ClientStatus, bytes]] = {}
+    for start in range(0, len(clients), SCAN):
+        some = list(clients[start : start + SCAN])
+        for client, status, state in connection.execute(select(*columns).where(columns[0].in_(bindparam("some", expanding=True))), {"some": some}):
+            found[client] = (decode_status(status), state)
+    return found
+
+
+def access_keys_all(connection: Connection) -> list[AccessKey]:
+    return [decode_key(row[0]) for row in _KEYS.run(connection)]
+
+
+def property_value(connection: Connection, name: str) -> str | None:
+    row = _PROPERTY.first(connection, the_name=name)
+    return None if row is None else str(row[0])
+
+
+def counts(connection: Connection) -> Counts:
+    ((session_count, queued, topics, tombstones, channel_count),) = _COUNTS.all(connection)
+    return Counts(sessions=session_count, entries=queued, retained=topics - tombstones, open_channels=channel_count)

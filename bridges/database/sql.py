@@ -1,0 +1,134 @@
+"""How a statement is compiled, once, and run; what differs between databases stands here and in opening.py, nowhere else.
+
+``Prepared`` is one statement with named parameters, ``upsert`` makes the INSERT that tolerates or replaces its like, and
+``Bulk`` takes many rows in one statement: the driver lets other threads run once a statement, and with a statement a row the
+event loop's thread and the store's would wait for each other once a row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+from sqlalchemy import ClauseElement, Connection, CursorResult, Dialect, Table, and_, bindparam, tuple_
+from sqlalchemy.dialects import postgresql, sqlite
+
+Row = tuple[Any, ...]
+Rows = CursorResult[*Row]
+
+BULK_SIZES: Final = (1, 8, 64, 512)
+"""Rows a bulk statement may have: few texts to compile and keep, and at most 512 * 11 parameters, below every driver's limit."""
+
+_INSERT: Final[Mapping[str, Callable[[Table], Any]]] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
+
+
+class Prepared:
+    """A statement whose text is compiled at its first use with a dialect. Parameters go by name."""
+
+    def __init__(self, build: ClauseElement | Callable[[str], ClauseElement]) -> None:
+        self._build = build
+        self._compiled: dict[str, _Compiled] = {}
+
+    def run(self, connection: Connection, **values: object) -> Rows:
+        compiled = self.compiled(connection.dialect)
+        return connection.exec_driver_sql(compiled.text, compiled.row(values))
+
+    def all(self, connection: Connection, **values: object) -> Sequence[Row]:
+        return self.run(connection, **values).all()
+
+    def first(self, connection: Connection, **values: object) -> Row | None:
+        return self.run(connection, **values).first()
+
+    def number(self, connection: Connection, **values: object) -> int:
+        """The one value of the one row; 0 where there is none."""
+        row = self.first(connection, **values)
+        return int(row[0] or 0) if row is not None else 0
+
+    def many(self, connection: Connection, rows: Sequence[Mapping[str, object]]) -> None:
+        if rows:
+            compiled = self.compiled(connection.dialect)
+            connection.exec_driver_sql(compiled.text, [compiled.row(row) for row in rows])
+
+    def compiled(self, dialect: Dialect) -> _Compiled:
+        found = self._compiled.get(dialect.name)
+        if found is None:
+            clause = self._build if isinstance(self._build, ClauseElement) else self._build(dialect.name)
+            found = self._compiled[dialect.name] = _Compiled(clause, dialect)
+        return found
+
+
+class _Compiled:
+    """A text, the names of its parameters in their order, and the values of those that SQLAlchemy added of itself."""
+
+    __slots__ = ("_names", "_own", "text")
+
+    def __init__(self, clause: ClauseElement, dialect: Dialect) -> None:
+        compiled = clause.compile(dialect=dialect)
+        self.text = str(compiled)
+        self._names = list(getattr(compiled, "positiontup", None) or ())
+        self._own = {name: value for name, value in compiled.params.items() if value is not None}
+
+    def row(self, values: Mapping[str, object]) -> Row:
+        own = self._own
+        return tuple([values[name] if name in values else own[name] for name in self._names])
+
+
+def upsert(table: Table, *replaced: str, higher: Sequence[str] = ()) -> Prepared:
+    """Insert a row of all columns; where its key is there, set the ``replaced`` columns, if the ``higher`` ones are higher than there."""
+
+    def build(dialect: str) -> ClauseElement:
+        statement = _INSERT[dialect](table).values({column.name: bindparam(column.name) for column in table.columns})
+        key = [column.name for column in table.primary_key]
+        if not replaced:
+            return statement.on_conflict_do_nothing(index_elements=key)  # type: ignore[no-any-return]
+        where = tuple_(*(statement.excluded[name] for name in higher)) > tuple_(*(table.c[name] for name in higher)) if higher else None
+        return statement.on_conflict_do_update(  # type: ignore[no-any-return]
+            index_elements=key, set_={name: statement.excluded[name] for name in replaced}, where=where
+        )
+
+    return Prepared(build)
+
+
+def key_is(table: Table, *names: str) -> Any:
+    """The condition that columns have the values of parameters named ``the_<column>``."""
+    return and_(*(table.c[name] == bindparam(f"the_{name}") for name in names))
+
+
+def indexed(table: str, index: str, dialect: str) -> str:
+    """The table in a FROM, with the index to use where the planner can't know better: no statistics are kept here."""
+    return f"{table} INDEXED BY {index}" if dialect == "sqlite" else table
+
+
+class Bulk:
+    """A statement with a list of VALUES of ``width`` columns between ``head`` and ``tail``.
+
+    Repeating a row must do no harm: the last one fills a statement up to the next of ``BULK_SIZES``.
+    """
+
+    def __init__(self, head: str, width: int, tail: str) -> None:
+        self.width = width
+        self._head, self._tail = head, tail
+        self._row = "(" + ", ".join("?" * width) + ")"
+        self._texts = {size: self.text(size) for size in BULK_SIZES}
+
+    def text(self, size: int) -> str:
+        return f"{self._head} VALUES {', '.join([self._row] * size)}{self._tail}"
+
+    def run(self, connection: Connection, values: Sequence[object]) -> None:
+        """``values`` are those of all rows, one after the other."""
+        width, done, count = self.width, 0, len(values) // self.width
+        while done < count:
+            size = _statement_size(count - done)
+            part = tuple(values[done * width : (done + size) * width])
+            done += size
+            if done > count:
+                part += part[-width:] * (done - count)
+            connection.exec_driver_sql(self._texts[size], part)
+
+
+def _statement_size(rows: int) -> int:
+    """The smallest that holds all rows if at least half of it is used, else the largest that is filled."""
+    for size in BULK_SIZES:
+        if rows <= size <= 2 * rows:
+            return size
+    return max(size for size in BULK_SIZES if size <= rows)

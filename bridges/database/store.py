@@ -1,0 +1,151 @@
+"""The store on a database: each method of the port hands the worker what is to be done in its transaction.
+
+Neighbours: worker.py (the thread and its transactions), changes.py, claims.py, reads.py, sweeps.py (what is done in them).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+from sqlalchemy import Engine
+
+from bridges.database import reads
+from bridges.database.claims import Connections, claim, next_number, open_mailbox
+from bridges.database.opening import open_database
+from bridges.database.rows import encode
+from bridges.database.sql import upsert
+from bridges.database.sweeps import Cursors, sweep
+from bridges.database.tables import access_keys, properties
+from bridges.database.worker import Transaction, Worker
+from schemas.identities import AccessKey
+from schemas.positions import At
+from schemas.presence import ClientStatus
+from schemas.sessions import BoxEntry, RetainedMessage, SessionState
+from streams.store import Change, CommitResult, Counts, OpenChannel, Refused, Swept
+
+_PUT_KEY: Final = upsert(access_keys, "detail")
+_PUT_PROPERTY: Final = upsert(properties)
+
+
+class DatabaseStore:
+    """See ``streams.store.Store``. Made by ``open``; used from the loop's thread."""
+
+    def __init__(self, engine: Engine, loop: asyncio.AbstractEventLoop) -> None:
+        self._engine = engine
+        self._worker = Worker(engine, loop)
+        self._connections = Connections()
+        self._cursors = Cursors()
+
+    @classmethod
+    def open(cls, path: Path, loop: asyncio.AbstractEventLoop) -> DatabaseStore:
+        """The store in a SQLite file, made or brought up to date; StartError where that can't be. Blocks for the time it takes."""
+        return cls(open_database(path), loop)
+
+    @property
+    def failures(self) -> int:
+        """Calls that failed, commits included that nobody waited for."""
+        return self._worker.failures
+
+    async def claim(self, client: str, principal: str, *, clean_start: bool, expiry: int, now: int, limit: int) -> SessionState | Refused:
+        def work(transaction: Transaction) -> SessionState | Refused:
+            return claim(
+                transaction.connection,
+                transaction.epochs,
+                self._connections,
+                client,
+                principal,
+                clean_start=clean_start,
+                expiry=expiry,
+                now=now,
+                limit=limit,
+            )
+
+        found: SessionState | Refused = await self._worker.call(work)
+        return found
+
+    def commit(self, changes: Sequence[Change], positions: Mapping[str, At] | None = None) -> Awaitable[CommitResult]:
+        return self._worker.commit(changes, positions or {})
+
+    async def mailbox(self, client: str) -> int:
+        number: int = await self._worker.call(lambda transaction: open_mailbox(transaction.connection, transaction.epochs, client))
+        return number
+
+    async def entries(self, box: int, after: At | None, limit: int, *, newest_first: bool = False) -> list[BoxEntry]:
+        found: list[BoxEntry] = await self._read(reads.entries_page, box, after, limit, newest_first=newest_first)
+        return found
+
+    async def retained(self, topic_filter: str, after: str, limit: int) -> list[RetainedMessage]:
+        found: list[RetainedMessage] = await self._read(reads.retained_page, topic_filter, after, limit)
+        return found
+
+    async def sessions(self, after: int, limit: int) -> list[SessionState]:
+        found: list[SessionState] = await self._read(reads.sessions_page, after, limit)
+        return found
+
+    async def positions(self) -> Mapping[str, Mapping[int, At]]:
+        found: Mapping[str, Mapping[int, At]] = await self._read(reads.stored_positions)
+        return found
+
+    async def channels(self) -> list[OpenChannel]:
+        found: list[OpenChannel] = await self._read(reads.open_channels)
+        return found
+
+    async def statuses(self, clients: Sequence[str]) -> Mapping[str, tuple[ClientStatus, bytes]]:
+        found: Mapping[str, tuple[ClientStatus, bytes]] = await self._read(reads.statuses, clients)
+        return found
+
+    async def sweep(self, now: int, *, entries_per_box: int, entries_total: int, entry_age: int, limit: int) -> Swept:
+        def work(transaction: Transaction) -> Swept:
+            return sweep(
+                transaction.connection,
+                transaction.epochs,
+                self._cursors,
+                now,
+                entries_per_box=entries_per_box,
+                entries_total=entries_total,
+                entry_age=entry_age,
+                limit=limit,
+            )
+
+        swept: Swept = await self._worker.call(work)
+        return swept
+
+    async def counts(self) -> Counts:
+        found: Counts = await self._read(reads.counts)
+        return found
+
+    async def next_epoch(self) -> int:
+        def work(transaction: Transaction) -> int:
+            self._connections.node_epoch = number = next_number(transaction.connection, "node epoch")
+            return number
+
+        epoch: int = await self._worker.call(work)
+        return epoch
+
+    async def put_key(self, key: AccessKey) -> None:
+        await self._worker.call(lambda transaction: _PUT_KEY.run(transaction.connection, id=key.id, detail=encode(key)) and None)
+
+    async def keys(self) -> list[AccessKey]:
+        found: list[AccessKey] = await self._read(reads.access_keys_all)
+        return found
+
+    async def property(self, name: str, default: str | None = None) -> str | None:
+        def work(transaction: Transaction) -> str | None:
+            if default is not None:
+                _PUT_PROPERTY.run(transaction.connection, name=name, value=default)
+            return reads.property_value(transaction.connection, name)
+
+        value: str | None = await self._worker.call(work)
+        return value
+
+    async def close(self) -> None:
+        await self._worker.close()
+        self._engine.dispose()
+
+    def _read(self, read: Any, *arguments: object, **options: object) -> Awaitable[Any]:
+        bound = partial(read, **options)
+        return self._worker.call(lambda transaction: bound(transaction.connection, *arguments))

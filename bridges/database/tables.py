@@ -1,0 +1,160 @@
+"""The tables of the store, as the newest migration leaves them (a test compares the two).
+
+Columns are what SQL selects or orders by; the rest of a row is one msgpack blob (rows.py). Neighbours: migrations/ makes
+the tables and the triggers that keep ``boxes.queued`` and the counters exact, statements.py speaks to them.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, Table, Text, text
+
+metadata = MetaData()
+
+_NUMBER = BigInteger().with_variant(Integer, "sqlite")
+"""A key that SQLite takes as the row's own number, which only its type INTEGER can be."""
+
+counters = Table(
+    "counters",
+    metadata,
+    Column("name", Text, primary_key=True, nullable=False),
+    Column("value", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+"""`box`: the last number given to a session or mailbox; `node epoch`; and kept by triggers: `sessions`, `queued`."""
+
+boxes = Table(
+    "boxes",
+    metadata,
+    Column("id", _NUMBER, primary_key=True, autoincrement=False),
+    Column("epoch", BigInteger, nullable=False),
+    Column("queued", BigInteger, nullable=False),
+)
+"""Every session and mailbox. ``epoch`` guards a session's, and is 0 for a mailbox; ``queued`` is kept by triggers."""
+
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("id", _NUMBER, primary_key=True, autoincrement=False),
+    Column("client", Text, nullable=False, unique=True),
+    Column("principal", Text, nullable=False),
+    Column("expiry", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+    Column("next_block", Integer, nullable=False),
+    Index("sessions_ending", "expires_at", sqlite_where=text("expires_at > 0"), postgresql_where=text("expires_at > 0")),
+)
+
+mailboxes = Table(
+    "mailboxes",
+    metadata,
+    Column("client", Text, primary_key=True, nullable=False),
+    Column("id", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+subscriptions = Table(
+    "subscriptions",
+    metadata,
+    Column("session", BigInteger, primary_key=True, nullable=False),
+    Column("filter", Text, primary_key=True, nullable=False),
+    Column("detail", LargeBinary, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+received = Table(
+    "received",
+    metadata,
+    Column("session", BigInteger, primary_key=True, nullable=False),
+    Column("packet_id", Integer, primary_key=True, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+_QUEUED_TO_EXPIRE = text("state = 0 AND expires_at > 0")
+_STARTED = text("state <> 0")
+_DONE = text("state = 3")
+
+entries = Table(
+    "entries",
+    metadata,
+    Column("box", BigInteger, primary_key=True, nullable=False),
+    Column("shard", Integer, primary_key=True, nullable=False),
+    Column("offset", BigInteger, primary_key=True, nullable=False),
+    Column("idx", Integer, primary_key=True, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Column("qos", Integer, nullable=False),
+    Column("retain", Integer, nullable=False),
+    Column("identifiers", LargeBinary),
+    Column("state", Integer, nullable=False),
+    Column("packet_id", Integer, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+    Index("entries_body", "body"),
+    Index("entries_started", "box", "state", sqlite_where=_STARTED, postgresql_where=_STARTED),
+    Index("entries_done", "shard", "offset", "idx", sqlite_where=_DONE, postgresql_where=_DONE),
+    Index("entries_expiring", "expires_at", sqlite_where=_QUEUED_TO_EXPIRE, postgresql_where=_QUEUED_TO_EXPIRE),
+    sqlite_with_rowid=False,
+)
+"""Deliveries that wait. ``body`` is a record id; ids begin with their time, so their order is also that of age."""
+
+bodies = Table(
+    "bodies",
+    metadata,
+    Column("id", LargeBinary, primary_key=True, nullable=False),
+    Column("keep_until", BigInteger, nullable=False),
+    Column("record", LargeBinary, nullable=False),
+)
+"""A record once, however many boxes refer to it. With a rowid: large rows don't belong in the nodes of a key tree."""
+
+_TOMBSTONE = text("record IS NULL")
+_RETAINED_TO_EXPIRE = text("expires_at > 0")
+
+retained = Table(
+    "retained",
+    metadata,
+    Column("topic", Text, primary_key=True, nullable=False),
+    Column("time", BigInteger, nullable=False),
+    Column("id", LargeBinary, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+    Column("record", LargeBinary),
+    Index("retained_tombstones", "time", sqlite_where=_TOMBSTONE, postgresql_where=_TOMBSTONE),
+    Index("retained_expiring", "expires_at", sqlite_where=_RETAINED_TO_EXPIRE, postgresql_where=_RETAINED_TO_EXPIRE),
+)
+"""``record`` is NULL in a tombstone, which keeps (time, id) against late writes. Topics compare by code point."""
+
+positions = Table(
+    "positions",
+    metadata,
+    Column("reader", Text, primary_key=True, nullable=False),
+    Column("shard", Integer, primary_key=True, nullable=False),
+    Column("offset", BigInteger, nullable=False),
+    Column("idx", Integer, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+channels = Table(
+    "channels",
+    metadata,
+    Column("channel", Text, primary_key=True, nullable=False),
+    Column("detail", LargeBinary, nullable=False),
+)
+
+statuses = Table(
+    "statuses",
+    metadata,
+    Column("client", Text, primary_key=True, nullable=False),
+    Column("status", LargeBinary, nullable=False),
+    Column("state", LargeBinary, nullable=False),
+)
+
+access_keys = Table(
+    "access_keys",
+    metadata,
+    Column("id", Text, primary_key=True, nullable=False),
+    Column("detail", LargeBinary, nullable=False),
+)
+
+properties = Table(
+    "properties",
+    metadata,
+    Column("name", Text, primary_key=True, nullable=False),
+    Column("value", Text, nullable=False),
+    sqlite_with_rowid=False,
+)

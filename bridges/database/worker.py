@@ -1,0 +1,213 @@
+"""The one thread that speaks to the database: takes calls in order, groups them into transactions, tells the loop what became of them.
+
+Calls that arrive while a transaction is on its way share the next one. A transaction that fails fails all of its calls and
+leaves nothing behind; its connection is given up with it, and the next transaction opens another. Knows no SQL but epochs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from queue import Empty, SimpleQueue
+from typing import Any, Final
+
+from sqlalchemy import Connection, Engine, bindparam, select
+
+from bridges.database.changes import NUMBER_OF, Changes, Outcome
+from bridges.database.opening import MEDIUM_ERRORS, reason
+from bridges.database.tables import boxes
+from schemas.errors import StoreError
+from schemas.positions import At
+from streams.store import Change
+
+GROUP_CHANGES: Final = 1024
+"""A transaction takes no further call once it has so many changes; a call is never divided."""
+CALL_COST: Final = 16
+"""What a call other than a commit counts for in that."""
+PENDING_CHANGES: Final = 250_000
+"""Changes that may be asked for and not yet be durable; further ones are refused until some are."""
+
+logger = logging.getLogger(__name__)
+
+_EPOCHS: Final = select(boxes.c.id, boxes.c.epoch).where(boxes.c.id.in_(bindparam("numbers", expanding=True)))
+
+
+class Transaction:
+    """What a call works in. Nothing of it outlives the transaction, so there is nothing to forget where it is rolled back."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.epochs: dict[int, int] = {}
+        self.changes = Changes(connection, self.epochs)
+
+    def learn_epochs(self, commits: Sequence[Commit]) -> None:
+        """Exact for the whole transaction: whoever changes an epoch in it, or ends a session, changes it here as well."""
+        numbers = list({of(change) for commit in commits for change in commit.changes if (of := NUMBER_OF.get(type(change))) is not None})
+        for start in range(0, len(numbers), 500):
+            for number, epoch in self.connection.execute(_EPOCHS, {"numbers": numbers[start : start + 500]}):
+                self.epochs[number] = epoch
+
+
+class Call:
+    """Something asked of the store, other than a commit; it sees all changes asked for before it."""
+
+    __slots__ = ("cost", "future", "result", "work")
+
+    def __init__(self, future: asyncio.Future[Any], work: Callable[[Transaction], Any]) -> None:
+        self.future = future
+        self.work = work
+        self.cost = CALL_COST
+        self.result: Any = None
+
+    def run(self, transaction: Transaction) -> None:
+        transaction.changes.flush()
+        self.result = self.work(transaction)
+
+    def finish(self) -> None:
+        """The transaction is about to be committed."""
+
+
+class Commit:
+    """Changes that are durable together or not at all."""
+
+    __slots__ = ("changes", "cost", "future", "outcome", "positions", "result")
+
+    def __init__(self, future: asyncio.Future[Any], changes: Sequence[Change], positions: Mapping[str, At]) -> None:
+        self.future = future
+        self.changes = changes
+        self.positions = positions
+        self.cost = len(changes) + len(positions)
+        self.outcome = Outcome()
+        self.result: Any = None
+
+    def run(self, transaction: Transaction) -> None:
+        self.outcome = Outcome()
+        transaction.changes.take(self.changes, self.positions, self.outcome)
+
+    def finish(self) -> None:
+        """The counts are known once all is flushed."""
+        self.result = self.outcome.result()
+
+
+class Worker:
+    """``failures`` counts calls that failed, also where nobody waited for them."""
+
+    def __init__(self, engine: Engine, loop: asyncio.AbstractEventLoop) -> None:
+        self.failures = 0
+        self._engine = engine
+        self._loop = loop
+        self._connection: Connection | None = None
+        self._calls: SimpleQueue[Call | Commit | None] = SimpleQueue()
+        self._pending = 0
+        self._closed = False
+        self._stopped: asyncio.Future[None] = loop.create_future()
+        self._thread = threading.Thread(target=self._serve, name="store", daemon=True)
+        self._thread.start()
+
+    def commit(self, changes: Sequence[Change], positions: Mapping[str, At]) -> asyncio.Future[Any]:
+        return self._ask(Commit(self._loop.create_future(), changes, positions))
+
+    def call(self, work: Callable[[Transaction], Any]) -> asyncio.Future[Any]:
+        return self._ask(Call(self._loop.create_future(), work))
+
+    async def close(self) -> None:
+        """Once all that was asked for is done and the connection is closed."""
+        if not self._closed:
+            self._closed = True
+            self._calls.put(None)
+        await asyncio.shield(self._stopped)
+        self._thread.join()
+
+    def _ask(self, call: Call | Commit) -> asyncio.Future[Any]:
+        if self._closed or self._pending >= PENDING_CHANGES:
+            self._fail(call, StoreError("the store is closed" if self._closed else f"{self._pending} changes are waiting for the store"))
+        else:
+            self._pending += call.cost
+            self._calls.put(call)
+        return call.future
+
+    def _fail(self, call: Call | Commit, error: StoreError) -> None:
+        self.failures += 1
+        if not call.future.done():
+            call.future.set_exception(error)
+            call.future.exception()  # nobody has to wait for a commit, so nobody has to hear of this
+
+    def _settle(self, group: Sequence[Call | Commit], error: StoreError | None) -> None:
+        """On the loop's thread, once a transaction."""
+        for call in group:
+            self._pending -= call.cost
+            if error is not None:
+                self._fail(call, error)
+            elif not call.future.done():
+                call.future.set_result(call.result)
+
+    # What follows runs on the store's own thread.
+
+    def _serve(self) -> None:
+        last = False
+        while not last:
+            group, last = self._gather()
+            for part, error in self._outcomes(group) if group else ():
+                self._tell(self._settle, part, error)
+        self._let_go()
+        self._tell(self._set_stopped)
+
+    def _gather(self) -> tuple[list[Call | Commit], bool]:
+        group: list[Call | Commit] = []
+        cost = 0
+        try:
+            while cost < GROUP_CHANGES:
+                call = self._calls.get_nowait() if group else self._calls.get()
+                if call is None:
+                    return group, True
+                group.append(call)
+                cost += call.cost
+        except Empty:
+            pass
+        return group, False
+
+    def _outcomes(self, group: Sequence[Call | Commit]) -> list[tuple[Sequence[Call | Commit], StoreError | None]]:
+        try:
+            self._transact(group)
+        except MEDIUM_ERRORS as error:
+            self._let_go()
+            return [(group, StoreError(f"the store failed: {reason(error)}"))]
+        except Exception as error:
+            self._let_go()
+            if len(group) > 1:  # one of them is at fault: it alone shall fail
+                return [outcome for call in group for outcome in self._outcomes([call])]
+            logger.exception("store-call-failed")
+            return [(group, StoreError(f"the store can't do this: {error}"))]
+        return [(group, None)]
+
+    def _transact(self, group: Sequence[Call | Commit]) -> None:
+        if self._connection is None:
+            self._connection = self._engine.connect()
+        with self._connection.begin():
+            transaction = Transaction(self._connection)
+            transaction.learn_epochs([call for call in group if isinstance(call, Commit)])
+            for call in group:
+                call.run(transaction)
+            transaction.changes.flush()
+            for call in group:
+                call.finish()
+
+    def _let_go(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            try:
+                connection.close()
+            except MEDIUM_ERRORS as error:
+                logger.warning("store-connection-lost error=%s", reason(error))
+
+    def _tell(self, callback: Callable[..., None], *arguments: object) -> None:
+        try:
+            self._loop.call_soon_threadsafe(callback, *arguments)
+        except RuntimeError:  # the loop is closed: nobody is left to hear it
+            logger.warning("store-loop-closed")
+
+    def _set_stopped(self) -> None:
+        if not self._stopped.done():
+            self._stopped.set_result(None)
