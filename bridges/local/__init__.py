@@ -1,1 +1,1 @@
-"""The embedded log: segments of SQLite files, a frame per commit group, one fsync per group."""
+"""The embedded log: segments of frames in SQLite files. ``EmbeddedLog`` in log.py is the way in."""
