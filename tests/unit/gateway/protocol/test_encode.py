@@ -144,15 +144,6 @@ def test_unencodable(packet: Packet, version: int) -> None:
         encode_packet(packet, version)
 
 
-def test_a_packet_longer_than_a_length_can_say() -> None:
-    class Endless(bytes):
-        def __len__(self) -> int:
-            return 268_435_456
-
-    with pytest.raises(Unencodable):
-        encode_packet(Publish(topic="t", payload=Endless(), qos=0, retain=False, dup=False), 4)
-
-
 @pytest.mark.parametrize(
     ("body", "version"),
     [
