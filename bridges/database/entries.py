@@ -175,7 +175,7 @@ class EntryChanges:
             for box, queued in self._connection.execute(_QUEUED, {"ids": numbers[start : start + 500]}):
                 trim = trims[box]
                 if queued > trim.keep:
-                    count = DELETE_OLDEST.run(self._connection, box=box, count=queued - trim.keep).rowcount
+                    count = DELETE_OLDEST.run(self._connection, box=box, count=queued - trim.keep)
                     trim.trimmed[box] = trim.trimmed.get(box, 0) + count
 
 

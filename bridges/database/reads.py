@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from typing import Final
 
 from sqlalchemy import Connection, Select, bindparam, func, literal_column, select, text, tuple_
@@ -90,6 +91,7 @@ TOPICS_TO_THE_END: Final = Prepared(
 )
 _POSITIONS: Final = Prepared(select(positions.c.reader, positions.c.shard, positions.c.offset, positions.c.idx))
 _CHANNELS: Final = Prepared(select(channels.c.detail).order_by(channels.c.channel))
+_MAILBOXES: Final = Prepared(select(mailboxes.c.client, mailboxes.c.id))
 _KEYS: Final = Prepared(select(access_keys.c.detail).order_by(access_keys.c.id))
 _PROPERTY: Final = Prepared(select(properties.c.value).where(key_is(properties, "name")))
 _COUNTS: Final = Prepared(
@@ -105,15 +107,15 @@ _COUNTS: Final = Prepared(
 
 def in_flight(connection: Connection, box: int) -> tuple[BoxEntry, ...]:
     """Begun deliveries in log order. Sorted here: the index that finds them fast among many queued ones orders by state first."""
-    return tuple(sorted((box_entry(*row) for row in IN_FLIGHT.run(connection, box=box)), key=lambda entry: entry.at))
+    return tuple(sorted((box_entry(*row) for row in IN_FLIGHT.all(connection, box=box)), key=lambda entry: entry.at))
 
 
 def subscriptions_of(connection: Connection, session: int) -> tuple[Subscription, ...]:
-    return tuple([decode_subscription(row[0]) for row in _SUBSCRIPTIONS.run(connection, the_session=session)])
+    return tuple([decode_subscription(row[0]) for row in _SUBSCRIPTIONS.all(connection, the_session=session)])
 
 
 def received_of(connection: Connection, session: int) -> tuple[int, ...]:
-    return tuple([row[0] for row in _RECEIVED.run(connection, the_session=session)])
+    return tuple([row[0] for row in _RECEIVED.all(connection, the_session=session)])
 
 
 def entries_page(connection: Connection, box: int, after: At | None, limit: int, *, newest_first: bool) -> list[BoxEntry]:
@@ -122,7 +124,7 @@ def entries_page(connection: Connection, box: int, after: At | None, limit: int,
     query = ENTRIES_BACKWARDS if newest_first else ENTRIES
     found: list[BoxEntry] = []
     size = 0
-    with query.run(connection, the_box=box, shard=at.shard, offset=at.offset, index=at.index, count=limit) as rows:
+    with closing(query.each(connection, the_box=box, shard=at.shard, offset=at.offset, index=at.index, count=limit)) as rows:
         for row in rows:
             found.append(box_entry(*row))
             size += len(row[-1])
@@ -169,8 +171,8 @@ def retained_page(connection: Connection, topic_filter: str, after: str, limit: 
 
 def _topics(connection: Connection, after: str, low: str, high: str | None) -> list[str]:
     if high is None:
-        return [row[0] for row in TOPICS_TO_THE_END.run(connection, after=after, count=SCAN)]
-    return [row[0] for row in TOPICS.run(connection, after=after, low=low, high=high, count=SCAN)]
+        return [row[0] for row in TOPICS_TO_THE_END.all(connection, after=after, count=SCAN)]
+    return [row[0] for row in TOPICS.all(connection, after=after, low=low, high=high, count=SCAN)]
 
 
 def _messages(connection: Connection, topics: Sequence[str]) -> Iterator[RetainedMessage]:
@@ -207,13 +209,13 @@ def topic_ranges(topic_filter: str) -> list[tuple[str, str | None]]:
 
 def stored_positions(connection: Connection) -> dict[str, dict[int, At]]:
     found: dict[str, dict[int, At]] = {}
-    for reader, shard, offset, index in _POSITIONS.run(connection):
+    for reader, shard, offset, index in _POSITIONS.all(connection):
         found.setdefault(reader, {})[shard] = At(shard, offset, index)
     return found
 
 
 def open_channels(connection: Connection) -> list[OpenChannel]:
-    return [decode_channel(row[0]) for row in _CHANNELS.run(connection)]
+    return [decode_channel(row[0]) for row in _CHANNELS.all(connection)]
 
 
 def statuses(connection: Connection, clients: Sequence[str]) -> Mapping[str, tuple[ClientStatus, bytes]]:
@@ -226,8 +228,12 @@ def statuses(connection: Connection, clients: Sequence[str]) -> Mapping[str, tup
     return found
 
 
+def mailboxes_all(connection: Connection) -> dict[str, int]:
+    return {row[0]: row[1] for row in _MAILBOXES.all(connection)}
+
+
 def access_keys_all(connection: Connection) -> list[AccessKey]:
-    return [decode_key(row[0]) for row in _KEYS.run(connection)]
+    return [decode_key(row[0]) for row in _KEYS.all(connection)]
 
 
 def property_value(connection: Connection, name: str) -> str | None:

@@ -2,19 +2,21 @@
 
 ``Prepared`` is one statement with named parameters, ``upsert`` makes the INSERT that tolerates or replaces its like, and
 ``Bulk`` takes many rows in one statement: the driver lets other threads run once a statement, and with a statement a row the
-event loop's thread and the store's would wait for each other once a row.
+event loop's thread and the store's would wait for each other once a row. Compiled statements run on the driver's cursor:
+SQLAlchemy's results cost more than most of these statements do.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
 from typing import Any, Final
 
-from sqlalchemy import ClauseElement, Connection, CursorResult, Dialect, Table, and_, bindparam, tuple_
+from sqlalchemy import ClauseElement, Connection, Dialect, Table, and_, bindparam, tuple_
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine.interfaces import DBAPICursor
 
 Row = tuple[Any, ...]
-Rows = CursorResult[*Row]
 
 BULK_SIZES: Final = (1, 8, 64, 512)
 """Rows a bulk statement may have: few texts to compile and keep, and at most 512 * 11 parameters, below every driver's limit."""
@@ -29,25 +31,42 @@ class Prepared:
         self._build = build
         self._compiled: dict[str, _Compiled] = {}
 
-    def run(self, connection: Connection, **values: object) -> Rows:
-        compiled = self.compiled(connection.dialect)
-        return connection.exec_driver_sql(compiled.text, compiled.row(values))
+    def run(self, connection: Connection, **values: object) -> int:
+        """The number of rows it changed."""
+        with closing(self._execute(connection, values)) as cursor:
+            return cursor.rowcount
 
     def all(self, connection: Connection, **values: object) -> Sequence[Row]:
-        return self.run(connection, **values).all()
+        with closing(self._execute(connection, values)) as cursor:
+            return cursor.fetchall()
+
+    def each(self, connection: Connection, **values: object) -> Generator[Row]:
+        """Row by row; who stops early has to close it."""
+        with closing(self._execute(connection, values)) as cursor:
+            while (row := cursor.fetchone()) is not None:
+                yield row
 
     def first(self, connection: Connection, **values: object) -> Row | None:
-        return self.run(connection, **values).first()
+        with closing(self._execute(connection, values)) as cursor:
+            row: Row | None = cursor.fetchone()
+            return row
 
     def number(self, connection: Connection, **values: object) -> int:
         """The one value of the one row; 0 where there is none."""
         row = self.first(connection, **values)
-        return int(row[0] or 0) if row is not None else 0
+        return int(row[0]) if row is not None else 0
 
     def many(self, connection: Connection, rows: Sequence[Mapping[str, object]]) -> None:
         if rows:
             compiled = self.compiled(connection.dialect)
-            connection.exec_driver_sql(compiled.text, [compiled.row(row) for row in rows])
+            with closing(connection.connection.cursor()) as cursor:
+                cursor.executemany(compiled.text, [compiled.row(row) for row in rows])
+
+    def _execute(self, connection: Connection, values: Mapping[str, object]) -> DBAPICursor:
+        compiled = self.compiled(connection.dialect)
+        cursor = connection.connection.cursor()
+        cursor.execute(compiled.text, compiled.row(values))
+        return cursor
 
     def compiled(self, dialect: Dialect) -> _Compiled:
         found = self._compiled.get(dialect.name)
@@ -123,7 +142,8 @@ class Bulk:
             done += size
             if done > count:
                 part += part[-width:] * (done - count)
-            connection.exec_driver_sql(self._texts[size], part)
+            with closing(connection.connection.cursor()) as cursor:
+                cursor.execute(self._texts[size], part)
 
 
 def _statement_size(rows: int) -> int:

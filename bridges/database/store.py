@@ -74,6 +74,10 @@ class DatabaseStore:
         number: int = await self._worker.call(lambda transaction: open_mailbox(transaction.connection, transaction.epochs, client))
         return number
 
+    async def mailboxes(self) -> Mapping[str, int]:
+        found: Mapping[str, int] = await self._read(reads.mailboxes_all)
+        return found
+
     async def entries(self, box: int, after: At | None, limit: int, *, newest_first: bool = False) -> list[BoxEntry]:
         found: list[BoxEntry] = await self._read(reads.entries_page, box, after, limit, newest_first=newest_first)
         return found
@@ -127,7 +131,7 @@ class DatabaseStore:
         return epoch
 
     async def put_key(self, key: AccessKey) -> None:
-        await self._worker.call(lambda transaction: _PUT_KEY.run(transaction.connection, id=key.id, detail=encode(key)) and None)
+        await self._worker.call(lambda transaction: _PUT_KEY.run(transaction.connection, id=key.id, detail=encode(key)))
 
     async def keys(self) -> list[AccessKey]:
         found: list[AccessKey] = await self._read(reads.access_keys_all)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Final
 
@@ -129,7 +130,7 @@ def _over_limit(connection: Connection, cursors: Cursors, per_box: int, total: i
         upto = cursors.box + LOOKS * limit
         for box, count in OVERFULL.all(connection, after=cursors.box, upto=upto, keep=per_box, count=limit):
             if dropped < limit:
-                dropped += DELETE_OLDEST.run(connection, box=box, count=min(count - per_box, limit - dropped)).rowcount
+                dropped += DELETE_OLDEST.run(connection, box=box, count=min(count - per_box, limit - dropped))
         if dropped < limit:
             cursors.box = upto if upto < counter(connection, "box") else 0
     excess = min(queued - dropped - total, limit - dropped)
@@ -155,7 +156,7 @@ def _unreferenced(
     """Bodies that may go, and how many were looked at; the cursor stands where looking stopped, or is empty at the end of the range."""
     gone: list[bytes] = []
     looked = 0
-    with BODIES.run(connection, after=after, before=before, now=now, count=looks) as rows:
+    with closing(BODIES.each(connection, after=after, before=before, now=now, count=looks)) as rows:
         for body, referenced in rows:
             looked += 1
             if not referenced:
