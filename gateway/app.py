@@ -71,7 +71,7 @@ class App:
         """Everything up to the ready line. StartError where something can't be had."""
         settings, loop = self._settings, asyncio.get_running_loop()
         _prepare_folder(settings)
-        self._store = await DatabaseStore.open(settings.data / "state.db", loop)
+        self._store = DatabaseStore.open(settings.data / "state.db", loop)
         epoch = await self._store.next_epoch()
         self._log = await open_log(
             settings.data / "log",
