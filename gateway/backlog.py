@@ -75,9 +75,15 @@ class Backlog:
             task.cancel()
 
     def _start(self, session: Session, flow: Coroutine[None, None, None]) -> None:
-        task = self._node.loop.create_task(flow)
-        self._tasks[session] = task
-        task.add_done_callback(lambda done: self._tasks.pop(session, None) if self._tasks.get(session) is done else None)
+        self._tasks[session] = self._node.loop.create_task(self._finish(session, flow))
+
+    async def _finish(self, session: Session, flow: Coroutine[None, None, None]) -> None:
+        """Leave in the step in which the flow ends: what wakes the session from then on starts a new one."""
+        try:
+            await flow
+        finally:
+            if self._tasks.get(session) is asyncio.current_task():
+                del self._tasks[session]
 
     async def _load(self, session: Session) -> None:
         """Send stored entries until the window is full or nothing is left; then the session is live."""
