@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeAlias
 
+from gateway import logs
 from gateway.commands import endpoint, keys
 from gateway.settings.load import Problems, load
 from gateway.settings.options import OPTIONS, default
@@ -60,6 +61,7 @@ def _fail(error: Exception, code: int) -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     settings = _load(arguments)
+    logs.configure(settings.logging.level, settings.logging.format)
     from gateway.app import run  # not before a broken setting had its say
 
     return run(settings)

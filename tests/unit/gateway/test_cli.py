@@ -20,7 +20,8 @@ def no_variables(monkeypatch):
 
 @pytest.fixture
 def started(monkeypatch):
-    """What ``run`` was called with; a test may make it raise."""
+    """What ``run`` was called with, with the log's settings behind them; a test may make it raise."""
+    monkeypatch.setattr(cli.logs, "configure", lambda *given: calls.append(given))
     calls = []
     module = types.ModuleType("gateway.app")
     module.outcome = 0
@@ -53,7 +54,8 @@ def test_run_starts_with_the_settings(started, tmp_path):
         "debug",
     ]
     assert cli.main(argv) == 0
-    [settings] = started.calls
+    [log, settings] = started.calls
+    assert log == ("debug", "text")
     assert settings.data == tmp_path
     assert settings.mqtt == (Address("127.0.0.1", 0), Address("::1", 0))
     assert (settings.anonymous, settings.logging.level) == (True, "debug")
@@ -62,7 +64,7 @@ def test_run_starts_with_the_settings(started, tmp_path):
 def test_a_flag_can_take_back_what_the_file_says(started, tmp_path):
     (tmp_path / "f.toml").write_text("anonymous = true")
     assert cli.main(["run", "--config", str(tmp_path / "f.toml"), "--no-anonymous"]) == 0
-    assert not started.calls[0].anonymous
+    assert not started.calls[1].anonymous
 
 
 @pytest.mark.parametrize(
