@@ -32,7 +32,7 @@ PONG: Final = 0x8A
 """First byte of an unfragmented pong."""
 
 _frames_log = logging.getLogger(f"{__name__}.frames")
-_frames_log.setLevel(logging.WARNING)  # the library has a line for every connection
+_frames_log.setLevel(logging.CRITICAL)  # the library has lines for every connection, and tracebacks for what peers make up
 
 
 class WebSocketTransport(asyncio.Transport):
@@ -155,6 +155,9 @@ class WebSocketProtocol(asyncio.Protocol):
 
     def _upgrade(self, head: bytes, rest: bytes) -> None:
         """Accept a request that offers ``mqtt`` [MQTT-6.0.0-3] and answer with that name [MQTT-6.0.0-4]; HTTP 400 for others."""
+        if not head.isascii():
+            self._refuse(HTTPStatus.BAD_REQUEST)  # no such byte is of use here, and the library fails on some
+            return
         frames = ServerProtocol(subprotocols=[SUBPROTOCOL], max_size=self._limits.packet + FIXED_HEADER, logger=_frames_log)
         frames.receive_data(head)
         events = frames.events_received()

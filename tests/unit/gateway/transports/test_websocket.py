@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import random
 import weakref
 import zlib
 from collections.abc import Callable
@@ -117,18 +118,20 @@ async def test_client_that_does_not_offer_mqtt_is_refused(protocol: str | None) 
         (head("Content-Length: 5"), 400),
         (head("Sec-WebSocket-Version: 13"), 400),
         (b"GET /mqtt HTTP/1.1\r\nbad line\r\n\r\n", 400),
+        (head("Sec-WebSocket-Key: \xff").replace(b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n", b""), 400),
         (b"POST /mqtt HTTP/1.1\r\n", 400),
         (b"\x10", 400),
         (b"GET /" + b"x" * 2000, 431),
     ],
 )
-async def test_bad_requests_get_a_status_and_a_close(request_head: bytes, status: int) -> None:
+async def test_bad_requests_get_a_status_and_a_close(request_head: bytes, status: int, caplog: pytest.LogCaptureFixture) -> None:
     rig = Rig()
     rig.web.data_received(request_head)
     assert (rig.status, rig.inner, rig.outer.closed, rig.refused) == (status, None, True, ["websocket_upgrade"])
     rig.web.data_received(b"more")
     rig.web.connection_lost(None)
     assert not rig.upgrading
+    assert caplog.records == []
 
 
 async def test_head_may_come_byte_by_byte_and_any_path_is_served() -> None:
@@ -248,6 +251,30 @@ async def test_compression_is_declined_and_a_compressed_frame_refused() -> None:
     rig.web.data_received(bytes(bomb))
     assert inner.received == []
     assert rig.close_code() == 1002
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_any_bytes_give_a_stream_or_an_end_and_the_same_for_every_chunking(seed: int, caplog: pytest.LogCaptureFixture) -> None:
+    """No other exception, ever; and how the network cuts the bytes changes nothing."""
+    dice = random.Random(seed)
+    for _ in range(60):
+        wire = bytearray(head() if dice.random() < 0.5 else b"")
+        opcodes = [dice.choice([OP_BINARY, OP_BINARY, OP_BINARY, OP_PING, OP_CONT]) for _ in range(dice.randrange(1, 12))]
+        wire += b"".join(frame(opcode, dice.randbytes(dice.choice([0, 1, 20, 120]))) for opcode in opcodes)
+        for _ in range(dice.choice([0, 1, 1, 8])):
+            wire[dice.randrange(len(wire))] = dice.randrange(256)
+        upgraded = wire[:3] == b"GET"
+        results = []
+        for read in (1, 17, len(wire)):
+            rig = Rig()
+            if not upgraded:
+                rig.web.data_received(head())
+            for start in range(0, len(wire), read):
+                rig.web.data_received(bytes(wire[start : start + read]))
+            results.append((rig.inner.stream if rig.inner else None, rig.outer.closed, rig.refused))
+            rig.web.connection_lost(None)
+        assert results[0] == results[1] == results[2], (seed, wire.hex())
+    assert caplog.records == []
 
 
 # Before the first answer
