@@ -6,6 +6,7 @@ What must be durable before CONNACK is: the claim of a session that outlives its
 from __future__ import annotations
 
 import asyncio
+import re
 import secrets
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from gateway.node import Node
 
 ASSIGNED_PREFIX = "sw-"
+CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 class ConnectRefused(Exception):
@@ -96,7 +98,7 @@ class Connecting:
             if packet.version != MQTT_5_0 and not packet.clean_start:
                 raise ConnectRefused(ReasonCode.CLIENT_IDENTIFIER_NOT_VALID, "no client id")  # [MQTT-3.1.3-8] of 3.1.1
             client = ASSIGNED_PREFIX + secrets.token_hex(12)
-        if len(client.encode()) > node.limits.client_id_bytes or any(ord(c) < 32 or ord(c) == 127 for c in client):
+        if len(client.encode()) > node.limits.client_id_bytes or CONTROL_CHARACTERS.search(client):
             raise ConnectRefused(ReasonCode.CLIENT_IDENTIFIER_NOT_VALID, "client id too long or with control characters")
         peer = Peer(connection.peer.address, is_loopback=connection.peer.is_loopback, is_secure=connection.peer.is_secure)
         principal = node.authenticator.login(packet.user_name, packet.password, client, peer)
@@ -150,7 +152,7 @@ class Connecting:
         node.ending.wills.reconnected(client, resumed=session is existing)
         connection.principal = principal
         connection.will = will
-        connection.channel = secrets.token_hex(16)
+        connection.channel = node.ids.next(node.clock.wall()).hex()
         await node.presence.connected(connection, session, expiry)
         if not connection.is_connecting():
             self._lost_meanwhile(connection, session, state)
