@@ -91,7 +91,8 @@ class Turns:
         waiting = self._busy[client]
         if waiting is not None and not waiting.done():
             waiting.set_result(False)
-        mine = self._busy[client] = self._loop.create_future()
+        mine: asyncio.Future[bool] = self._loop.create_future()
+        self._busy[client] = mine
         return await mine
 
     def give(self, client: str) -> None:
