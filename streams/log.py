@@ -20,7 +20,8 @@ class Sink(Protocol):
     """Who is told what became of its records. Called on the event loop's thread, never from within ``append``.
 
     Per group, consecutive records with the same sink are told of in one call; every appended record in exactly one
-    call of one of the two methods, in the order of the appends of one (topic, key).
+    call of one of the two methods, in the order of the appends of one (topic, key). Only what is refused because the log
+    takes nothing more (it is closed, or has too much waiting) may be told before earlier outcomes.
     """
 
     def appended(self, records: Sequence[Record], first: At) -> None:
@@ -76,7 +77,10 @@ class Log(Protocol):
         """Take a record; order is kept per (topic, key). Never blocks and never raises for a failing medium: the sink is told."""
 
     def open(self, topic: str, start: Start, shards: Sequence[int] | None = None) -> Reader:
-        """A reader of all shards, or of some. Positions that retention has passed start at the oldest that is left."""
+        """A reader of all shards, or of some. Positions that retention has passed start at the oldest that is left.
+
+        LogDamaged for a position behind the log's end. The repeat of a frame that lies before the start is not seen either.
+        """
 
     async def ends(self, topic: str) -> Mapping[int, tuple[At, At]]:
         """By shard: the first position that is kept and the position behind the last durable record."""

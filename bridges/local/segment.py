@@ -32,6 +32,7 @@ _COMPANIONS: Final = ("", "-wal", "-shm", "-journal")
 _FRAMES: Final = "first INTEGER PRIMARY KEY, next INTEGER NOT NULL, time INTEGER NOT NULL, crc INTEGER NOT NULL, body BLOB NOT NULL"
 _SCHEMA: Final = f"""
 PRAGMA page_size = {PAGE};
+PRAGMA journal_mode = MEMORY;
 BEGIN;
 PRAGMA user_version = {FORMAT};
 CREATE TABLE ends (topic TEXT PRIMARY KEY, base INTEGER NOT NULL, next INTEGER);

@@ -124,6 +124,12 @@ class MemoryReader:
         self._log = log
         self._topic = topic
         self._had: dict[tuple[int, str], tuple[int, int]] = {}
+        """By shard and node the newest (epoch, sequence); the frame before the start counts, its repeat may follow."""
+        for number, place in places.items():
+            shard = log.shards[topic][number]
+            if place > shard.first:
+                before = shard.frames[shard.find(place - 1)]
+                self._had[number, before.node] = (before.epoch, before.sequence)
         self._turn = 0
         self._closed = False
         self._waiter: Waiter | None = None
