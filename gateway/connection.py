@@ -359,6 +359,14 @@ class Connection:
             self._paused = True
             self.transport.pause_reading()
 
+    def is_closed(self) -> bool:
+        return self.state == State.CLOSED
+
+    def cut(self) -> None:
+        """End the transport at once, whatever it has not written."""
+        if self.transport is not None:
+            self.transport.abort()
+
     def is_connecting(self) -> bool:
         """Whether CONNECT still waits for its answer."""
         return self.state == State.CONNECTING
@@ -413,6 +421,7 @@ class Connection:
         self.ready = False
         self._buffer = None
         if self.transport is not None:
+            self.node.connections.closing(self)
             self.transport.close()
 
     def disconnected(self, packet: Disconnect) -> None:

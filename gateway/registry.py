@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from gateway.node import Node
     from gateway.session import Session
 
+CLOSE_WITHIN = 3.0
+"""Seconds for the last bytes of a connection that we close."""
+
 
 class Registry:
     """Sessions of this node: connected ones, and persistent ones that are offline."""
@@ -49,6 +52,11 @@ class Connections:
         self._open.discard(connection)
         self._wheel.cancel(connection)
 
+    def closing(self, connection: Connection) -> None:
+        """We closed; a peer that does not take what was written last is cut off after ``CLOSE_WITHIN``."""
+        if connection in self._open:
+            self._wheel.schedule(connection, self._node.tick + CLOSE_WITHIN)
+
     def connected(self, connection: Connection) -> None:
         """The connect is answered: from now on keep-alive counts [MQTT-3.1.2-22]."""
         if connection.keep_alive:
@@ -60,10 +68,10 @@ class Connections:
         """Close those whose time is up; ``now`` monotonic seconds."""
         for connection in self._wheel.expired(now):
             if not connection.ready:
-                self._node.counters.refused["connect_timeout"] += 1
-                connection.shut()
-                if connection.transport is not None:
-                    connection.transport.abort()
+                if not connection.is_closed():
+                    self._node.counters.refused["connect_timeout"] += 1
+                    connection.shut()
+                connection.cut()
                 continue
             due = connection.seen + connection.keep_alive * 1.5
             if connection.paused:
@@ -72,8 +80,6 @@ class Connections:
                 self._wheel.schedule(connection, due)
             else:
                 connection.close(ReasonCode.KEEP_ALIVE_TIMEOUT, "no heart")
-                if connection.transport is not None:
-                    connection.transport.abort()
 
 
 class Turns:
