@@ -19,7 +19,7 @@ from bridges.database.store import DatabaseStore
 from bridges.local.log import open_log
 from bridges.local.options import LogOptions
 from gateway.api.routes import create_api
-from gateway.api.server import HttpServer, serve
+from gateway.api.server import HttpServer, probe, serve
 from gateway.auth.access import Access
 from gateway.auth.credentials import first_start_lines, make_first_key, prepare_administrator
 from gateway.auth.keys import KeyRing, open_keyring
@@ -40,6 +40,7 @@ from gateway.services import Services
 from gateway.subscribing import Subscribing
 from gateway.ticks import Ticks
 from gateway.transports.listeners import Listeners, ListenerSpec, start_listeners
+from gateway.transports.sockets import bind
 from schemas.errors import StartError
 from schemas.reasons import ReasonCode
 from schemas.records import PRESENCE_TOPIC, PUBLISH_TOPIC
@@ -71,6 +72,11 @@ class App:
         """Everything up to the ready line. StartError where something can't be had."""
         settings, loop = self._settings, asyncio.get_running_loop()
         _prepare_folder(settings)
+        specs = self._specs = _listener_specs(settings)
+        for spec in specs:
+            for sock in await bind(spec):
+                sock.close()
+        probe(settings.http)
         self._store = DatabaseStore.open(settings.data / "state.db", loop)
         epoch = await self._store.next_epoch()
         self._log = await open_log(
@@ -138,10 +144,8 @@ class App:
 
     async def _listen(self) -> None:
         settings, node = self._settings, self.node
-        kinds = (("mqtt", settings.mqtt), ("mqtts", settings.mqtts), ("ws", settings.ws), ("wss", settings.wss))
-        specs = [ListenerSpec(kind, address.host, address.port) for kind, addresses in kinds for address in addresses]  # type: ignore[arg-type]
         self._listeners = await start_listeners(
-            specs,
+            self._specs,
             lambda spec: Connection(node, spec),
             settings.tls,
             settings.limits,
@@ -219,6 +223,14 @@ class App:
                 await node.persistence.barrier()
         if self._listeners is not None:
             await self._listeners.close()
+
+
+def _listener_specs(settings: Settings) -> list[ListenerSpec]:
+    specs = [ListenerSpec("mqtt", address.host, address.port) for address in settings.mqtt]
+    specs += [ListenerSpec("mqtts", address.host, address.port) for address in settings.mqtts]
+    specs += [ListenerSpec("ws", address.host, address.port) for address in settings.ws]
+    specs += [ListenerSpec("wss", address.host, address.port) for address in settings.wss]
+    return specs
 
 
 def _first(addresses: tuple[ListenerSpec, ...]) -> Address | None:

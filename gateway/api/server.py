@@ -119,6 +119,11 @@ def _listen(address: Address) -> socket.socket:
     return listener
 
 
+def probe(address: Address) -> None:
+    """StartError where the address can't be listened on; for a start that wants to know before it changes anything."""
+    _listen(address).close()
+
+
 def serve(app: FastAPI, address: Address) -> HttpServer:
     """A server of the application; ``start`` and ``stop`` it."""
     return HttpServer(app, address)
