@@ -7,7 +7,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import Connection, bindparam, delete, exists, select, text, update
+from sqlalchemy import Connection, bindparam, delete, exists, null, select, text, update
 
 from bridges.database.claims import counter
 from bridges.database.ending import remove_session
@@ -58,7 +58,7 @@ EXPIRED_RETAINED: Final = Prepared(
     .order_by(retained.c.expires_at, retained.c.topic)
     .limit(bindparam("count"))
 )
-_BURY: Final = Prepared(update(retained).where(key_is(retained, "topic")).values(record=None, expires_at=0))
+_BURY: Final = Prepared(update(retained).where(key_is(retained, "topic")).values(record=null(), expires_at=0))
 TOMBSTONES: Final = Prepared(
     select(retained.c.topic)
     .where(text("record IS NULL"), retained.c.time <= bindparam("before"))

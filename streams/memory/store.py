@@ -46,6 +46,7 @@ class MemoryStore:
     async def claim(self, client: str, principal: str, *, clean_start: bool, expiry: int, now: int, limit: int) -> SessionState | Refused:
         state = self._working()
         session = state.session_of(client)
+        replaces = session is not None
         if session is not None and 0 < session.expires_at <= now:
             state.remove_session(session.id)
             session = None
@@ -55,7 +56,7 @@ class MemoryStore:
         if session is not None and clean_start:
             state.remove_session(session.id)
             session = None
-        if session is None and expiry and len(state.sessions) >= limit:
+        if not replaces and expiry and len(state.sessions) >= limit:
             return Refused("session limit")
         if session is None:
             if not expiry:
