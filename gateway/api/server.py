@@ -89,7 +89,7 @@ class HttpServer:
             if self._serving.done():
                 listener.close()
                 self._serving.result()
-                raise StartError(f"http: {self._address} can't be served")
+                raise StartError(f"http listener {self._address}: it ended before it served")
             await asyncio.sleep(0)
         return Address(self._address.host, listener.getsockname()[1])
 
@@ -115,7 +115,8 @@ def _listen(address: Address) -> socket.socket:
     except OSError as error:
         if listener is not None:
             listener.close()
-        raise StartError(f"http: can't listen on {address}: {error.strerror}") from None
+        words = (error.strerror or str(error)).lower()
+        raise StartError(f"http listener {address}: {words}; choose another address with --http HOST:PORT") from None
     return listener
 
 

@@ -51,12 +51,12 @@ async def test_it_serves_ipv6(api):
 async def test_a_port_that_is_taken_is_one_line(api):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = Address("127.0.0.1", taken.getsockname()[1])
-        with pytest.raises(StartError, match=f"^http: can't listen on {address}: Address already in use$"):
+        with pytest.raises(StartError, match=f"^http listener {address}: address already in use; choose another address with --http HOST:PORT$"):
             await serve(api.app, address).start()
 
 
 async def test_a_host_that_is_not_known_is_one_line(api):
-    with pytest.raises(StartError, match=r"^http: can't listen on host\.invalid:0: "):
+    with pytest.raises(StartError, match=r"^http listener host\.invalid:0: "):
         await serve(api.app, Address("host.invalid", 0)).start()
 
 
