@@ -23,6 +23,7 @@ from schemas.presence import Will
 from schemas.reasons import CONNECT_RETURN_CODES, ReasonCode
 from schemas.sessions import NEVER_EXPIRES, SessionState
 from schemas.topics import is_topic_name
+from streams.fanout import Delivery
 from streams.store import Refused
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ class Connecting:
         try:
             principal, client, will = self._check(connection, packet)
             if not await self._node.turns.take(client):
-                raise ConnectRefused(ReasonCode.SESSION_TAKEN_OVER, "clientId conflict")
+                raise ConnectRefused(ReasonCode.SERVER_BUSY, "clientId conflict")  # CONNACK has no 0x8E [MQTT-3.2.2-8]
             try:
                 if connection.is_connecting():
                     await self._begin(connection, packet, principal, client, will)
@@ -88,7 +89,7 @@ class Connecting:
         node = self._node
         properties = packet.properties or Properties()
         if node.draining:
-            raise ConnectRefused(ReasonCode.SERVER_SHUTTING_DOWN if packet.version == MQTT_5_0 else ReasonCode.SERVER_UNAVAILABLE, "draining")
+            raise ConnectRefused(ReasonCode.SERVER_UNAVAILABLE, "draining")  # CONNACK has no 0x8B [MQTT-3.2.2-8]
         if len(node.connections) > node.limits.connections:
             raise ConnectRefused(ReasonCode.QUOTA_EXCEEDED, "connection limit")
         if properties.authentication_method is not None:
@@ -104,10 +105,15 @@ class Connecting:
         principal = node.authenticator.login(packet.user_name, packet.password, client, peer)
         if isinstance(principal, LoginRefused):
             raise ConnectRefused(principal.reason_code, principal.reason)
-        existing = node.registry.get(client)
+        self._check_owner(client, principal)
+        return principal, client, self._will(packet, principal)
+
+    def _check_owner(self, client: str, principal: Principal) -> Session | None:
+        """The client id's session, if there is one; a session stays with its principal."""
+        existing = self._node.registry.get(client)
         if existing is not None and existing.principal.name != principal.name:
             raise ConnectRefused(ReasonCode.NOT_AUTHORIZED, "client id of another principal")
-        return principal, client, self._will(packet, principal)
+        return existing
 
     def _will(self, packet: Connect, principal: Principal) -> Will | None:
         """The will under the rules of a PUBLISH; it is checked again when it is published."""
@@ -137,23 +143,28 @@ class Connecting:
 
     async def _begin(self, connection: Connection, packet: Connect, principal: Principal, client: str, will: Will | None) -> None:
         node = self._node
-        existing = node.registry.get(client)
+        existing = self._check_owner(client, principal)  # again: others had their turn meanwhile
         if existing is not None and existing.connection is not None:
             if failpoints.ARMED:
                 failpoints.reach("takeover")
             existing.connection.close(ReasonCode.SESSION_TAKEN_OVER, "clientId conflict")  # [MQTT-3.1.4-3]
             existing = node.registry.get(client)
-        if existing is not None and existing.principal.name != principal.name:
-            raise ConnectRefused(ReasonCode.NOT_AUTHORIZED, "client id of another principal")
         expiry = self._expiry(packet)
-        state = await self._claim(client, principal, packet.clean_start, expiry) if expiry or existing is not None else None
-        session = self._session(existing, state, client, principal, clean_start=packet.clean_start)
+        state = None
+        if expiry or existing is not None:
+            state = await self._claim(existing, client, principal, packet.clean_start, expiry)
+        session = self._session(existing, state, client, principal)
         session.expiry = expiry
         node.ending.wills.reconnected(client, resumed=session is existing)
         connection.principal = principal
         connection.will = will
         connection.channel = node.ids.next(node.clock.wall()).hex()
-        await node.presence.connected(connection, session, expiry)
+        try:
+            await node.presence.connected(connection, session, expiry)
+        except LogError:
+            connection.will = None
+            self._lost_meanwhile(connection, session, state)
+            raise
         if not connection.is_connecting():
             self._lost_meanwhile(connection, session, state)
             return
@@ -173,25 +184,40 @@ class Connecting:
         session.refresh()
         node.backlog.begin(session)
 
-    async def _claim(self, client: str, principal: Principal, clean_start: bool, expiry: int) -> SessionState:
+    async def _claim(self, existing: Session | None, client: str, principal: Principal, clean_start: bool, expiry: int) -> SessionState:
+        """What arrives for the session meanwhile waits: before it is known whether the claim came first, no epoch is right for it."""
         node = self._node
-        await node.persistence.barrier()
-        state = await node.store.claim(
-            client, principal.name, clean_start=clean_start, expiry=expiry, now=node.clock.wall(), limit=node.limits.sessions
-        )
+        waiting: list[Delivery] = []
+        if existing is not None:
+            existing.claiming = waiting
+        state: SessionState | Refused | None = None
+        try:
+            await node.persistence.barrier()
+            state = await node.store.claim(
+                client, principal.name, clean_start=clean_start, expiry=expiry, now=node.clock.wall(), limit=node.limits.sessions
+            )
+        finally:
+            if existing is not None:
+                existing.claiming = None
+                if isinstance(state, SessionState) and state.present:
+                    existing.adopt(state)
+                for delivery in waiting:
+                    keeping.store(existing, delivery)
         if isinstance(state, Refused):
             code = ReasonCode.NOT_AUTHORIZED if state.principal else ReasonCode.QUOTA_EXCEEDED
             raise ConnectRefused(code, state.reason)
         return state
 
-    def _session(self, existing: Session | None, state: SessionState | None, client: str, principal: Principal, *, clean_start: bool) -> Session:
+    def _session(self, existing: Session | None, state: SessionState | None, client: str, principal: Principal) -> Session:
         """The session that goes on, or a new one in its place [MQTT-3.1.2-4] [MQTT-3.1.2-5]."""
-        if existing is not None and not clean_start and state is not None and state.present:
+        if existing is not None and state is not None and state.present:
             existing.principal = principal
             return existing
         if existing is not None:
             self._node.registry_remove(existing)
         session = Session(self._node, client, principal)
+        if state is not None:
+            session.adopt(state)
         self._node.registry.sessions[client] = session
         return session
 

@@ -76,6 +76,6 @@ class Ending:
 
     def expire(self, now: int) -> None:
         """End offline sessions whose time is up; ``now`` wall-clock ms. Called about once a second."""
-        over = [s for s in self._node.registry.sessions.values() if s.expires_at and s.expires_at <= now and s.connection is None]
+        over = [s for s in self._node.registry.sessions.values() if s.expires_at and s.expires_at <= now and s.connection is None and s.claiming is None]
         for session in over:
             self.remove(session)

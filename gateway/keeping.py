@@ -48,6 +48,12 @@ def put(session: Session, delivery: Delivery, state: int = BoxState.QUEUED, pack
 def store(session: Session, delivery: Delivery, state: int = BoxState.QUEUED, packet_id: int = 0) -> None:
     """Store a delivery; past the limit the oldest queued one goes."""
     node = session.node
+    if session.claiming is not None:
+        if len(session.claiming) < node.limits.offline_messages:
+            session.claiming.append(delivery)
+        else:
+            node.counters.dropped["offline_limit"] += 1
+        return
     node.persistence.add(put(session, delivery, state, packet_id))
     node.counters.offline_stored += 1
     session.stored_count += 1

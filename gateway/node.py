@@ -121,7 +121,9 @@ class Node:
             self.routes.remove(parsed.filter, (session, parsed.group) if parsed.group else session)
 
     def registry_remove(self, session: Session) -> None:
-        """Forget a session and its routes."""
+        """Forget a session and its routes; what was stored for it goes with it."""
+        if session.id:
+            self.counters.dropped["session_ended"] += session.stored_count
         for subscribed in session.subscriptions:
             self.routes_remove(session, subscribed)
         if self.registry.sessions.get(session.client) is session:

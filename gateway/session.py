@@ -34,6 +34,7 @@ class Session:
         "aliases",
         "backlog",
         "box_writes",
+        "claiming",
         "client",
         "connection",
         "epoch",
@@ -75,6 +76,8 @@ class Session:
         """Inbound QoS 2 ids that await PUBREL: whether the publish is durable."""
         self.mailbox = 0
         self.stored_count = 0
+        self.claiming: list[Delivery] | None = None
+        """While a connect claims the session: what is to be stored once the session's epoch is known again."""
         self.ordered = False
         self.connection: Connection | None = None
         self._forget_connection()
@@ -99,6 +102,12 @@ class Session:
         self.reserved = UNLIMITED
         self.reserving = False
 
+    def adopt(self, state: SessionState) -> None:
+        """The session was claimed: from now on it writes under the claim's epoch, and its time doesn't run."""
+        self.id, self.epoch, self.expiry, self.mailbox = state.id, state.epoch, state.expiry, state.mailbox
+        self.stored_count = state.queued + len(state.in_flight)
+        self.expires_at = 0
+
     def attach(self, connection: Connection, state: SessionState | None) -> None:
         """Begin a connection; with ``state``, as the store has it."""
         self._forget_connection()
@@ -107,14 +116,10 @@ class Session:
         self.window = connection.send_maximum
         self.maximum_packet = connection.send_packet_maximum or NO_LIMIT_PACKET
         self.alias_limit = connection.send_alias_maximum
-        if state is not None:
-            self.id, self.epoch, self.expiry, self.mailbox = state.id, state.epoch, state.expiry, state.mailbox
-            self.stored_count = state.queued + len(state.in_flight)
-            if state.id:
-                first = state.next_block if 0 < state.next_block <= 65535 else 1
-                self.last_packet_id = first - 1
-                keeping.reserve(self)
-        self.expires_at = 0
+        if state is not None and state.id:
+            first = state.next_block if 0 < state.next_block <= 65535 else 1
+            self.last_packet_id = first - 1
+            keeping.reserve(self)
 
     def refresh(self) -> None:
         """Settle anew whether deliveries may go straight out; call it after any of these has changed."""
