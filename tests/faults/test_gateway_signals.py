@@ -56,7 +56,7 @@ class Load:
             await subscriber.wire.disconnect()
         verdict = check(self.ledger)
         assert verdict.ok, str(verdict)
-        assert not [problem for actor in (*self.subscribers, *self.publishers) for problem in actor.problems if "Disconnect" not in problem]
+        assert not [problem for actor in (*self.subscribers, *self.publishers) for problem in actor.problems]
 
 
 @pytest.mark.slow
