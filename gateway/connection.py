@@ -292,13 +292,17 @@ class Connection:
                 self._withhold(words)
             else:
                 self._acknowledge(words)
+        elif words and self.session is not None:
+            inbound.acknowledge_elsewhere(self.session, records)
         if self._paused and self.state == State.CONNECTED and self.pending_bytes * 2 <= self.node.limits.unacknowledged_bytes:
             self.resume()
 
     def refused(self, records: Sequence[Record], error: LogError) -> None:
         """Not durable: no acknowledgement; the client sends again on its next connection."""
         self.node.counters.refused["log"] += len(records)
-        self.close(ReasonCode.SERVER_BUSY, "log refused")
+        if self.session is not None:
+            inbound.not_durable(self.session, records)
+        self.close_without_will(ReasonCode.SERVER_BUSY, "log refused")
 
     def _acknowledge(self, words: list[int]) -> None:
         self.node.counters.acknowledged += len(words)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from schemas.positions import At
 from schemas.records import Flag, Record
-from schemas.sessions import BoxEntry, PutEntry, PutRetained, TrimBox
+from schemas.sessions import BoxEntry, DropReceived, PutEntry, PutReceived, PutRetained, TrimBox
 from schemas.topics import parse_p2p
 from streams.fanout import Plan, Variant, fan_out, make_run
 from streams.p2p import Place, place
@@ -35,6 +35,7 @@ class LocalDownlink:
         self.replaying = True
         """At start: subscriptions that came later than a record don't match it; plans are not kept."""
         self._new_mailboxes: list[tuple[str, BoxEntry]] = []
+        self._by_number: dict[int, Session] | None = None
 
     def deliver(self, records: Sequence[Record], ats: Sequence[At]) -> None:
         """See ``streams.runtime.Downlink``."""
@@ -127,10 +128,23 @@ class LocalDownlink:
 
     def change(self, change: Change) -> None:
         """See ``streams.runtime.Downlink``."""
+        if self.replaying and isinstance(change, PutReceived | DropReceived):
+            self._restore_received(change)
         if isinstance(change, PutRetained):
             self._node.retained_present = True
             self._node.counters.retained_set += 1
         self._node.persistence.add(change)
+
+    def _restore_received(self, change: PutReceived | DropReceived) -> None:
+        """The inbound QoS 2 ids of a session are those it was stored with, and what the log says since: complete before any CONNACK."""
+        if self._by_number is None:
+            self._by_number = {session.id: session for session in self._node.registry.sessions.values()}
+        session = self._by_number.get(change.session)
+        if session is not None:
+            if isinstance(change, PutReceived):
+                session.received[change.packet_id] = True
+            else:
+                session.received.pop(change.packet_id, None)
 
     async def settle(self, end: At) -> None:
         """See ``streams.runtime.Downlink``."""

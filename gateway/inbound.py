@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from gateway import exactly_once, failpoints
@@ -227,9 +228,25 @@ def second_step(session: Session | None, record: Record) -> int:
         if session is not None and record.packet_id in session.received:
             session.received[record.packet_id] = True
         return hot.PUBREC | record.packet_id
-    if session is not None:
-        session.received.pop(record.packet_id, None)
+    if session is not None and session.received.get(record.packet_id):
+        del session.received[record.packet_id]  # unless a PUBREL that came twice is late, and the id in use again
     return hot.PUBCOMP | record.packet_id
+
+
+def acknowledge_elsewhere(session: Session, records: Sequence[Record]) -> None:
+    """Durable once the connection was gone: a client that is back and has sent again was told nothing, so it gets its PUBREC now."""
+    connection = session.connection
+    if connection is not None and connection.ready:
+        for record in records:
+            if record.qos == 2 and record.kind == Kind.PUBLISH and record.packet_id in session.received:
+                connection.acknowledge(hot.PUBREC | record.packet_id)
+
+
+def not_durable(session: Session, records: Sequence[Record]) -> None:
+    """The log refused: a QoS 2 publish that comes again is a first one."""
+    for record in records:
+        if record.qos == 2 and record.kind == Kind.PUBLISH:
+            session.received.pop(record.packet_id, None)
 
 
 def pubrel(connection: Connection, packet_id: int) -> None:
