@@ -48,8 +48,8 @@ def pubrec(session: Session, packet_id: int, *, refused: bool) -> bool:
     if delivery is None or delivery.qos != 2:
         return False
     if refused:
-        del session.in_flight[packet_id]
-        keeping.drop(session, delivery, abs(session.stored_boxes().pop(packet_id, 0)))
+        session.released_ids().discard(packet_id)
+        _finish(session, packet_id)
         return True
     released = session.released_ids()
     known = packet_id in released
@@ -69,9 +69,14 @@ def pubcomp(session: Session, packet_id: int) -> None:
     if session.released is None or packet_id not in session.released:
         return
     session.released.discard(packet_id)
+    _finish(session, packet_id)
+
+
+def _finish(session: Session, packet_id: int) -> None:
+    """A delivery from the log leaves its row, so that a replay knows it; a retained message, which no replay brings, leaves none."""
     delivery = session.in_flight.pop(packet_id)
     box = abs(session.stored_boxes().pop(packet_id, 0))
-    if session.id:
+    if session.id and delivery.at.shard >= 0:
         session.stored_count -= 1
         done = SetEntry(box=session.id, epoch=session.epoch, at=delivery.at, state=BoxState.DONE, packet_id=packet_id)
         session.node.persistence.add(done)
