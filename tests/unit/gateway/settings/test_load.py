@@ -113,14 +113,6 @@ def test_addresses():
 
 
 @pytest.mark.parametrize(
-    ("host", "is_loopback"),
-    [("127.0.0.1", True), ("127.9.9.9", True), ("::1", True), ("localhost", True), ("0.0.0.0", False), ("::", False), ("127.evil.example", False)],
-)
-def test_what_counts_as_loopback(host, is_loopback):
-    assert Address(host, 1).is_loopback is is_loopback
-
-
-@pytest.mark.parametrize(
     ("text", "value"),
     [("65536", 65536), ("64KiB", 65536), ("64 kib", 65536), ("1MiB", MIB), ("0.5MiB", 512 * KIB), ("2000B", 2000)],
 )
