@@ -158,6 +158,29 @@ async def test_name_listens_on_all_its_addresses_on_one_port(harbour: Harbour, m
     assert families == [socket.AF_INET, socket.AF_INET6]
 
 
+@needs_ipv6
+async def test_all_addresses_of_both_families_share_a_port() -> None:
+    (six,) = await bind(ListenerSpec("mqtt", "::", 0))
+    with six:
+        six.listen()
+        (four,) = await bind(ListenerSpec("mqtt", "0.0.0.0", six.getsockname()[1]))
+        four.close()
+
+
+async def test_port_is_free_again_after_connections_that_we_closed(harbour: Harbour) -> None:
+    """A restart must not wait for the kernel to forget them."""
+    listeners = await harbour.open(PLAIN)
+    stream = await dial(listeners)
+    await echoed(stream, b"x")
+    transport = harbour.connections[0].transport
+    assert transport is not None
+    transport.close()
+    assert await is_cut(stream)
+    await hang_up(stream)
+    await listeners.close()
+    await harbour.open(*listeners.addresses)
+
+
 async def test_several_kinds_at_once(harbour: Harbour) -> None:
     listeners = await harbour.open(PLAIN, WEB, PLAIN)
     assert [spec.kind for spec in listeners.addresses] == ["mqtt", "ws", "mqtt"]

@@ -165,6 +165,19 @@ async def test_handshakes_under_way_count_against_the_limit_and_end_with_the_lis
     second.close()
 
 
+async def test_connection_accepted_in_the_last_turn_is_closed(harbour: Harbour, authority: Authority) -> None:
+    listeners = await harbour.open(SECURE, tls=settings(authority.issue("server")))
+    (acceptor,) = listeners._secure
+    with socket.create_connection(("127.0.0.1", listeners.addresses[0].port)) as client:
+        acceptor._accept()
+        (sock,) = acceptor.handshakes.values()
+        await acceptor.close()
+        assert sock.fileno() == -1
+        client.setblocking(False)
+        async with asyncio.timeout(WITHIN):
+            assert await asyncio.get_running_loop().sock_recv(client, 1) == b""
+
+
 async def test_herd_of_handshakes(harbour: Harbour, authority: Authority) -> None:
     listeners = await harbour.open(SECURE, tls=settings(authority.issue("server")))
     context = authority.client_context()
@@ -279,6 +292,25 @@ def test_broken_pair_keeps_the_old_one_with_one_line(authority: Authority, tmp_p
     (tmp_path / "live.key").unlink()
     certificates.check()
     assert "can't be read (No such file or directory)" in caplog.messages[-1]
+
+
+def test_pair_that_did_not_load_is_tried_again_though_its_files_look_the_same(
+    authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file caught half-written may be finished within the resolution of its time stamp."""
+    certificates = Certificates(install(authority.issue("one"), tmp_path))
+    first = certificates.context
+    install(authority.issue("two"), tmp_path)
+
+    def fails(_: TlsSettings) -> ssl.SSLContext:
+        raise StartError("half of it")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("gateway.transports.certificates.load_context", fails)
+        certificates.check()
+    assert certificates.context is first
+    certificates.check()
+    assert certificates.context is not first
 
 
 def test_key_that_others_may_read_is_warned_about(authority: Authority, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
