@@ -31,8 +31,6 @@ _COMPANIONS: Final = ("", "-wal", "-shm", "-journal")
 
 _FRAMES: Final = "first INTEGER PRIMARY KEY, next INTEGER NOT NULL, time INTEGER NOT NULL, crc INTEGER NOT NULL, body BLOB NOT NULL"
 _SCHEMA: Final = f"""
-PRAGMA page_size = {PAGE};
-PRAGMA journal_mode = MEMORY;
 BEGIN;
 PRAGMA user_version = {FORMAT};
 CREATE TABLE ends (topic TEXT PRIMARY KEY, base INTEGER NOT NULL, next INTEGER);
@@ -138,6 +136,9 @@ def create(path: Path, vfs: str) -> None:
     remove(fresh)
     database = apsw.Connection(str(fresh), vfs=vfs or None)
     try:
+        database.pragma("page_size", PAGE)
+        # The file has no name yet that a crash could leave half made: one sync at the end is enough.
+        database.pragma("journal_mode", "memory")
         database.execute(_SCHEMA)
     finally:
         database.close()
@@ -151,7 +152,9 @@ def connect(path: Path, vfs: str) -> apsw.Connection:
     try:
         database.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
         database.set_busy_timeout(5000)
-        database.execute("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 0")
+        database.pragma("journal_mode", "wal")
+        database.pragma("synchronous", "full")
+        database.pragma("wal_autocheckpoint", 0)
     except BaseException:
         database.close()
         raise
@@ -169,7 +172,8 @@ def widen_wal(database: apsw.Connection, size: int) -> None:
     if size <= 0:
         return
     cache = database.pragma("cache_size")
-    database.execute("PRAGMA cache_size = 16; BEGIN; CREATE TABLE filler (body)")
+    database.pragma("cache_size", 16)
+    database.execute("BEGIN; CREATE TABLE filler (body)")
     try:
         database.execute("INSERT INTO filler VALUES (zeroblob(?))", (size,))
     finally:
@@ -209,7 +213,7 @@ def seal(path: Path, ends: Mapping[str, int], vfs: str) -> None:
                 database.execute(_SQL[topic].cut, (end,))
                 database.execute("UPDATE ends SET next = ? WHERE topic = ?", (end, topic))
         database.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
-        database.execute("PRAGMA journal_mode = DELETE")
+        database.pragma("journal_mode", "delete")
     finally:
         database.close()
 
