@@ -19,7 +19,7 @@ import pytest
 
 from gateway.protocol.packets import Publish
 from tests.support.actors import PersistentSubscriber, Publisher
-from tests.support.checker import check
+from tests.support.checker import REPEAT_WINDOW, check
 from tests.support.doomed import DELAY, Doomed
 from tests.support.gateway import Gateway
 from tests.support.ledger import Ledger, Sent, read_stamp
@@ -33,6 +33,8 @@ RATE = 200.0
 """Publishes a second of each publisher."""
 FAILPOINT_WITHIN = 12.0
 SETTLE_WITHIN = 10.0
+SEEN_LATE = 0.5
+"""A death may be seen so much later than it was on a busy machine; repeats of the last second before it are counted from there."""
 FAILPOINTS: dict[int, dict[str, tuple[int, int]]] = {
     1: {"received": (50, 900), "appended-before-ack": (5, 200), "ack-queued": (5, 200), "takeover": (1, 6), "position-commit": (1, 5)},
     2: {"before-append": (50, 900), "pubrec-recorded": (5, 400), "pubrel-seen": (5, 400), "delivered-before-ack": (5, 900), "will-armed": (1, 190)},
@@ -175,7 +177,7 @@ class World:
             dying.cancel()
             living.result()
         living.cancel()
-        await asyncio.wait({living})
+        await asyncio.gather(living, return_exceptions=True)  # what breaks because the process is gone is no fault
         dying.result()
         assert self.gateway.exit_code == -signal.SIGKILL, f"ended with {self.gateway.exit_code}\n{self.gateway.tail()}"
         for actor in [*self.online, *self.publishers, self.keeper]:
@@ -221,7 +223,7 @@ async def test_nothing_acknowledged_is_lost_by_kills(tmp_path: Path, servers: No
         await world.last_steps()
     finally:
         print(world.report())
-    verdict = check(world.ledger)
+    verdict = check(world.ledger, repeat_window=REPEAT_WINDOW + SEEN_LATE)
     print(verdict)
     problems = [problem for actor in [*world.online, world.offline, *world.publishers, world.keeper] for problem in actor.problems]
     assert not problems, problems[:10]

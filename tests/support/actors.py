@@ -80,6 +80,8 @@ class _Unfinished:
     packet: Publish
     received: bool = False
     """PUBREC was here: PUBREL is what goes again."""
+    released_again: bool = False
+    """PUBREL went twice, so the server may know nothing of the id any more (MQTT 5.0 section 3.7.2.1)."""
 
 
 class Publisher(Actor):
@@ -118,6 +120,7 @@ class Publisher(Actor):
         wire = self.wire = await self._connect(endpoint)
         for packet_id, entry in list(self._unfinished.items()):
             if entry.received:
+                entry.released_again = True
                 wire.ack(PacketType.PUBREL, packet_id)
             elif entry.packet.qos == 2 or self._resends:
                 self.ledger.resend(self.name, entry.seq)
@@ -174,7 +177,8 @@ class Publisher(Actor):
         if entry is None:
             self.problems.append(f"{self.name}: {packet.type.name} {packet.packet_id} answers nothing")
             return
-        if packet.reason_code >= ReasonCode.UNSPECIFIED_ERROR:
+        done_before = packet.type is PacketType.PUBCOMP and entry.released_again and packet.reason_code == ReasonCode.PACKET_IDENTIFIER_NOT_FOUND
+        if packet.reason_code >= ReasonCode.UNSPECIFIED_ERROR and not done_before:
             self.problems.append(f"{self.name}: {packet.type.name} {packet.reason_code!r}")
         if packet.type in (PacketType.PUBACK, PacketType.PUBREC):
             self.ledger.ack(self.name, entry.seq, self._now())
