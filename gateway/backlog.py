@@ -88,8 +88,9 @@ class Backlog:
     async def _load(self, session: Session) -> None:
         """Send stored entries until the window is full or nothing is left; then the session is live."""
         try:
-            while session.backlog and session.has_room():
-                if await self._page(session, min(PAGE, session.window - len(session.in_flight))):
+            while session.backlog and session.has_room() and not session.hold:
+                room = min(PAGE, session.window - len(session.in_flight), session.reserved - session.used)
+                if await self._page(session, room):
                     continue
                 session.backlog = False
                 session.refresh()
@@ -118,10 +119,17 @@ class Backlog:
         cursors = self._cursors.get(session)
         if cursors is None or session.connection is None:
             return
+        mailbox = box == session.mailbox
+        sent = {delivery.at for delivery in session.in_flight.values()} if mailbox else ()
         for entry in entries:
             cursors[box] = entry.at
-            mailbox = box == session.mailbox
-            session.send(Delivery(entry.record, entry.at, entry.qos, entry.retain, entry.identifiers, mailbox), box)
+            delivery = Delivery(entry.record, entry.at, entry.qos, entry.retain, entry.identifiers, mailbox)
+            if not mailbox:
+                session.send(delivery, box)
+            elif session.id:
+                session.send(delivery, keeping.move_in(session, delivery))
+            elif entry.at not in sent:
+                session.send(delivery, box)
 
     async def _batches(self, session: Session) -> None:
         """The pace of the model product."""

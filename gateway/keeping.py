@@ -64,6 +64,15 @@ def store(session: Session, delivery: Delivery, state: int = BoxState.QUEUED, pa
         session.stored_count = limit
 
 
+def move_in(session: Session, delivery: Delivery) -> int:
+    """From the client id's mailbox into the session's own box, in one transaction, before it is sent under a packet id; the new box."""
+    persistence = session.node.persistence
+    persistence.add(DropEntry(box=session.mailbox, epoch=0, at=delivery.at))
+    persistence.add(put(session, delivery))
+    session.stored_count += 1
+    return session.id
+
+
 def drop(session: Session, delivery: Delivery, box: int) -> None:
     """The delivery is settled; ``box`` is where it is stored, 0 for nowhere."""
     if box:
@@ -100,7 +109,12 @@ def _store_in_flight(session: Session, stored: dict[int, int], packet_id: int, d
     box = stored.get(packet_id, 0)
     if box > 0 or not keeps(session, delivery):
         return
-    if box == 0:
+    if not session.id:
+        # A mailbox outlives the session, whose packet ids don't: what is unacknowledged lies there as if it were not sent
+        if box == 0:
+            stored[packet_id] = -session.mailbox
+            store(session, delivery)
+    elif box == 0:
         stored[packet_id] = box_of(session)
         store(session, delivery, BoxState.IN_FLIGHT, packet_id)
     else:
@@ -170,6 +184,10 @@ def resume(session: Session, entries: tuple[BoxEntry, ...]) -> None:
     now = session.node.clock.wall()
     for entry in entries:
         delivery = Delivery(entry.record, entry.at, entry.qos, entry.retain, entry.identifiers)
+        if entry.state != BoxState.RELEASED and session.too_large(delivery, now):
+            session.node.counters.dropped["packet_too_large"] += 1
+            drop(session, delivery, session.id)
+            continue
         session.in_flight[entry.packet_id] = delivery
         session.stored_boxes()[entry.packet_id] = session.id
         if entry.state == BoxState.RELEASED:

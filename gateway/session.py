@@ -153,7 +153,7 @@ class Session:
         in_flight = self.in_flight
         if (
             not self.fast
-            or run.largest > self.maximum_packet - 1024
+            or run.largest > self.maximum_packet
             or (run.qos and (len(in_flight) + count > self.window or self.used + count > self.reserved or (run.qos == 2 and self.id)))
         ):
             self._deliver_each(deliveries)
@@ -235,12 +235,12 @@ class Session:
             self.node.counters.dropped["expired"] += 1
             keeping.drop(self, delivery, box)
             return
-        if not delivery.qos:
-            self.write(delivery, 0, now)
-            return
-        if self._too_large(delivery, now):
+        if self.too_large(delivery, now):
             self.node.counters.dropped["packet_too_large"] += 1
             keeping.drop(self, delivery, box)
+            return
+        if not delivery.qos:
+            self.write(delivery, 0, now)
             return
         packet_id = self._take_packet_id()
         self.in_flight[packet_id] = delivery
@@ -253,11 +253,12 @@ class Session:
             self.stored_boxes()[packet_id] = -box
         self.write(delivery, packet_id, now)
 
-    def _too_large(self, delivery: Delivery, now: int) -> bool:
+    def too_large(self, delivery: Delivery, now: int) -> bool:
         """Whether the client said that it takes no packet of that size [MQTT-3.1.2-24]."""
         if self.maximum_packet == NO_LIMIT_PACKET:
             return False
-        return len(hot.single(delivery, _topic(delivery), 1, version=self.version, dup=False, now=now)) > self.maximum_packet
+        alias = 1 if self.alias_limit else 0
+        return len(hot.single(delivery, _topic(delivery), 1, version=self.version, dup=False, now=now, alias=alias)) > self.maximum_packet
 
     def write(self, delivery: Delivery, packet_id: int, now: int, *, dup: bool = False) -> None:
         connection = self.connection
@@ -266,11 +267,7 @@ class Session:
         topic, alias = _topic(delivery), 0
         if self.alias_limit:
             topic, alias = self._alias(topic)
-        data = hot.single(delivery, topic, packet_id, version=self.version, dup=dup, now=now, alias=alias)
-        if not delivery.qos and len(data) > self.maximum_packet:
-            self.node.counters.dropped["packet_too_large"] += 1
-            return
-        connection.send(data)
+        connection.send(hot.single(delivery, topic, packet_id, version=self.version, dup=dup, now=now, alias=alias))
         self.node.counters.delivered += 1
 
     def _alias(self, topic: str) -> tuple[str, int]:
@@ -306,13 +303,14 @@ class Session:
         queue.append(delivery)
         self.fast = False
         node.queued_bytes += len(delivery.record.payload)
+        full = node.queued_bytes > node.limits.queue_bytes_node
         if keeping.keeps(self, delivery):
             keeping.watch(self)
-            if len(queue) > SPILL_AT:
+            if full or len(queue) > SPILL_AT:
                 keeping.spill(self)
-        elif len(queue) > node.limits.queue_messages or node.queued_bytes > node.limits.queue_bytes_node:
-            oldest = queue.popleft()
-            node.queued_bytes -= len(oldest.record.payload)
+        elif full or len(queue) > node.limits.queue_messages:
+            dropped = queue.pop() if keeping.keeps(self, queue[0]) else queue.popleft()
+            node.queued_bytes -= len(dropped.record.payload)
             node.counters.dropped["queue_full"] += 1
 
     def detach(self) -> None:

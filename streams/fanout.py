@@ -19,6 +19,8 @@ from schemas.sessions import Subscription
 from streams.shared import Member, choose
 
 RETAIN = int(Flag.RETAIN)
+HEAD = 32
+"""More than what a PUBLISH has besides payload, properties, topic (4 bytes a character at most) and identifiers (5 bytes each)."""
 MAX_HEADS = 64
 """Encoded heads kept per topic: one per payload size, QoS and flag in use."""
 
@@ -46,7 +48,7 @@ class Run:
     """Deliveries of consecutive records of one topic, of equal QoS and retain flag, in log order.
 
     ``heads`` is the topic's cache of encoded heads; ``wire3`` and ``wire5`` belong to the encoder (gateway/protocol/hot.py),
-    which fills them once for all receivers.
+    which fills them once for all receivers. No packet of the run is larger than ``largest``.
     """
 
     __slots__ = ("deliveries", "heads", "largest", "qos", "topic", "wire3", "wire5")
@@ -141,7 +143,7 @@ def make_run(topic: str, heads: dict[int, bytes], variant: Variant, records: Seq
     retain = variant.retain_as_published and first.flags & RETAIN != 0
     identifiers = variant.identifiers
     deliveries = [Delivery(record, at, qos, retain, identifiers) for record, at in zip(records, ats, strict=True)]
-    largest = max([len(record.payload) + len(record.properties) for record in records])
+    largest = max([len(record.payload) + len(record.properties) for record in records]) + 4 * len(topic) + 5 * len(identifiers) + HEAD
     return Run(topic, qos, deliveries, heads, largest)
 
 
