@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
+from gateway.persistence import RETRY_AFTER
+from schemas.errors import StoreError
 from schemas.positions import At
 from schemas.records import Flag, Record
 from schemas.sessions import BoxEntry, DropReceived, PutEntry, PutReceived, PutRetained, TrimBox
@@ -132,6 +134,7 @@ class LocalDownlink:
             self._restore_received(change)
         if isinstance(change, PutRetained):
             self._node.retained_present = True
+            self._node.subscribing.retained_changed(change.topic)
             self._node.counters.retained_set += 1
         self._node.persistence.add(change)
 
@@ -149,11 +152,11 @@ class LocalDownlink:
     async def settle(self, end: At) -> None:
         """See ``streams.runtime.Downlink``."""
         node = self._node
-        node.routed = end
         if self._new_mailboxes:
             new, self._new_mailboxes = self._new_mailboxes, []
             for client, entry in new:
                 await self._open_mailbox(client, entry)
+        node.routed = end
         if node.persistence.pending > 10_000:
             await node.persistence.room()
         elif node.busy():
@@ -162,8 +165,11 @@ class LocalDownlink:
     async def _open_mailbox(self, client: str, entry: BoxEntry) -> None:
         """A client id's first message: make the mailbox, put it there, and let the owner, if there is one now, load it."""
         node = self._node
-        box = node.mailboxes.get(client) or await node.store.mailbox(client)
-        node.mailboxes[client] = box
+        while not (box := node.mailboxes.get(client, 0)):
+            try:
+                box = node.mailboxes[client] = await node.store.mailbox(client)
+            except StoreError:
+                await asyncio.sleep(RETRY_AFTER)
         self._put(box, entry)
         session = node.registry.get(client)
         if session is not None and session.connection is not None and session.connection.ready:

@@ -37,6 +37,8 @@ class Subscribing:
     def __init__(self, node: Node) -> None:
         self._node = node
         self._tasks: set[asyncio.Task[None]] = set()
+        self._changed: dict[asyncio.Task[None] | None, set[str]] = {}
+        """By subscribe flow that reads retained messages: topics whose message was routed since, so that it comes live."""
 
     def subscribe(self, connection: Connection, packet: Subscribe) -> None:
         """Answer in order [MQTT-3.8.4-6], after what must be durable is [MQTT-3.8.4-1]."""
@@ -56,13 +58,15 @@ class Subscribing:
         suback = Suback(packet_id=packet.packet_id, reason_codes=tuple(self._shown(connection, code) for code in codes))
         if not self._node.retained_present:
             wanted = [subscription for subscription in wanted if subscription.filter.startswith("$SYS/")]
-        if not wanted:
-            if not session.id:
-                connection.send_packet(suback)
-                return
+        if not wanted and not session.id:
+            connection.send_packet(suback)
+            return
         session.hold += 1
         session.fast = False
-        self._start(self._finish(connection, session, suback, wanted))
+        changed: set[str] = set()
+        task = self._start(self._finish(connection, session, suback, wanted, changed))
+        if wanted:
+            self._changed[task] = changed
 
     def _shown(self, connection: Connection, code: ReasonCode) -> ReasonCode:
         if code == ReasonCode.NOT_AUTHORIZED and connection.version == MQTT_5_0:
@@ -79,7 +83,8 @@ class Subscribing:
             return self._refuse(ReasonCode.TOPIC_FILTER_INVALID)
         if not node.access.may(connection.principal, "subscribe", request.filter):
             return self._refuse(ReasonCode.NOT_AUTHORIZED)
-        is_new = request.filter not in session.subscriptions
+        before = session.subscriptions.get(request.filter)
+        is_new = before is None
         if is_new and len(session.subscriptions) >= limits.subscriptions_per_client:
             return self._refuse(ReasonCode.QUOTA_EXCEEDED)
         subscription = Subscription(
@@ -89,7 +94,8 @@ class Subscribing:
             request.retain_as_published,
             request.retain_handling,
             identifier,
-            (node.routed,),
+            # One that is replaced goes on [MQTT-3.8.4-4]: what it brought and nobody settled yet still matches after a crash
+            (node.routed,) if before is None else before.since,
         )
         session.subscriptions[request.filter] = subscription
         node.routes_add(parsed, session, subscription)
@@ -124,32 +130,38 @@ class Subscribing:
         if connection.ready:
             connection.send_packet(unsuback)
 
-    def _start(self, flow: Coroutine[None, None, None]) -> None:
+    def _start(self, flow: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = self._node.loop.create_task(flow)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
-    async def _finish(self, connection: Connection, session: Session, suback: Suback, wanted: list[Subscription]) -> None:
+    def retained_changed(self, topic: str) -> None:
+        """A retained message was routed: who subscribed before gets it live, and not once more as retained."""
+        for changed in self._changed.values():
+            changed.add(topic)
+
+    async def _finish(self, connection: Connection, session: Session, suback: Suback, wanted: list[Subscription], changed: set[str]) -> None:
         """SUBACK once the subscriptions are durable, then what is retained."""
         try:
-            if session.id or wanted:
-                await self._node.persistence.barrier()
+            await self._node.persistence.barrier()
             if not connection.ready:
                 return
             connection.send_packet(suback)
             for subscription in wanted:
                 for delivery in self._node.broker_topics.current(subscription.filter):
                     session.send(delivery)
-                await self._send_retained(connection, session, subscription)
+                await self._send_retained(connection, session, subscription, changed)
         except StoreError:
             connection.close(ReasonCode.UNSPECIFIED_ERROR, "store failed")
         finally:
+            self._changed.pop(asyncio.current_task(), None)
             if session.connection is connection:
                 session.hold -= 1
                 session.refresh()
                 session.pump()
 
-    async def _send_retained(self, connection: Connection, session: Session, subscription: Subscription) -> None:
+    async def _send_retained(self, connection: Connection, session: Session, subscription: Subscription, changed: set[str]) -> None:
         """Page by page, as the window allows [MQTT-3.3.1-9]; retain is set whatever retain-as-published says."""
         node = self._node
         after = ""
@@ -160,7 +172,8 @@ class Subscribing:
                     await asyncio.sleep(WAIT_FOR_ROOM)
                 if not connection.ready or subscription.filter not in session.subscriptions:
                     return
-                self._send_one(connection, session, subscription, message)
+                if message.topic not in changed:
+                    self._send_one(connection, session, subscription, message)
             if len(page) < PAGE:
                 return
             after = page[-1].topic
@@ -168,7 +181,7 @@ class Subscribing:
     def _send_one(self, connection: Connection, session: Session, subscription: Subscription, message: RetainedMessage) -> None:
         node = self._node
         record = message.record
-        if not node.may_read(connection.principal, record.topic):
+        if not node.may_read(connection.principal, record.topic) or (subscription.no_local and record.client == session.client):
             return
         node.ids.counter += 1
         at = At(RETAINED_SHARD, node.epoch << 40 | node.ids.counter, 0)

@@ -6,11 +6,13 @@ live in the store and are written by the gateway's settle tick, together with th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from schemas.errors import StoreError
 from schemas.positions import At
-from schemas.presence import decode_presence
+from schemas.presence import ClientStatus, decode_presence
 from schemas.records import Flag, Kind, Record, Source
 from schemas.sessions import DropReceived, PutReceived
 from streams.log import Batch, Reader
@@ -21,8 +23,11 @@ from streams.store import Change, DropChannel, OpenChannel, PutChannel, Store
 
 MAX_RECORDS = 4096
 MAX_BYTES = 1024 * 1024
+RETRY_AFTER = 0.2
+"""Seconds until a store that failed is asked again."""
 PUBLISH = int(Kind.PUBLISH)
 RELEASE = int(Kind.RELEASE)
+CONNECT = int(Kind.CONNECT)
 TCPCLEAN = int(Kind.TCPCLEAN)
 P2P = int(Flag.P2P)
 RETAIN = int(Flag.RETAIN)
@@ -136,6 +141,8 @@ class PresenceFold:
         self._store = store
         self._sink = sink
         self._wills: dict[str, OpenChannel] = {}
+        self._waiting: dict[str, set[str]] = {}
+        """By client, the channels whose connection ended and whose will is not published yet: a new connect may cancel it."""
 
     async def run(self) -> None:
         """Fold for ever."""
@@ -146,7 +153,7 @@ class PresenceFold:
         """Fold one batch; the position behind it."""
         batch = await self._reader.next(MAX_RECORDS, MAX_BYTES)
         clients = list({record.client for record in batch.records})
-        known = await self._store.statuses(clients)
+        known = await self._known(clients)
         states: dict[str, StatusState | None] = {client: decode_status(encoded) for client, (_, encoded) in known.items()}
         changes: list[Change] = []
         for record in batch.records:
@@ -156,6 +163,14 @@ class PresenceFold:
         self._sink.presence_changes(changes, batch.end)
         return batch.end
 
+    async def _known(self, clients: list[str]) -> Mapping[str, tuple[ClientStatus, bytes]]:
+        """What the store has of these clients; a store that fails is asked again, since nothing of the batch may be left out."""
+        while True:
+            try:
+                return await self._store.statuses(clients)
+            except StoreError:
+                await asyncio.sleep(RETRY_AFTER)
+
     def _fold(self, record: Record, state: StatusState | None) -> Folded:
         channel = decode_presence(record.payload).channel
         row = self._wills.get(channel)
@@ -164,13 +179,19 @@ class PresenceFold:
             settled = self._sink.will_is_settled(channel)
             if row is None:
                 row = OpenChannel(channel, record.client, record.session, record.principal, "", record.epoch, record.time, 0, None)
-        folded = fold_presence(state, record, row, will_settled=settled)
+        others = [self._wills[name] for name in self._waiting.get(record.client, ()) if name != channel] if record.kind == CONNECT else []
+        folded = fold_presence(state, record, row, others=others, will_settled=settled)
         for change in folded.changes:
             if isinstance(change, PutChannel) and change.channel.will is not None:
-                self._wills[channel] = change.channel
+                self._remember(change.channel)
             elif isinstance(change, DropChannel):
-                self._wills.pop(channel, None)
+                self.forget_will(change.channel)
         return folded
+
+    def _remember(self, row: OpenChannel) -> None:
+        self._wills[row.channel] = row
+        if row.will_due:
+            self._waiting.setdefault(row.client, set()).add(row.channel)
 
     def tcpclean_is_folded(self, channel: str) -> bool:
         """Whether the row of a channel with a will waits only for the will."""
@@ -179,8 +200,15 @@ class PresenceFold:
 
     def forget_will(self, channel: str) -> None:
         """The will was published or cancelled after its tcpclean was folded."""
-        self._wills.pop(channel, None)
+        row = self._wills.pop(channel, None)
+        waiting = self._waiting.get(row.client) if row is not None else None
+        if row is not None and waiting is not None:
+            waiting.discard(channel)
+            if not waiting:
+                del self._waiting[row.client]
 
     def load(self, channels: Sequence[OpenChannel]) -> None:
         """What the store holds at start, before anything is folded."""
-        self._wills = {channel.channel: channel for channel in channels if channel.will is not None}
+        for channel in channels:
+            if channel.will is not None:
+                self._remember(channel)
