@@ -6,6 +6,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from gateway.connection import Connection
+from gateway.handover import hand_over
 from gateway.protocol.errors import ProtocolError
 from gateway.protocol.packets import Disconnect
 from gateway.wills import Wills
@@ -51,7 +52,7 @@ class Ending:
         node.counters.disconnects[words] += 1
         now = node.clock.wall()
         node.backlog.ended(session)
-        session.detach()
+        left = session.detach()
         will = connection.will
         due = 0
         if will is not None:
@@ -65,6 +66,8 @@ class Ending:
             node.persistence.add(EndConnection(session=session.id, epoch=session.epoch, expiry=session.expiry, expires_at=expires_at))
         else:
             self.remove(session)
+        if left:
+            hand_over(node, left)
 
     def remove(self, session: Session) -> None:
         """End a session, with its subscriptions and what waits for it."""

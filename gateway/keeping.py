@@ -122,18 +122,29 @@ def _store_in_flight(session: Session, stored: dict[int, int], packet_id: int, d
         session.node.persistence.add(mark_in_flight(session, delivery, -box, packet_id))
 
 
-def keep_unsettled(session: Session) -> None:
-    """The connection ends: store what is in flight and what is queued, as far as it is kept."""
+def keep_unsettled(session: Session) -> list[tuple[Delivery, bool]]:
+    """The connection ends: store what is in flight and queued, as far as it is kept. The rest of QoS 1 and 2, and whether it was sent.
+
+    A session that ends with its connection keeps nothing, though it may have a box.
+    """
     node = session.node
     stored = session.stored_boxes()
+    released = session.released or ()
+    ends = session.id != 0 and not session.expiry
+    left: list[tuple[Delivery, bool]] = []
     for packet_id, delivery in session.in_flight.items():
-        _store_in_flight(session, stored, packet_id, delivery)
+        if not ends and keeps(session, delivery):
+            _store_in_flight(session, stored, packet_id, delivery)
+        elif packet_id not in released:
+            left.append((delivery, True))
+            session.stored_count -= packet_id in stored
     for delivery in session.queue or ():
         node.queued_bytes -= len(delivery.record.payload)
-        if keeps(session, delivery):
+        if not ends and keeps(session, delivery):
             store(session, delivery)
         elif delivery.qos:
-            node.counters.dropped["session_ended"] += 1
+            left.append((delivery, False))
+    return left
 
 
 def spill(session: Session) -> None:

@@ -313,12 +313,13 @@ class Session:
             node.queued_bytes -= len(dropped.record.payload)
             node.counters.dropped["queue_full"] += 1
 
-    def detach(self) -> None:
-        """The connection is gone: what is kept goes to the box, the rest is forgotten."""
-        keeping.keep_unsettled(self)
+    def detach(self) -> list[tuple[Delivery, bool]]:
+        """The connection is gone: what is kept goes to the box. What is left of QoS 1 and 2, and whether it was sent."""
+        left = keeping.keep_unsettled(self)
         self.connection = None
         self.node.registry.active.discard(self)
         self._forget_connection()
+        return left
 
     def pump(self) -> None:
         """Send what waits, as far as window and socket allow."""

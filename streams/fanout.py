@@ -26,7 +26,10 @@ MAX_HEADS = 64
 
 
 class Delivery(msgspec.Struct, gc=False):
-    """One copy of a record as it is owed to its receivers. ``mailbox``: kept for the client id even without a session."""
+    """One copy of a record as it is owed to its receivers. ``mailbox``: kept for the client id even without a session.
+
+    ``group`` is the shared subscription, as subscribed, whose member the receiver is: another member may have to take it over.
+    """
 
     record: Record
     at: At
@@ -34,6 +37,7 @@ class Delivery(msgspec.Struct, gc=False):
     retain: bool
     identifiers: tuple[int, ...]
     mailbox: bool = False
+    group: str = ""
 
 
 class Variant(NamedTuple):
@@ -96,7 +100,7 @@ class Plan:
         self.topic = topic
         self.variants: list[tuple[Variant, list[Target]]] = []
         self.picky: list[Picky] = []
-        self.groups: list[list[tuple[Target, Variant]]] = []
+        self.groups: list[tuple[str, list[tuple[Target, Variant]]]] = []
         self.heads: dict[int, bytes] = {}
 
 
@@ -124,7 +128,7 @@ def derive_plan(topic: str, matches: Iterable[tuple[Target, Subscription]], may_
         else:
             by_variant.setdefault(variant, []).append(target)
     plan.variants = list(by_variant.items())
-    plan.groups = list(groups.values())
+    plan.groups = list(groups.items())
     return plan
 
 
@@ -158,16 +162,18 @@ def fan_out(plan: Plan, records: Sequence[Record], ats: Sequence[At]) -> None:
             chosen = picky.own if record.client == picky.target.client else picky.others
             if chosen is not None:
                 picky.target.deliver(make_run(plan.topic, plan.heads, chosen, (record,), (at,)))
-    for group in plan.groups:
-        _fan_out_shared(plan, group, records, ats)
+    for name, members in plan.groups:
+        _fan_out_shared(plan, name, members, records, ats)
 
 
-def _fan_out_shared(plan: Plan, group: list[tuple[Target, Variant]], records: Sequence[Record], ats: Sequence[At]) -> None:
+def _fan_out_shared(plan: Plan, name: str, group: list[tuple[Target, Variant]], records: Sequence[Record], ats: Sequence[At]) -> None:
     """One member a record; availability is asked anew for each, since a delivery may take the last place in a window."""
     for record, at in zip(records, ats, strict=True):
         members = [Member(target.client, target.availability()) for target, _ in group]
         index = members.index(choose(record.client, plan.topic, members))
         target, variant = group[index]
-        target.deliver(make_run(plan.topic, plan.heads, variant, (record,), (at,)))
+        run = make_run(plan.topic, plan.heads, variant, (record,), (at,))
+        run.deliveries[0].group = name
+        target.deliver(run)
 
 
