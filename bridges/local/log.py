@@ -211,7 +211,7 @@ class EmbeddedLog:
         gone: asyncio.Future[None] = self._loop.create_future()
         self.keeper.stop(partial(self._answer, gone, None, None))
         try:
-            await asyncio.wait_for(gone, self._options.close_within)
+            await asyncio.wait_for(gone, self._options.close_within + self._options.hang_after)
         except TimeoutError:
             _log.error("log.close_hangs pending=0")
         else:

@@ -9,7 +9,6 @@ names: segments get theirs by a rename that is followed by a sync of the folder.
 from __future__ import annotations
 
 import itertools
-import os
 import random
 import threading
 from collections.abc import Callable
@@ -41,13 +40,6 @@ class _Write(NamedTuple):
     """The file's size before it."""
 
 
-class _Unsynced:
-    """What was done to a file since its last sync, and whether it ever was synced."""
-
-    def __init__(self) -> None:
-        self.writes: list[_Write] = []
-
-
 Fault = Callable[[str, str], apsw.Error | None]
 """From an operation (``write``, ``sync``, ``truncate``, ``open``) and a file's name to the error that it meets."""
 
@@ -62,12 +54,14 @@ class Disk(apsw.VFS):
         """The operation during which the power goes."""
         self.operations = 0
         self.syncs = 0
+        self.lies = False
+        """Syncs say yes and do nothing."""
         self.short = False
         """A failing write leaves its first half behind."""
         self.dead = False
         self.random = random.Random(seed)
         self.guard = threading.RLock()
-        self._unsynced: dict[str, _Unsynced] = {}
+        self._unsynced: dict[str, list[_Write]] = {}
         super().__init__(self.name, "")
 
     def xOpen(self, name: apsw.URIFilename | str | None, flags: list[int]) -> apsw.VFSFile:
@@ -96,25 +90,25 @@ class Disk(apsw.VFS):
             self.dead = True
         return self.dead
 
-    def unsynced(self, path: str | None) -> _Unsynced:
-        return self._unsynced.setdefault(path or "", _Unsynced())
+    def unsynced(self, path: str | None) -> list[_Write]:
+        return self._unsynced.setdefault(path or "", [])
 
-    def cut(self) -> None:
-        """Power off: leave on the real files what the medium would hold. Nobody may have them open any more for writing."""
+    def cut(self, fate: str = "") -> None:
+        """Power off (``fate``: none, all or each of the writes, else drawn for each file): leave on the real files what the medium would hold. Nobody may have them open any more for writing."""
         with self.guard:
             self.dead = True
-            for path, unsynced in self._unsynced.items():
-                if unsynced.writes and Path(path).exists():
-                    self._lose(path, unsynced.writes)
+            for path, writes in self._unsynced.items():
+                if writes and Path(path).exists():
+                    self._lose(path, writes, fate)
             self._unsynced.clear()
 
-    def _lose(self, path: str, writes: list[_Write]) -> None:
+    def _lose(self, path: str, writes: list[_Write], fate: str) -> None:
         with Path(path).open("r+b") as file:
             for write in reversed(writes):
                 file.seek(write.offset)
                 file.write(write.before)
                 file.truncate(write.size)
-            fate = self.random.choice(("none", "all", "each", "each"))
+            fate = fate or self.random.choice(("none", "all", "each", "each"))
             for write in writes:
                 if fate == "none" or (fate == "each" and self.random.random() < 0.4):
                     continue
@@ -149,7 +143,7 @@ class _File(apsw.VFSFile):
     def _write(self, data: bytes, offset: int) -> None:
         size = self.xFileSize()
         before = self.xRead(min(len(data), size - offset), offset) if offset < size else b""
-        self._disk.unsynced(self._path).writes.append(_Write(offset, data, before, size))
+        self._disk.unsynced(self._path).append(_Write(offset, data, before, size))
         super().xWrite(data, offset)
 
     def xTruncate(self, newsize: int) -> None:
@@ -157,7 +151,7 @@ class _File(apsw.VFSFile):
         with self._disk.guard:
             self._disk.step("truncate", self._path)
             unsynced = self._disk.unsynced(self._path)
-            unsynced.writes = [write for write in unsynced.writes if write.offset + len(write.data) <= newsize]
+            unsynced[:] = [write for write in unsynced if write.offset + len(write.data) <= newsize]
             super().xTruncate(newsize)
 
     def xSync(self, flags: int) -> None:
@@ -166,4 +160,5 @@ class _File(apsw.VFSFile):
             if disk.step("sync", self._path):
                 raise broken(apsw.SQLITE_IOERR_FSYNC)
             disk.syncs += 1
-            disk.unsynced(self._path).writes.clear()
+            if not disk.lies:
+                disk.unsynced(self._path).clear()
