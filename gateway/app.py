@@ -18,6 +18,7 @@ import uvloop
 from bridges.database.store import DatabaseStore
 from bridges.local.log import open_log
 from bridges.local.options import LogOptions
+from bridges.local.recovery import lock_folder
 from gateway.api.routes import create_api
 from gateway.api.server import HttpServer, probe, serve
 from gateway.auth.access import Access
@@ -77,6 +78,7 @@ class App:
             for sock in await bind(spec):
                 sock.close()
         probe(settings.http)
+        self._lock = lock_folder(settings.data)
         self._store = DatabaseStore.open(settings.data / "state.db", loop)
         epoch = await self._store.next_epoch()
         self._log = await open_log(
@@ -161,12 +163,12 @@ class App:
         self._services.listeners = listening
         self._services.serving = True
         self._run("counts", self._count())
+        now = node.clock.wall()
+        await prepare_administrator(self._keyring, settings.data, now)
         write_rendezvous(
             settings.data,
             Rendezvous(os.getpid(), f"http://{http}", *(tuple(listening[kind]) for kind in ("mqtt", "mqtts", "ws", "wss"))),
         )
-        now = node.clock.wall()
-        await prepare_administrator(self._keyring, settings.data, now)
         first = await make_first_key(self._keyring, now)
         if first is not None:
             for line in first_start_lines(first, _first(self._listeners.addresses), settings.data):
@@ -201,6 +203,8 @@ class App:
             if hasattr(self, part):
                 await getattr(self, part).close()
         remove_rendezvous(self._settings.data)
+        if hasattr(self, "_lock"):
+            os.close(self._lock)
 
     async def _drain(self) -> None:
         node = self.node
