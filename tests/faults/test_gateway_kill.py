@@ -33,8 +33,8 @@ RATE = 200.0
 """Publishes a second of each publisher."""
 FAILPOINT_WITHIN = 12.0
 SETTLE_WITHIN = 10.0
-SEEN_LATE = 0.5
-"""A death may be seen so much later than it was on a busy machine; repeats of the last second before it are counted from there."""
+SEEN_LATE = 1.0
+"""How late the death is seen, and how late the position before it was stored, on a busy machine. The verdict prints the oldest repeat."""
 FAILPOINTS: dict[int, dict[str, tuple[int, int]]] = {
     1: {"received": (50, 900), "appended-before-ack": (5, 200), "ack-queued": (5, 200), "takeover": (1, 6), "position-commit": (1, 5)},
     2: {"before-append": (50, 900), "pubrec-recorded": (5, 400), "pubrel-seen": (5, 400), "delivered-before-ack": (5, 900), "will-armed": (1, 190)},

@@ -29,6 +29,8 @@ class Verdict:
     corrupted: list[tuple[str, str, int, str]] = field(default_factory=list)
     repeats: int = 0
     """Extra copies that the promise allows."""
+    oldest_repeat: float = 0.0
+    """Seconds between a copy and the disruption that brought it again: the longest of all, allowed or not."""
 
     @property
     def ok(self) -> bool:
@@ -40,7 +42,7 @@ class Verdict:
             faults = getattr(self, name)
             if faults:
                 parts.append(f"{name} {len(faults)}: " + "; ".join(f"{s} <- {c}/{n} ({why})" for s, c, n, why in faults[:SHOWN]))
-        return "\n".join([*parts, f"allowed repeats {self.repeats}"])
+        return "\n".join([*parts, f"allowed repeats {self.repeats}, the oldest {self.oldest_repeat:.2f} s before its disruption"])
 
 
 @dataclass
@@ -119,6 +121,8 @@ class _Receipts:
             return
         earlier = self._last_copy[receipt.client, receipt.seq]
         cause = next((at for at in self._subscriber.disruptions if max(earlier, stream.newest_at) <= at <= receipt.at), None)
+        if cause is not None:
+            self._verdict.oldest_repeat = max(self._verdict.oldest_repeat, cause - earlier)
         if cause is None or cause - earlier > self._window:
             why = "no disruption before it" if cause is None else f"the copy before came {cause - earlier:.2f} s before the disruption"
             self._verdict.duplicated.append((*fault, why))

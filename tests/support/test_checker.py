@@ -96,6 +96,7 @@ def test_a_qos_1_repeat_of_the_last_second_before_a_kill_is_allowed() -> None:
     verdict = check(ledger)
     assert verdict.ok
     assert verdict.repeats == 2
+    assert verdict.oldest_repeat == pytest.approx(0.3)
 
 
 def test_a_repeat_of_what_came_more_than_a_second_before_the_kill_is_duplicated() -> None:
