@@ -23,7 +23,7 @@ from gateway.api.routes import create_api
 from gateway.api.server import HttpServer, probe, serve
 from gateway.auth.access import Access
 from gateway.auth.credentials import first_start_lines, make_first_key, prepare_administrator
-from gateway.auth.keys import KeyRing, open_keyring
+from gateway.auth.keys import open_keyring
 from gateway.auth.login import Authenticator
 from gateway.backlog import Backlog
 from gateway.broker_topics import BrokerTopics
@@ -215,7 +215,7 @@ class App:
         deadline = node.monotonic() + DRAIN
         for connection in node.connections.all():
             connection.pause()
-        while node.log.pressure().records and node.monotonic() < deadline:
+        while node.log.pressure().records and node.monotonic() < deadline:  # noqa: ASYNC110 - the log tells sinks, not us
             await asyncio.sleep(0.01)
         for connection in node.connections.all():
             connection.release_withheld()

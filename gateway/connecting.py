@@ -194,7 +194,7 @@ class Connecting:
         try:
             await node.persistence.barrier()
             state = await node.store.claim(
-                client, principal.name, clean_start=clean_start, expiry=expiry, now=node.clock.wall(), limit=node.limits.sessions
+                client, principal.name, clean_start=clean_start, expiry=expiry, now=node.clock.due(), limit=node.limits.sessions
             )
         finally:
             if existing is not None:
