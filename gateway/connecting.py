@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 
 from gateway import failpoints, keeping
 from gateway.auth.login import LoginRefused, Peer
-from gateway.connection import Connection, State
+from gateway.connection import Connection
 from gateway.protocol.encode import encode_packet
 from gateway.protocol.packets import MQTT_5_0, Connack, Connect
 from gateway.protocol.properties import Properties, forwardable
+from gateway.protocol.states import ConnectionState
 from gateway.session import Session
 from schemas.errors import LogError, StoreError
 from schemas.identities import Principal
@@ -80,7 +81,7 @@ class Connecting:
         except (StoreError, LogError):
             self.refuse(connection, ReasonCode.SERVER_UNAVAILABLE)
             connection.shut()
-        if connection.state == State.CONNECTED:
+        if connection.state == ConnectionState.CONNECTED:
             connection.resume()
 
     # Checks: nothing is changed here
@@ -252,7 +253,7 @@ class Connecting:
                 session_expiry_interval=None if asked == session.expiry else session.expiry,
             )
         connection.send_packet(Connack(session_present=present, reason_code=ReasonCode.SUCCESS, properties=properties))
-        connection.state = State.CONNECTED
+        connection.state = ConnectionState.CONNECTED
         connection.ready = True
         node.counters.connects += 1
         node.connections.connected(connection)
