@@ -92,11 +92,9 @@ class EntryChanges:
         self._puts.setdefault(key, entry)
 
     def set(self, box: int, at: At, state: int, packet_id: int) -> None:
-        key = (box, at)
         if box in self._trims:
             self.flush()
-        if key in self._puts or key not in self._drops:
-            self._sets[key] = (state, packet_id)
+        self._sets[box, at] = (state, packet_id)
 
     def drop(self, box: int, at: At) -> None:
         key = (box, at)

@@ -119,11 +119,11 @@ PUT, OTHER_PUT, SET, OTHER_SET, DROP, TRIM = "PpSsDT"
 
 
 @pytest.mark.parametrize("there", [False, True])
-async def test_any_three_changes_of_one_entry_in_one_commit_are_as_one_after_the_other(store: Store, there: bool) -> None:
+async def test_any_changes_of_one_entry_in_one_commit_are_as_one_after_the_other(store: Store, there: bool) -> None:
     session = await claimed(store)
     ident = (session.id, session.epoch)
     failures = []
-    steps = [f"{a}{b}{c}" for a in "PpSsDT" for b in "PpSsDT" for c in "PpSsDT"]
+    steps = [f"{a}{b}{c}" for a in "PpSsDT" for b in "PpSsDT" for c in "PpSsDT"] + ["STPT", "STPPT", "sTpT"]
     for number, word in enumerate(steps):
         at = place(number)
         make = {
