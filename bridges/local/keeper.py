@@ -22,7 +22,7 @@ from bridges.local import segment as segments
 from bridges.local.options import LogOptions
 from bridges.local.segment import PAGE, TOPICS, Segment
 from bridges.local.tail import Stored
-from schemas.errors import LogDamaged, StartError
+from schemas.errors import LogDamaged, LogError, StartError
 from schemas.records import FrameError, decode_frame
 
 _log = logging.getLogger(__name__)
@@ -233,10 +233,10 @@ class Keeper:
         """Frames from the one that holds record ``number``, or the oldest left where retention has passed it; a job's part."""
         try:
             return self._read(topic, number, below)
-        except apsw.CorruptError as error:
+        except (apsw.IOError, apsw.NoMemError, apsw.CantOpenError) as error:
+            raise LogError(f"the log at record {number} of topic {topic} can't be read for now: {error}") from error
+        except (apsw.Error, FrameError, ValueError) as error:
             raise LogDamaged(f"the log at record {number} of topic {topic} can't be read ({error}): restore the data folder from a copy") from error
-        except FrameError as error:
-            raise LogDamaged(f"the log at record {number} of topic {topic}: {error}") from error
 
     def _read(self, topic: str, number: int, below: int) -> list[Stored]:
         index = max(0, bisect_right(self.segments, number, key=lambda segment: segment.base[topic]) - 1)

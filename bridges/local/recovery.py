@@ -58,7 +58,9 @@ def recover(folder: Path, vfs: str, node: str, epoch: int) -> Recovered:
     """Check the folder's segments and seal those that a crash left open."""
     try:
         return _recover(folder, vfs, node, epoch)
-    except apsw.Error as error:
+    except (apsw.FullError, apsw.ReadOnlyError, apsw.CantOpenError) as error:
+        raise StartError(f"the log's folder {folder} can't be used: {error}") from error
+    except (apsw.Error, ValueError) as error:
         raise LogDamaged(f"the log in {folder} can't be read ({error}): restore the data folder from a copy") from error
     except OSError as error:
         raise StartError(f"the log's folder {folder} can't be used: {error.strerror}") from error
@@ -122,7 +124,7 @@ def _inspect(path: Path, vfs: str) -> Segment | None:
         if not ends:
             return None
         if (verdict := database.execute("PRAGMA quick_check(1)").get) != "ok":
-            raise LogDamaged(f"{path} is damaged ({verdict}): restore the data folder from a copy")
+            raise LogDamaged(f"{path} is damaged ({' '.join(str(verdict).split())}): restore the data folder from a copy")
         return _describe(path, database, ends, sealed=False)
     finally:
         database.close()
@@ -136,6 +138,8 @@ def _describe(path: Path, database: apsw.Connection, ends: dict[str, tuple[int, 
     for topic in TOPICS:
         rows = segments.last_rows(database, topic, 1 if sealed else _TAIL_FRAMES)
         if rows:
+            if segments.first_record(database, topic) != base[topic]:
+                raise LogDamaged(f"{path} does not begin at record {base[topic]} of topic {topic}: restore the data folder from a copy")
             end[topic], time[topic] = rows[0].next, rows[0].time
         stored = ends[topic][1]
         if sealed and stored != end[topic]:
@@ -149,12 +153,12 @@ def _join(found: list[Segment]) -> None:
     """Each segment begins where the one before it ends. What lies past that was never acknowledged: its segment was given up."""
     for earlier, later in zip(found, found[1:], strict=False):
         for topic in TOPICS:
-            if earlier.end[topic] < later.base[topic]:
+            if earlier.end[topic] < later.base[topic] or (earlier.sealed and earlier.end[topic] > later.base[topic]):
                 raise LogDamaged(
-                    f"the log lacks records {earlier.end[topic]} to {later.base[topic]} of topic {topic}, "
-                    f"between {earlier.path.name} and {later.path.name}: restore the data folder from a copy"
+                    f"{earlier.path.name} ends at record {earlier.end[topic]} of topic {topic}, but {later.path.name} begins at "
+                    f"{later.base[topic]}: restore the data folder from a copy"
                 )
-            earlier.end[topic] = min(earlier.end[topic], later.base[topic])
+            earlier.end[topic] = later.base[topic]
             later.time[topic] = max(later.time[topic], earlier.time[topic])
 
 

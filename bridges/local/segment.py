@@ -33,7 +33,7 @@ _FRAMES: Final = "first INTEGER PRIMARY KEY, next INTEGER NOT NULL, time INTEGER
 _SCHEMA: Final = f"""
 BEGIN;
 PRAGMA user_version = {FORMAT};
-CREATE TABLE ends (topic TEXT PRIMARY KEY, base INTEGER NOT NULL, next INTEGER);
+CREATE TABLE ends (topic TEXT PRIMARY KEY, base INTEGER NOT NULL, crc INTEGER NOT NULL, next INTEGER);
 CREATE TABLE publish ({_FRAMES});
 CREATE TABLE presence ({_FRAMES});
 COMMIT;
@@ -42,6 +42,7 @@ COMMIT;
 
 class _Statements(NamedTuple):
     insert: str
+    first: str
     last: str
     start: str
     read: str
@@ -55,6 +56,7 @@ def _statements(topic: str) -> _Statements:
             sql.replace("$", topic)
             for sql in (
                 "INSERT INTO $ VALUES (?, ?, ?, ?, ?)",
+                "SELECT min(first) FROM $",
                 "SELECT first, next, time, crc, body FROM $ ORDER BY first DESC LIMIT ?",
                 "SELECT first FROM $ WHERE first <= ? ORDER BY first DESC LIMIT 1",
                 "SELECT first, next, time, crc, body FROM $ WHERE first >= ? AND first < ? ORDER BY first",
@@ -66,7 +68,7 @@ def _statements(topic: str) -> _Statements:
 
 
 _SQL: Final = {topic: _statements(topic) for topic in TOPICS}
-_BEGIN_SEGMENT: Final = "INSERT INTO ends VALUES (?, ?, NULL)"
+_BEGIN_SEGMENT: Final = "INSERT INTO ends VALUES (?, ?, ?, NULL)"
 
 
 class Row(NamedTuple):
@@ -108,6 +110,10 @@ def make_row(topic: str, first: int, count: int, time: int, body: bytes) -> Row:
 
 def _crc(first: int, following: int, time: int, body: bytes) -> int:
     return zlib.crc32(body, zlib.crc32(_HEAD.pack(first, following, time)))
+
+
+def _base_crc(topic: str, base: int) -> int:
+    return zlib.crc32(f"{topic} {base}".encode())
 
 
 def segment_path(folder: Path, number: int) -> Path:
@@ -192,7 +198,7 @@ def write(cursor: apsw.Cursor, rows: Sequence[Row], begins: Mapping[str, int] | 
     statements, bindings = ["BEGIN IMMEDIATE"], []
     for topic, base in (begins or {}).items():
         statements.append(_BEGIN_SEGMENT)
-        bindings += [topic, base]
+        bindings += [topic, base, _base_crc(topic, base)]
     for row in rows:
         statements.append(_SQL[row.topic].insert)
         bindings += row[1:]
@@ -220,12 +226,23 @@ def seal(path: Path, ends: Mapping[str, int], vfs: str) -> None:
 
 def read_ends(database: apsw.Connection) -> dict[str, tuple[int, int | None]]:
     """By topic: where it stood when the segment was begun, and where it ends if sealed. Empty: never used."""
-    return {topic: (base, following) for topic, base, following in database.execute("SELECT topic, base, next FROM ends")}
+    ends = {}
+    for topic, base, crc, following in database.execute("SELECT topic, base, crc, next FROM ends"):
+        if topic not in _SQL or crc != _base_crc(topic, base):
+            raise LogDamaged(f"the log's {database.filename} does not say where its topics begin: restore the data folder from a copy")
+        ends[topic] = (base, following)
+    return ends
 
 
 def last_rows(database: apsw.Connection, topic: str, count: int) -> list[Row]:
     """The last frames of a topic, newest first, checked."""
     return [check(Row(topic, *values)) for values in database.execute(_SQL[topic].last, (count,))]
+
+
+def first_record(database: apsw.Connection, topic: str) -> int | None:
+    """Where the first frame of a topic begins."""
+    first: int | None = database.execute(_SQL[topic].first).get
+    return first
 
 
 def read(database: apsw.Connection, topic: str, number: int, below: int) -> Generator[Row, None, None]:
@@ -242,8 +259,12 @@ def read(database: apsw.Connection, topic: str, number: int, below: int) -> Gene
 
 
 def check(row: Row) -> Row:
-    """The row, if its checksum holds."""
-    if row.crc != _crc(row.first, row.next, row.time, row.body):
+    """The row, if its checksum holds; a damaged one may hold anything, of any type."""
+    try:
+        sound = row.crc == _crc(row.first, row.next, row.time, row.body)
+    except (TypeError, struct.error):
+        sound = False
+    if not sound:
         raise LogDamaged(f"the log's frame {row.first} of topic {row.topic} is damaged: restore the data folder from a copy")
     return row
 
