@@ -19,6 +19,10 @@ from streams.store import Change, CommitResult, Store
 PENDING_LIMIT = 20_000
 """Changes that may wait before the router stops taking records."""
 RETRY_AFTER = 0.2
+LINGER = 0.01
+"""Seconds for which changes that nobody waits for gather."""
+HURRY_AT = 500
+"""So many changes are committed at once all the same."""
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +45,8 @@ class Persistence:
         self._waiters: list[tuple[Committed, int]] = []
         self._positions: dict[str, At] = {}
         self._task: asyncio.Task[None] | None = None
-        self._scheduled = False
+        self._timer: asyncio.Handle | None = None
+        self._hurried = False
         self._under_way = 0
         self._added = 0
         self._done = 0
@@ -57,18 +62,21 @@ class Persistence:
         """Make the change durable some time soon."""
         self._changes.append(change)
         self._added += 1
-        self._wake()
+        if self._task is None and (self._timer is None or len(self._changes) == HURRY_AT):
+            self._wake(hurry=len(self._changes) >= HURRY_AT)
 
     def add_then(self, change: Change, waiter: Committed, token: int) -> None:
         """Make the change durable and tell the waiter then."""
         self._waiters.append((waiter, token))
-        self.add(change)
+        self._changes.append(change)
+        self._added += 1
+        self._wake(hurry=True)
 
     def position(self, reader: str, at: At) -> None:
         """Store a reader's position with the changes gathered so far."""
         self._positions[reader] = at
         self._added += 1
-        self._wake()
+        self._wake(hurry=False)
 
     async def barrier(self) -> None:
         """Wait until all that was added before is durable."""
@@ -76,6 +84,7 @@ class Persistence:
             return
         future: asyncio.Future[None] = self._loop.create_future()
         self._barriers.append((self._added, future))
+        self._wake(hurry=True)
         await future
 
     async def room(self) -> None:
@@ -83,13 +92,18 @@ class Persistence:
         while self.pending >= PENDING_LIMIT:
             await self.barrier()
 
-    def _wake(self) -> None:
-        if self._task is None and not self._scheduled:
-            self._scheduled = True
-            self._loop.call_soon(self._start)
+    def _wake(self, *, hurry: bool) -> None:
+        """Commit at once where somebody waits; else let changes gather for ``LINGER``, since each commit is an fsync."""
+        if self._task is not None or self._hurried or (self._timer is not None and not hurry):
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._hurried = hurry
+        self._timer = self._loop.call_soon(self._start) if hurry else self._loop.call_later(LINGER, self._start)
 
     def _start(self) -> None:
-        self._scheduled = False
+        self._timer = None
+        self._hurried = False
         if self._task is None:
             self._task = self._loop.create_task(self._run())
 
@@ -110,10 +124,15 @@ class Persistence:
                     future = self._barriers.pop(0)[1]
                     if not future.done():
                         future.set_result(None)
+                if not self._is_urgent():
+                    break
         finally:
             self._task = None
             if self._changes or self._positions:
-                self._wake()
+                self._wake(hurry=self._is_urgent())
+
+    def _is_urgent(self) -> bool:
+        return bool(self._waiters or self._barriers) or len(self._changes) >= HURRY_AT
 
     async def _commit(self, changes: list[Change], positions: Mapping[str, At]) -> CommitResult:
         while True:

@@ -66,12 +66,13 @@ class PresenceEvents:
 
     # What the fold asks and tells
 
-    def presence_changes(self, changes: Sequence[Change], end: At) -> None:
-        """See ``streams.runtime.PresenceSink``: one transaction, since both are added in one go."""
+    async def presence_changes(self, changes: Sequence[Change], end: At) -> None:
+        """See ``streams.runtime.PresenceSink``: one transaction, since all are added in one go."""
         persistence = self._node.persistence
         for change in changes:
             persistence.add(change)
         persistence.position(PRESENCE_READER, end)
+        await persistence.barrier()
 
     def will_is_settled(self, channel: str) -> bool:
         """See ``streams.runtime.PresenceSink``."""

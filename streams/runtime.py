@@ -23,6 +23,10 @@ from streams.store import Change, DropChannel, OpenChannel, PutChannel, Store
 
 MAX_RECORDS = 4096
 MAX_BYTES = 1024 * 1024
+GATHER = 0.02
+"""Seconds for which presence events gather before they are folded."""
+MAX_COLLECTED = 64
+"""Batches that wait to be folded."""
 RETRY_AFTER = 0.2
 """Seconds until a store that failed is asked again."""
 PUBLISH = int(Kind.PUBLISH)
@@ -123,8 +127,8 @@ class Router:
 class PresenceSink(Protocol):
     """Where the fold of presence puts what follows (gateway/presence.py)."""
 
-    def presence_changes(self, changes: Sequence[Change], end: At) -> None:
-        """To be stored in one transaction with the fold's position ``end``."""
+    async def presence_changes(self, changes: Sequence[Change], end: At) -> None:
+        """Store them in one transaction with the fold's position ``end``; durable when this returns."""
 
     def will_is_settled(self, channel: str) -> bool:
         """Whether the channel's will was published or cancelled before its tcpclean came this far; forgets it."""
@@ -141,27 +145,52 @@ class PresenceFold:
         self._store = store
         self._sink = sink
         self._wills: dict[str, OpenChannel] = {}
+        self._collected: list[Batch] = []
+        self._arrived = asyncio.Event()
         self._waiting: dict[str, set[str]] = {}
         """By client, the channels whose connection ended and whose will is not published yet: a new connect may cancel it."""
 
     async def run(self) -> None:
-        """Fold for ever."""
+        """Fold for ever, many batches at a time: each turn costs a read and a commit of the store."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._collect())
+            group.create_task(self._fold_collected())
+
+    async def _collect(self) -> None:
         while True:
-            await self.once()
+            batch = await self._reader.next(MAX_RECORDS, MAX_BYTES)
+            self._collected.append(batch)
+            self._arrived.set()
+            while len(self._collected) >= MAX_COLLECTED:
+                await asyncio.sleep(GATHER)
+
+    async def _fold_collected(self) -> None:
+        while True:
+            await self._arrived.wait()
+            await asyncio.sleep(GATHER)
+            self._arrived.clear()
+            batches, self._collected = self._collected, []
+            await self._fold_all(batches)
 
     async def once(self) -> At:
-        """Fold one batch; the position behind it."""
+        """Fold one batch; the position behind it. A start replays by this."""
         batch = await self._reader.next(MAX_RECORDS, MAX_BYTES)
-        clients = list({record.client for record in batch.records})
-        known = await self._known(clients)
+        await self._fold_all([batch])
+        return batch.end
+
+    async def _fold_all(self, batches: Sequence[Batch]) -> None:
+        """The next read must see what these changed, so their commit is waited for."""
+        records = [record for batch in batches for record in batch.records]
+        known = await self._known(list({record.client for record in records}))
         states: dict[str, StatusState | None] = {client: decode_status(encoded) for client, (_, encoded) in known.items()}
         changes: list[Change] = []
-        for record in batch.records:
+        for record in records:
             folded = self._fold(record, states.get(record.client))
             states[record.client] = folded.state
             changes += folded.changes
-        self._sink.presence_changes(changes, batch.end)
-        return batch.end
+        end = batches[-1].end
+        await self._sink.presence_changes(changes, end)
+        self._reader.release(end)
 
     async def _known(self, clients: list[str]) -> Mapping[str, tuple[ClientStatus, bytes]]:
         """What the store has of these clients; a store that fails is asked again, since nothing of the batch may be left out."""

@@ -330,7 +330,7 @@ def test_nothing_is_sent_again_on_the_same_connection(bed: Testbed) -> None:
     assert [p.payload for p in packets] == [b"1", b"2"]
     assert bed.stored("s") == [b"1", b"2"]  # in flight, so that it holds no position back
     subscriber.ack(PacketType.PUBACK, packets[0].packet_id)  # late, and good
-    bed.settle()
+    bed.advance(0.1)
     assert bed.stored("s") == [b"2"]
 
 
@@ -349,7 +349,7 @@ def test_qos_2_goes_on_in_each_half_without_an_extra_message(bed: Testbed, step:
             assert first.acks(PacketType.PUBREL) == [number]
         if step == "complete":
             first.ack(PacketType.PUBCOMP, number)
-            bed.settle()
+            bed.advance(0.1)
     if death == "crash":
         bed.crash()
     else:
