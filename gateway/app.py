@@ -52,7 +52,8 @@ GC_THRESHOLDS = (50_000, 50, 1_000)
 """Collections are rare and the third generation's all but never: the hot path makes no cycles (design: choices)."""
 DRAIN = 4.0
 """Seconds that a stop waits for what is on its way to the log."""
-SWITCH_INTERVAL = 0.001
+SWITCH_INTERVAL = 0.0002
+"""Seconds after which a busy thread lets another have the interpreter: the writer's two turns a commit wait no longer than that."""
 
 logger = logging.getLogger(__name__)
 
