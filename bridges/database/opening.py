@@ -98,7 +98,7 @@ def _refuse_foreign(path: Path, connection: Connection) -> None:
     try:
         tables = inspect(connection).get_table_names()
         versions = [row[0] for row in connection.exec_driver_sql(f"SELECT version_num FROM {VERSION_TABLE}")] if VERSION_TABLE in tables else []  # noqa: S608
-        damage = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar_one()
+        damage = " ".join(str(connection.exec_driver_sql("PRAGMA quick_check(1)").scalar_one()).split())
     except DatabaseError as error:
         raise StartError(f"{path}: the database is damaged: {reason(error)}; restore it from a backup") from error
     if damage != "ok":
