@@ -244,6 +244,7 @@ class EmbeddedLog:
             if part.error is None:
                 frame = Stored(part.first, part.records, part.width, self.writer.node, self.writer.epoch, part.sequence)
                 topic.tail.add(frame)
+                topic.tail.forget(min((reader.number for reader in topic.readers), default=0))
                 topic.end = frame.next
             self._tell_runs(part)
             if part.error is None:

@@ -80,6 +80,11 @@ class EmbeddedReader:
             else:
                 self._number = frame.next
 
+    @property
+    def number(self) -> int:
+        """The next record to read."""
+        return self._number
+
     def release(self, upto: At) -> None:
         """As the port says."""
         self.released = max(self.released, upto.offset + upto.index)

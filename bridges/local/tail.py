@@ -41,6 +41,12 @@ class Tail:
         while len(frames) > 1 and (len(frames) > self._most or self._size > self._room):
             self._size -= frames.pop(next(iter(frames))).size
 
+    def forget(self, before: int) -> None:
+        """All readers are past ``before``: frames that end there or earlier are of no use, but for the last one."""
+        frames = self._frames
+        while len(frames) > 1 and next(iter(frames.values())).next <= before:
+            self._size -= frames.pop(next(iter(frames))).size
+
     def find(self, number: int) -> Stored | None:
         """The frame that holds record ``number``; None where it is not in memory."""
         frame = self._frames.get(number)
