@@ -170,7 +170,10 @@ class Store(Protocol):
         """All mailboxes by client id: what a start loads."""
 
     async def entries(self, box: int, after: At | None, limit: int, *, newest_first: bool = False) -> list[BoxEntry]:
-        """QUEUED entries of a box behind ``after``, in log order; or from its end backwards, then ``after`` is the last one had on that way."""
+        """QUEUED entries of a box behind ``after``, in log order; or from its end backwards, then ``after`` is the last one had on that way.
+
+        A page may be shorter than ``limit`` where its records are large; only an empty one is the end.
+        """
 
     async def retained(self, topic_filter: str, after: str, limit: int) -> list[RetainedMessage]:
         """Retained messages under a filter, by topic, behind the topic ``after`` (empty for the first)."""

@@ -17,7 +17,7 @@ from bridges.database.tables import bodies, boxes, entries, retained, sessions
 from schemas.positions import At
 from streams.store import BODY_MS, TOMBSTONE_MS, Swept
 
-LOOKS: Final = 10
+LOOKS: Final = 4
 """Boxes and bodies that one sweep looks at, in limits: they are visited in turn, over as many sweeps as it takes."""
 ENTRIES_WITH_SESSIONS: Final = 50_000
 """A sweep ends no further session once the boxes of those it ended had so many queued entries."""

@@ -1,7 +1,8 @@
 """The one thread that speaks to the database: takes calls in order, groups them into transactions, tells the loop what became of them.
 
 Calls that arrive while a transaction is on its way share the next one. A transaction that fails fails all of its calls and
-leaves nothing behind; its connection is given up with it, and the next transaction opens another. Knows no SQL but epochs.
+leaves nothing behind; its connection is given up with it, and the next transaction opens another. Where not the medium but a
+call itself is at fault, that one fails alone. Knows no SQL but epochs.
 """
 
 from __future__ import annotations
