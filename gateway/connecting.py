@@ -67,7 +67,7 @@ class Connecting:
         try:
             principal, client, will = self._check(connection, packet)
             if not await self._node.turns.take(client):
-                raise ConnectRefused(ReasonCode.SERVER_BUSY, "clientId conflict")  # CONNACK has no 0x8E [MQTT-3.2.2-8]
+                raise ConnectRefused(ReasonCode.SERVER_BUSY, "clientId conflict")  # noqa: TRY301 - CONNACK has no 0x8E [MQTT-3.2.2-8]
             try:
                 if connection.is_connecting():
                     await self._begin(connection, packet, principal, client, will)

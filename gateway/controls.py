@@ -33,7 +33,7 @@ def _enable_order(connection: Connection, payload: bytes, now: int) -> str:
     return ""
 
 
-CONTROLS: "dict[str, Callable[[Connection, bytes, int], str]]" = {
+CONTROLS: dict[str, Callable[[Connection, bytes, int], str]] = {
     "$SYS/getOfflineMsg": _get_offline,
     "$SYS/enableOrderMsg": _enable_order,
 }

@@ -79,6 +79,6 @@ class Ending:
 
     def expire(self, now: int) -> None:
         """End offline sessions whose time is up; ``now`` wall-clock ms. Called about once a second."""
-        over = [s for s in self._node.registry.sessions.values() if s.expires_at and s.expires_at <= now and s.connection is None and s.claiming is None]
-        for session in over:
+        sessions = self._node.registry.sessions.values()
+        for session in [s for s in sessions if 0 < s.expires_at <= now and s.connection is None and s.claiming is None]:
             self.remove(session)

@@ -16,7 +16,7 @@ from gateway.protocol.packets import MQTT_5_0, Ack, Disconnect, Packet, Publish,
 from gateway.protocol.properties import Properties, forwardable
 from schemas.reasons import ReasonCode
 from schemas.records import Flag, Kind, Record
-from schemas.topics import is_topic_name, parse_p2p
+from schemas.topics import is_topic_name
 
 if TYPE_CHECKING:
     from gateway.connection import Connection

@@ -140,7 +140,7 @@ class Persistence:
                 result = await self._store.commit(changes, positions)
             except StoreError as error:
                 if not self.failing:
-                    logger.error("store-failing error=%s", error)
+                    logger.error("store-failing error=%s", error)  # noqa: TRY400 - one line, no traceback
                 self.failing = True
                 await asyncio.sleep(RETRY_AFTER)
             else:

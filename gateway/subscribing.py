@@ -168,7 +168,7 @@ class Subscribing:
         while True:
             page = await node.store.retained(subscription.filter, after, PAGE)
             for message in page:
-                while connection.ready and not session.has_room():
+                while connection.ready and not session.has_room():  # noqa: ASYNC110 - room comes with acknowledgements, often
                     await asyncio.sleep(WAIT_FOR_ROOM)
                 if not connection.ready or subscription.filter not in session.subscriptions:
                     return

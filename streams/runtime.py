@@ -161,7 +161,7 @@ class PresenceFold:
             batch = await self._reader.next(MAX_RECORDS, MAX_BYTES)
             self._collected.append(batch)
             self._arrived.set()
-            while len(self._collected) >= MAX_COLLECTED:
+            while len(self._collected) >= MAX_COLLECTED:  # noqa: ASYNC110 - rare, and short
                 await asyncio.sleep(GATHER)
 
     async def _fold_collected(self) -> None:

@@ -94,7 +94,10 @@ class Disk(apsw.VFS):
         return self._unsynced.setdefault(path or "", [])
 
     def cut(self, fate: str = "") -> None:
-        """Power off (``fate``: none, all or each of the writes, else drawn for each file): leave on the real files what the medium would hold. Nobody may have them open any more for writing."""
+        """Power off (``fate``: none, all or each of the writes, else drawn for each file): leave on the real files what the medium would hold.
+
+        Nobody may have them open any more for writing.
+        """
         with self.guard:
             self.dead = True
             for path, writes in self._unsynced.items():

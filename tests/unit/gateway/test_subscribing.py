@@ -404,7 +404,8 @@ def test_broker_topics_are_told_at_once_and_only_to_those_who_ask(bed: Testbed) 
     plain.subscribe("#")
     party.subscribe("$SYS/broker/clients/+")
     told = party.deliveries()
-    assert [(p.topic, p.payload, p.retain) for p in told] == [("$SYS/broker/clients/connected", b"2", True), ("$SYS/broker/clients/total", b"2", True)]
+    expected = [("$SYS/broker/clients/connected", b"2", True), ("$SYS/broker/clients/total", b"2", True)]
+    assert [(p.topic, p.payload, p.retain) for p in told] == expected
     bed.node.broker_topics.publish()
     assert [p.retain for p in party.deliveries()] == [False, False]
     assert plain.deliveries() == []
