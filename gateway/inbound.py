@@ -51,6 +51,8 @@ NO_EXTRAS = Extras(b"", 0)
 
 def publish(connection: Connection, first: int, data: bytes, start: int, stop: int, now: int) -> None:
     """A PUBLISH at ``data[start:stop]``; ``now`` in ms. Raises PacketError."""
+    if failpoints.ARMED:
+        failpoints.reach("received")
     qos = first >> 1 & 3
     body = start + 2
     if stop < body or qos == 3 or first & 0x0E == 0x08:

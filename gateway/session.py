@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
-from gateway import exactly_once, keeping
+from gateway import exactly_once, failpoints, keeping
 from gateway.keeping import BLOCK, SPILL_AT
 from gateway.protocol import hot
 from schemas.identities import Principal
@@ -341,6 +341,8 @@ class Session:
 
     def puback(self, packet_id: int) -> None:
         """[MQTT-4.3.2-3]: settled. An unknown id is ignored."""
+        if failpoints.ARMED:
+            failpoints.reach("delivered-before-ack")
         delivery = self.in_flight.get(packet_id)
         if delivery is None or delivery.qos != 1:
             return
