@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from gateway.persistence import RETRY_AFTER
 from schemas.errors import StoreError
+from gateway.persistence import PENDING_LIMIT
 from schemas.positions import At
 from schemas.records import Flag, Record
 from schemas.sessions import BoxEntry, DropReceived, PutEntry, PutReceived, PutRetained, TrimBox
@@ -157,7 +158,7 @@ class LocalDownlink:
             for client, entry in new:
                 await self._open_mailbox(client, entry)
         node.routed = end
-        if node.persistence.pending > 10_000:
+        if node.persistence.pending >= PENDING_LIMIT:
             await node.persistence.room()
         elif node.busy():
             await asyncio.sleep(0)

@@ -16,7 +16,7 @@ from schemas.errors import StoreError
 from schemas.positions import At
 from streams.store import Change, CommitResult, Store
 
-PENDING_LIMIT = 20_000
+PENDING_LIMIT = 4_000
 """Changes that may wait before the router stops taking records."""
 RETRY_AFTER = 0.2
 LINGER = 0.01

@@ -39,7 +39,7 @@ class PressureValve:
             found.append("the log stores nothing at the moment")
         if self.lag > limits.routing_lag:
             found.append("routing lags behind")
-        if node.persistence.pending > PENDING_LIMIT or node.persistence.failing:
+        if node.persistence.pending > 10 * PENDING_LIMIT or node.persistence.failing:
             found.append("the store lags behind")
         return found
 

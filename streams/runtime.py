@@ -21,7 +21,7 @@ from streams.retained import retained_change
 from streams.status import StatusState, decode_status
 from streams.store import Change, DropChannel, OpenChannel, PutChannel, Store
 
-MAX_RECORDS = 4096
+MAX_RECORDS = 1024
 MAX_BYTES = 1024 * 1024
 GATHER = 0.02
 """Seconds for which presence events gather before they are folded."""
