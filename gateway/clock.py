@@ -8,16 +8,29 @@ COUNTER_BYTES = 5
 
 
 class Clock:
-    """``wall`` never falls below what it has answered, nor below the newest record of the log."""
+    """``wall`` never falls below what it has answered, nor below the newest record of the log.
 
-    __slots__ = ("_last",)
+    ``newest`` is the time of that record, ``doubted`` whether deadlines wait (streams/expiry.py: WallGuard, asked in gateway/ticks.py).
+    """
+
+    __slots__ = ("_last", "doubted", "newest")
 
     def __init__(self, newest: int = 0) -> None:
-        self._last = newest
+        self._last = self.newest = newest
+        self.doubted = False
 
     def observe(self, newest: int) -> None:
         """The log has a record of that time."""
+        self.newest = max(self.newest, newest)
         self._last = max(self._last, newest)
+
+    def raw(self) -> int:
+        """Milliseconds as the system has them, right or wrong."""
+        return int(time.time() * 1000)
+
+    def due(self) -> int:
+        """The time up to which stored deadlines have passed: 0 while the clock is doubted, so that none has."""
+        return 0 if self.doubted else self.wall()
 
     def wall(self) -> int:
         """Milliseconds."""

@@ -21,7 +21,7 @@ from schemas.sessions import NEVER_EXPIRES, EndConnection, SessionState
 from schemas.topics import parse_subscription
 from streams.presence import tcpclean_id, will_id
 from streams.runtime import PresenceFold, Router
-from streams.store import OpenChannel
+from streams.store import DropChannel, OpenChannel
 
 if TYPE_CHECKING:
     from gateway.auth.keys import KeyRing
@@ -105,18 +105,21 @@ async def clean_channels(node: Node, keyring: KeyRing, wills_seen: set[bytes]) -
     now = node.clock.wall()
     for row in await node.store.channels():
         seen = will_id(row.channel) in wills_seen
-        due = row.will_due
+        due, passed = row.will_due, node.clock.due()
         if not due:
+            passed = now
             due = 0 if row.will is None else now + min(row.will.delay, row.session_expiry) * 1000
             presence = Presence(row.channel, row.address, reason="gateway restarted", will_due=0 if seen else due)
             node.log.append(PRESENCE_TOPIC, row.client, _tcpclean(node, row, presence, now), node.presence)
         if row.will is None:
+            if row.will_due:
+                node.persistence.add(DropChannel(channel=row.channel))  # its tcpclean is known and its connect never was
             continue
         if seen:
             node.ending.wills.settle_seen(row.channel)
         else:
             principal = principal_of(keyring, row.principal)
-            node.ending.wills.add(Due(row.channel, row.client, principal, row.session_expiry > 0, row.will, due))
+            node.ending.wills.add(Due(row.channel, row.client, principal, row.session_expiry > 0, row.will, due), passed)
     logger.info("recovered sessions=%d", len(node.registry.sessions))
 
 

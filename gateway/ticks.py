@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 from gateway import failpoints, keeping
 from gateway.recovery import ROUTER_READER
 from schemas.errors import StoreError
-from schemas.positions import At
+from schemas.positions import START, At
 from schemas.records import PUBLISH_TOPIC
+from streams.expiry import Belief, WallGuard
 from streams.log import Reader
 from streams.store import FinishReplayed
 
@@ -34,7 +35,11 @@ class Ticks:
         self._node = node
         self._reader = reader
         self._marks: deque[tuple[float, At]] = deque()
-        self._position = node.routed
+        self._position = self._reached = START
+        """What the store knows, and what may be told it. Behind START at first: a start that replayed says so, even if nothing follows."""
+        self._guard = WallGuard(node.clock.newest, node.monotonic())
+        self._belief = Belief.FINE
+        self._check_clock(node.monotonic())
         self.loop_lag = 0.0
 
     async def run(self) -> None:
@@ -48,17 +53,30 @@ class Ticks:
             self.loop_lag = max(0.0, now - before - FAST)
             node.connections.tick(now)
             node.pressure.tick(now)
-            node.ending.wills.tick(node.clock.wall())
+            self._check_clock(now)
+            node.ending.wills.tick(node.clock.due())
             if now >= settle_at:
                 settle_at = now + SETTLE
                 await self._measure_lag()
                 self.settle(now)
             if now >= slow_at:
                 slow_at = now + SLOW
-                node.ending.expire(node.clock.wall())
+                node.ending.expire(node.clock.due())
             if now >= sweep_at:
                 sweep_at = now + SWEEP
                 await self._sweep()
+
+    def _check_clock(self, now: float) -> None:
+        """Deadlines wait while the wall clock is not to be believed (design: expiry)."""
+        clock, guard = self._node.clock, self._guard
+        wall = clock.raw()
+        belief = guard.check(wall, now)
+        if belief is not self._belief:
+            self._belief = belief
+            logger.warning("wall-clock belief=%s newest_record=%d now=%d", belief, guard.newest, wall)
+        clock.doubted = belief is not Belief.FINE
+        if not clock.doubted:
+            guard.newest = max(guard.newest, clock.wall())
 
     async def _measure_lag(self) -> None:
         node = self._node
@@ -70,15 +88,15 @@ class Ticks:
         """Store what has been unsettled for ``settle_within``; then the position may pass it (design: positions)."""
         node = self._node
         self._marks.append((now, node.routed))
-        mark = self._position
         while self._marks and self._marks[0][0] <= now - node.limits.settle_within:
-            mark = self._marks.popleft()[1]
+            self._reached = self._marks.popleft()[1]
+        mark = self._reached
         active = node.registry.active
         for session in list(active):
             if not keeping.settle(session, mark):
                 session.active = False
                 active.discard(session)
-        if mark != self._position:
+        if mark != self._position and not node.ending.wills.is_ahead_of_fold(now):
             self._position = mark
             if failpoints.ARMED:
                 failpoints.reach("position-commit")
@@ -89,6 +107,8 @@ class Ticks:
     async def _sweep(self) -> None:
         """Sessions past their time are ended by ``Ending.expire``, which knows their routes; the sweep finds none of them left."""
         node, limits = self._node, self._node.limits
+        if node.clock.doubted:
+            return
         try:
             swept = await node.store.sweep(
                 node.clock.wall(),

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from gateway.node import Node
     from gateway.session import Session
 
+FOLD_WITHIN = 60.0
+
 
 class Due(NamedTuple):
     """A will and whose it is; ``at`` wall-clock ms."""
@@ -41,15 +43,16 @@ class Wills:
         self._node = node
         self._delayed: dict[str, Due] = {}
         self._publishing: dict[bytes, str] = {}
-        self._early: set[str] = set()
+        self._early: dict[str, float] = {}
+        """Channels whose will was settled before their tcpclean was folded, and when."""
 
     def fall_due(self, connection: Connection, session: Session, will: Will, at: int) -> None:
         """A connection with a will ended."""
-        self.add(Due(connection.channel, session.client, session.principal, session.expiry > 0, will, at))
+        self.add(Due(connection.channel, session.client, session.principal, session.expiry > 0, will, at), self._node.clock.wall())
 
-    def add(self, due: Due) -> None:
-        """Publish now, or when its time has come."""
-        if due.at <= self._node.clock.wall():
+    def add(self, due: Due, now: int) -> None:
+        """Publish at once if it is due ``now``, else when its time has come."""
+        if due.at <= now:
             self._publish(due)
         else:
             self._delayed[due.client] = due
@@ -113,7 +116,7 @@ class Wills:
         if self._node.presence.tcpclean_is_folded(channel):
             self._node.presence.forget_will(channel)
         else:
-            self._early.add(channel)
+            self._early[channel] = self._node.monotonic()
         self._node.persistence.add(DropChannel(channel=channel))
 
     def settle_seen(self, channel: str) -> None:
@@ -122,10 +125,16 @@ class Wills:
 
     def is_settled(self, channel: str) -> bool:
         """Whether the will was settled before its tcpclean was folded; asked once, by the fold."""
-        if channel in self._early:
-            self._early.discard(channel)
-            return True
-        return False
+        return self._early.pop(channel, None) is not None
+
+    def is_ahead_of_fold(self, now: float) -> bool:
+        """Whether wills are settled of which the presence fold doesn't know: a crash now must find them in the log.
+
+        A tcpclean that the log refused never comes: after ``FOLD_WITHIN`` seconds it isn't waited for.
+        """
+        for channel in [channel for channel, at in self._early.items() if at < now - FOLD_WITHIN]:
+            del self._early[channel]
+        return bool(self._early)
 
     def refused(self, records: Sequence[Record], error: LogError) -> None:
         """The channel's row stays: the next start publishes it."""
