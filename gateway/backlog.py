@@ -8,23 +8,32 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from gateway import keeping
+from gateway.protocol.packets import MQTT_5_0
 from schemas.errors import StoreError
 from schemas.positions import At
 from schemas.reasons import ReasonCode
 from schemas.sessions import BoxEntry
 from streams.control import GetOffline
 from streams.fanout import Delivery
+from streams.offline import BATCH_EVERY, Pace, Pacing, Retry, next_load, retry
 
 if TYPE_CHECKING:
     from gateway.node import Node
     from gateway.session import Session
 
-PAGE = 1000
-BATCH = 30
-BATCH_EVERY = 5.0
+SHORTLY = 0.001
+"""A timer may be early by less than that."""
+
+
+class Attempt(NamedTuple):
+    """A delivery in flight under pace ``batches``: when it was sent last, and how often again."""
+
+    delivery: Delivery
+    sent_at: float
+    tries: int
 
 
 class Backlog:
@@ -32,7 +41,7 @@ class Backlog:
 
     def __init__(self, node: Node) -> None:
         self._node = node
-        self.diverts = node.settings.offline.pace == "acknowledged"
+        self.diverts = Pace(node.settings.offline.pace) is Pace.ACKNOWLEDGED
         """Whether live deliveries of a session with a backlog go behind it."""
         self._tasks: dict[Session, asyncio.Task[None]] = {}
         self._cursors: dict[Session, dict[int, At]] = {}
@@ -89,8 +98,8 @@ class Backlog:
         """Send stored entries until the window is full or nothing is left; then the session is live."""
         try:
             while session.backlog and session.has_room() and not session.hold:
-                room = min(PAGE, session.window - len(session.in_flight), session.reserved - session.used)
-                if await self._page(session, room):
+                _, load = next_load(Pace.ACKNOWLEDGED, Pacing(), session.window - len(session.in_flight), 0.0)
+                if await self._page(session, min(load.messages, session.reserved - session.used)):
                     continue
                 session.backlog = False
                 session.refresh()
@@ -120,35 +129,48 @@ class Backlog:
         if cursors is None or session.connection is None:
             return
         mailbox = box == session.mailbox
-        sent = {delivery.at for delivery in session.in_flight.values()} if mailbox else ()
+        sent = {delivery.at for delivery in session.in_flight.values()} if mailbox or not self.diverts else ()
         for entry in entries:
             cursors[box] = entry.at
             delivery = Delivery(entry.record, entry.at, entry.qos, entry.retain, entry.identifiers, mailbox)
-            if not mailbox:
-                session.send(delivery, box)
-            elif session.id:
+            if mailbox and session.id:
                 session.send(delivery, keeping.move_in(session, delivery))
             elif entry.at not in sent:
                 session.send(delivery, box)
 
     async def _batches(self, session: Session) -> None:
-        """The pace of the model product."""
-        connection = session.connection
-        tries: dict[int, int] = {}
+        """The pace of the model product (streams/offline.py says how much and when)."""
+        connection, pacing = session.connection, Pacing()
+        attempts: dict[int, Attempt] = {}
         while connection is not None and session.connection is connection and connection.ready:
-            room = min(BATCH, session.window - len(session.in_flight))
-            if room > 0:
-                try:
-                    await self._page(session, room)
-                except StoreError:
-                    connection.close(ReasonCode.UNSPECIFIED_ERROR, "store failed")
-                    return
-            sent = set(session.in_flight)
-            await asyncio.sleep(BATCH_EVERY)
-            if session.connection is connection and session.version != 5:
-                keeping.send_again(session, sent, tries)
+            now = self._node.monotonic()
+            pacing, load = next_load(Pace.BATCHES, pacing, session.window - len(session.in_flight), now)
+            try:
+                if load.messages:
+                    await self._page(session, load.messages)
+            except StoreError:
+                connection.close(ReasonCode.UNSPECIFIED_ERROR, "store failed")
+                return
+            if session.version != MQTT_5_0:
+                attempts = self._send_again(session, attempts, now)
+            await asyncio.sleep(BATCH_EVERY if load.again_at is None else max(load.again_at - now, SHORTLY))
 
-    def pull(self, session: Session, wanted: GetOffline, now: int) -> None:
+    def _send_again(self, session: Session, before: dict[int, Attempt], now: float) -> dict[int, Attempt]:
+        """To 3.1.1 clients what is unacknowledged once more, under the same id, where it is time; what is in flight now."""
+        wall = self._node.clock.wall()
+        attempts: dict[int, Attempt] = {}
+        for packet_id, delivery in session.in_flight.items():
+            known = before.get(packet_id)
+            if known is None or known.delivery is not delivery:
+                known = Attempt(delivery, now, 0)
+            elif not (session.released and packet_id in session.released) and retry(known.sent_at, known.tries, now) is Retry.SEND:
+                known = Attempt(delivery, now, known.tries + 1)
+                session.write(delivery, packet_id, wall, dup=True)
+                self._node.counters.redelivered += 1
+            attempts[packet_id] = known
+        return attempts
+
+    def pull(self, session: Session, wanted: GetOffline) -> None:
         """`$SYS/getOfflineMsg`: a batch of the asked size and order. With pace ``acknowledged`` they are on their way already."""
         if self.diverts or not session.id:
             return

@@ -5,35 +5,38 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from streams.control import parse_enable_order, parse_get_offline
+from schemas.reasons import ReasonCode
+from streams.control import TokenBucket, parse_enable_order, parse_get_offline, take
 
 if TYPE_CHECKING:
     from gateway.connection import Connection
 
 
-def _get_offline(connection: Connection, payload: bytes, now: int) -> str:
-    """Legacy pull of stored messages; the words of the error, empty for none."""
+def _get_offline(connection: Connection, payload: bytes) -> ReasonCode:
+    """Legacy pull of stored messages, so many times a second."""
     wanted = parse_get_offline(payload)
     if isinstance(wanted, str):
-        return wanted
+        return ReasonCode.PAYLOAD_FORMAT_INVALID
     session = connection.session
     assert session is not None  # noqa: S101 - connected
-    connection.node.backlog.pull(session, wanted, now)
-    return ""
+    session.pulls, granted = take(session.pulls or TokenBucket(), connection.node.monotonic())
+    if not granted:
+        return ReasonCode.QUOTA_EXCEEDED
+    connection.node.backlog.pull(session, wanted)
+    return ReasonCode.SUCCESS
 
 
-def _enable_order(connection: Connection, payload: bytes, now: int) -> str:
+def _enable_order(connection: Connection, payload: bytes) -> ReasonCode:
     """From now on records of this client are marked as ordered, for rules that keep them in one queue."""
-    wanted = parse_enable_order(payload)
-    if isinstance(wanted, str):
-        return wanted
+    if isinstance(parse_enable_order(payload), str):
+        return ReasonCode.PAYLOAD_FORMAT_INVALID
     session = connection.session
     assert session is not None  # noqa: S101
     session.ordered = True
-    return ""
+    return ReasonCode.SUCCESS
 
 
-CONTROLS: dict[str, Callable[[Connection, bytes, int], str]] = {
+CONTROLS: dict[str, Callable[[Connection, bytes], ReasonCode]] = {
     "$SYS/getOfflineMsg": _get_offline,
     "$SYS/enableOrderMsg": _enable_order,
 }

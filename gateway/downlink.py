@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from gateway.persistence import RETRY_AFTER
+from gateway.persistence import PENDING_LIMIT, RETRY_AFTER
 from schemas.errors import StoreError
-from gateway.persistence import PENDING_LIMIT
 from schemas.positions import At
 from schemas.records import Flag, Record
 from schemas.sessions import BoxEntry, DropReceived, PutEntry, PutReceived, PutRetained, TrimBox

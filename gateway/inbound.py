@@ -85,7 +85,7 @@ def publish(connection: Connection, first: int, data: bytes, start: int, stop: i
     if first & 1 and not flags & P2P:
         flags |= RETAIN
     if not topic.allowed or topic.control:
-        apart(connection, topic, qos, packet_id, data[tail:stop], now)
+        apart(connection, topic, qos, packet_id, data[tail:stop])
         return
     session = connection.session
     assert session is not None  # noqa: S101 - connected
@@ -194,14 +194,13 @@ def learn(connection: Connection, raw: bytes) -> KnownTopic:
     return topic
 
 
-def apart(connection: Connection, topic: KnownTopic, qos: int, packet_id: int, payload: bytes, now: int) -> None:
+def apart(connection: Connection, topic: KnownTopic, qos: int, packet_id: int, payload: bytes) -> None:
     """A publish that does not go to the log: refused, or to a control topic."""
     reason = ReasonCode.SUCCESS
     if topic.control:
-        error = CONTROLS[topic.name](connection, payload, now)
-        if error:
+        reason = CONTROLS[topic.name](connection, payload)
+        if reason:
             connection.node.counters.refused["control"] += 1
-            reason = ReasonCode.PAYLOAD_FORMAT_INVALID
     else:
         reason = ReasonCode.NOT_AUTHORIZED
         connection.node.counters.refused["publish_not_authorized"] += 1

@@ -20,8 +20,6 @@ BLOCK = 1024
 """Packet ids reserved in the store at a time; a crash starts a new block (design: QoS 2)."""
 SPILL_AT = 5_000
 """A queue in memory beyond which it moves to the store, where the session keeps its deliveries."""
-MOST_TRIES = 15
-"""Resends to a 3.1.1 client under pace ``batches`` (domain: retry)."""
 
 
 def keeps(session: Session, delivery: Delivery) -> bool:
@@ -175,19 +173,6 @@ def reserve_more(session: Session) -> None:
     change = ReserveBlock(session=session.id, epoch=session.epoch, next_block=(session.last_packet_id + ahead) % 65535 + 1)
     session.reserving = True
     session.node.persistence.add_then(change, session, -session.epoch)
-
-
-def send_again(session: Session, packet_ids: set[int], tries: dict[int, int]) -> None:
-    """Pace ``batches``: what was in flight before and still is, again under the same id, a limited number of times."""
-    now = session.node.clock.wall()
-    for packet_id in packet_ids:
-        delivery = session.in_flight.get(packet_id)
-        if delivery is None:
-            tries.pop(packet_id, None)
-        elif tries.get(packet_id, 0) < MOST_TRIES and not (session.released and packet_id in session.released):
-            tries[packet_id] = tries.get(packet_id, 0) + 1
-            session.write(delivery, packet_id, now, dup=True)
-            session.node.counters.redelivered += 1
 
 
 def resume(session: Session, entries: tuple[BoxEntry, ...]) -> None:

@@ -15,6 +15,7 @@ from gateway.keeping import BLOCK, SPILL_AT
 from gateway.protocol import hot
 from schemas.identities import Principal
 from schemas.sessions import SessionState, Subscription
+from streams.control import TokenBucket
 from streams.fanout import Delivery, Run
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class Session:
         "node",
         "ordered",
         "principal",
+        "pulls",
         "queue",
         "received",
         "released",
@@ -79,6 +81,7 @@ class Session:
         self.claiming: list[Delivery] | None = None
         """While a connect claims the session: what is to be stored once the session's epoch is known again."""
         self.ordered = False
+        self.pulls: TokenBucket | None = None
         self.connection: Connection | None = None
         self._forget_connection()
 
