@@ -27,6 +27,8 @@ PAGE: Final = 8192
 """Measured with groups of 250 B to 800 KB: 4 KiB costs large groups a third, 16 KiB small ones a tenth."""
 TOPICS: Final = (PRESENCE_TOPIC, PUBLISH_TOPIC)
 SUFFIX: Final = ".segment"
+_SPILL_PAGES: Final = 16
+"""Cache while the write-ahead log is widened; what exceeds it is written."""
 _COMPANIONS: Final = ("", "-wal", "-shm", "-journal")
 
 _FRAMES: Final = "first INTEGER PRIMARY KEY, next INTEGER NOT NULL, time INTEGER NOT NULL, crc INTEGER NOT NULL, body BLOB NOT NULL"
@@ -178,10 +180,10 @@ def widen_wal(database: apsw.Connection, size: int) -> None:
     if size <= 0:
         return
     cache = database.pragma("cache_size")
-    database.pragma("cache_size", 16)
+    database.pragma("cache_size", _SPILL_PAGES)
     database.execute("BEGIN; CREATE TABLE filler (body)")
     try:
-        database.execute("INSERT INTO filler VALUES (zeroblob(?))", (size,))
+        database.execute("INSERT INTO filler VALUES (zeroblob(?))", (size + 2 * _SPILL_PAGES * PAGE,))
     finally:
         database.execute("ROLLBACK")
         database.pragma("cache_size", cache)
