@@ -222,7 +222,7 @@ class App:
             connection.release_withheld()
             connection.close_without_will(ReasonCode.SERVER_SHUTTING_DOWN, "gateway stopped")
         await asyncio.sleep(0.05)
-        self._ticks.settle(node.monotonic() + 1)
+        self._ticks.finish()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(max(0.5, deadline - node.monotonic())):
                 await node.persistence.barrier()

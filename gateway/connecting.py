@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from gateway.node import Node
 
 ASSIGNED_PREFIX = "sw-"
+CONNACKS_3 = (b"\x20\x02\x00\x00", b"\x20\x02\x01\x00")
+"""The CONNACK of success in 3.1.1, without and with a session present."""
 CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
@@ -241,8 +243,9 @@ class Connecting:
 
     def _answer(self, connection: Connection, packet: Connect, client: str, session: Session, *, present: bool) -> None:
         node, limits = self._node, self._node.limits
-        properties = None
-        if packet.version == MQTT_5_0:
+        if packet.version != MQTT_5_0:
+            connection.send(CONNACKS_3[present])
+        else:
             asked = (packet.properties or Properties()).session_expiry_interval or 0
             properties = Properties(
                 receive_maximum=limits.receive_maximum,
@@ -252,7 +255,7 @@ class Connecting:
                 server_keep_alive=None if connection.keep_alive == packet.keep_alive else connection.keep_alive,
                 session_expiry_interval=None if asked == session.expiry else session.expiry,
             )
-        connection.send_packet(Connack(session_present=present, reason_code=ReasonCode.SUCCESS, properties=properties))
+            connection.send_packet(Connack(session_present=present, reason_code=ReasonCode.SUCCESS, properties=properties))
         connection.state = ConnectionState.CONNECTED
         connection.ready = True
         node.counters.connects += 1

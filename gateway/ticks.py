@@ -24,6 +24,8 @@ SETTLE = 0.2
 SLOW = 1.0
 SWEEP = 10.0
 SWEEP_LIMIT = 5_000
+SWEEPS = 100
+"""Sweeps in a row while there is more to remove: each lets others use the store between."""
 
 logger = logging.getLogger(__name__)
 
@@ -78,6 +80,12 @@ class Ticks:
         if not clock.doubted:
             guard.newest = max(guard.newest, clock.wall())
 
+    def finish(self) -> None:
+        """A stop has stored what all sessions are owed: the next start goes on behind the last routed record, nothing is repeated."""
+        self._marks.clear()
+        self._reached = self._node.routed
+        self.settle(self._node.monotonic())
+
     async def _measure_lag(self) -> None:
         node = self._node
         end = (await node.log.ends(PUBLISH_TOPIC))[0][1]
@@ -107,20 +115,23 @@ class Ticks:
     async def _sweep(self) -> None:
         """Sessions past their time are ended by ``Ending.expire``, which knows their routes; the sweep finds none of them left."""
         node, limits = self._node, self._node.limits
-        if node.clock.doubted:
-            return
-        try:
-            swept = await node.store.sweep(
-                node.clock.wall(),
-                entries_per_box=limits.offline_messages,
-                entries_total=limits.offline_messages_total,
-                entry_age=limits.offline_age,
-                limit=SWEEP_LIMIT,
-            )
-        except StoreError as error:
-            logger.warning("sweep-failed error=%s", error)
-            return
-        dropped = node.counters.dropped
-        dropped["expired"] += swept.expired_entries
-        dropped["offline_age"] += swept.aged_entries
-        dropped["offline_limit"] += swept.over_limit_entries
+        for _ in range(SWEEPS):
+            if node.clock.doubted:
+                return
+            try:
+                swept = await node.store.sweep(
+                    node.clock.wall(),
+                    entries_per_box=limits.offline_messages,
+                    entries_total=limits.offline_messages_total,
+                    entry_age=limits.offline_age,
+                    limit=SWEEP_LIMIT,
+                )
+            except StoreError as error:
+                logger.warning("sweep-failed error=%s", error)
+                return
+            dropped = node.counters.dropped
+            dropped["expired"] += swept.expired_entries
+            dropped["offline_age"] += swept.aged_entries
+            dropped["offline_limit"] += swept.over_limit_entries
+            if max(swept.expired_entries, swept.aged_entries, swept.over_limit_entries, swept.bodies) < SWEEP_LIMIT:
+                return

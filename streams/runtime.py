@@ -23,9 +23,9 @@ from streams.store import Change, DropChannel, OpenChannel, PutChannel, Store
 
 MAX_RECORDS = 1024
 MAX_BYTES = 1024 * 1024
-GATHER = 0.02
-"""Seconds for which presence events gather before they are folded."""
-MAX_COLLECTED = 64
+GATHER = 0.2
+"""Seconds for which presence events gather before they are folded: a storm of connects is not kept waiting for its bookkeeping."""
+MAX_COLLECTED = 1024
 """Batches that wait to be folded."""
 RETRY_AFTER = 0.2
 """Seconds until a store that failed is asked again."""
