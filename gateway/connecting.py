@@ -15,7 +15,7 @@ from gateway.auth.login import LoginRefused, Peer
 from gateway.connection import Connection
 from gateway.protocol.encode import encode_packet
 from gateway.protocol.packets import MQTT_5_0, Connack, Connect
-from gateway.protocol.properties import Properties, forwardable
+from gateway.protocol.properties import NONE, Properties, forwardable
 from gateway.protocol.states import ConnectionState
 from gateway.session import Session
 from schemas.errors import LogError, StoreError
@@ -90,7 +90,7 @@ class Connecting:
 
     def _check(self, connection: Connection, packet: Connect) -> tuple[Principal, str, Will | None]:
         node = self._node
-        properties = packet.properties or Properties()
+        properties = packet.properties or NONE
         if node.draining:
             raise ConnectRefused(ReasonCode.SERVER_UNAVAILABLE, "draining")  # CONNACK has no 0x8B [MQTT-3.2.2-8]
         if len(node.connections) > node.limits.connections:
@@ -129,7 +129,7 @@ class Connecting:
             raise ConnectRefused(ReasonCode.TOPIC_NAME_INVALID, "will topic")
         if will.topic.startswith("$") or not node.access.may(principal, "publish", will.topic):
             raise ConnectRefused(ReasonCode.NOT_AUTHORIZED, "will topic not allowed")
-        properties = will.properties or Properties()
+        properties = will.properties or NONE
         expiry = -1 if properties.message_expiry_interval is None else properties.message_expiry_interval
         delay = properties.will_delay_interval or 0
         return Will(will.topic, will.payload, will.qos, will.retain, delay, forwardable(properties), expiry)
@@ -139,7 +139,7 @@ class Connecting:
     def _expiry(self, packet: Connect) -> int:
         """The session expiry interval granted, seconds."""
         if packet.version == MQTT_5_0:
-            asked = (packet.properties or Properties()).session_expiry_interval or 0
+            asked = (packet.properties or NONE).session_expiry_interval or 0
         else:
             asked = 0 if packet.clean_start else NEVER_EXPIRES
         return min(asked, self._node.limits.session_expiry)
@@ -231,7 +231,7 @@ class Connecting:
         self._node.ending.end(connection, "Socket IOException")
 
     def _negotiate(self, connection: Connection, packet: Connect) -> None:
-        properties = packet.properties or Properties()
+        properties = packet.properties or NONE
         limits = self._node.limits
         connection.send_maximum = min(properties.receive_maximum or limits.window, 65535)
         connection.send_packet_maximum = properties.maximum_packet_size or 0
@@ -246,7 +246,7 @@ class Connecting:
         if packet.version != MQTT_5_0:
             connection.send(CONNACKS_3[present])
         else:
-            asked = (packet.properties or Properties()).session_expiry_interval or 0
+            asked = (packet.properties or NONE).session_expiry_interval or 0
             properties = Properties(
                 receive_maximum=limits.receive_maximum,
                 maximum_packet_size=limits.packet,

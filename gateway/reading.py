@@ -29,7 +29,8 @@ def read(connection: Connection, data: bytes) -> int:
     now = connection.node.clock.wall()
     while end - position >= 2:
         if connection.state == CONNECTING:
-            connection.need = 1 << 62  # until the connect is answered; reading is paused meanwhile
+            connection.need = 1 << 62  # until the connect is answered
+            connection.pause()
             return position
         first = data[position]
         size = data[position + 1]
@@ -103,7 +104,6 @@ def _first_packet(connection: Connection, first: int, body: bytes) -> None:
     assert isinstance(packet, Connect)  # noqa: S101 - by its first byte
     connection.version = packet.version
     connection.state = CONNECTING
-    connection.pause()
     connection.node.connecting.start(connection, packet)
 
 
