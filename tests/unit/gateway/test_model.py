@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from gateway.protocol.packets import Ack, Connack, Disconnect, PacketType, Publish
 from gateway.protocol.properties import Properties
@@ -98,6 +98,14 @@ class Gateway(RuleBasedStateMachine):
         self.bed.close()
         self._folder.cleanup()
 
+    @initialize()
+    def begin(self) -> None:
+        """One that publishes and one that is subscribed, both kept: what most traces need."""
+        for client in ("a", "b"):
+            self._connect(client, 5, clean=False, kept=True)
+        self.parties["b"].subscribe("t/#", qos=2)
+        self.lives["b"].subscriptions["t/#"] = 2
+
     # What clients do
 
     @rule(client=st.sampled_from(CLIENTS), version=st.sampled_from((4, 5)), clean=st.booleans(), kept=st.booleans())
@@ -132,8 +140,15 @@ class Gateway(RuleBasedStateMachine):
         else:
             self._ended(client)
             self.lives[client] = Life(kept)
-        self.pending[client] = []
+        self._send_again(client, resumed=resumed)
         self._look(client)
+
+    def _send_again(self, client: str, *, resumed: bool) -> None:
+        """What was not acknowledged, as a client does whose session goes on [MQTT-4.4.0-1]."""
+        self.pending[client] = [message for message in self.pending[client] if resumed and not message.acknowledged]
+        for message in self.pending[client]:
+            self._may_match(message)
+            self.parties[client].publish(message.topic, b"%d" % message.number, message.qos, packet_id=message.packet_id, dup=True)
 
     @precondition(lambda self: self.parties)
     @rule(data=st.data(), topic_filter=st.sampled_from(FILTERS), qos=st.integers(0, 2))
@@ -161,14 +176,16 @@ class Gateway(RuleBasedStateMachine):
             self.last_id[client] = self.last_id[client] % 60_000 + 1
             message = Message(number, topic, qos, client, self.last_id[client] if qos else 0)
             self.messages[number] = message
-            for life in self.lives.values():
-                granted = [q for f, q in life.subscriptions.items() if matches(f, topic)]
-                if granted:
-                    life.may.add(number)
+            self._may_match(message)
             self.parties[client].publish(topic, b"%d" % number, qos, packet_id=message.packet_id)
             if qos:
                 self.pending[client].append(message)
         self._look_all()
+
+    def _may_match(self, message: Message) -> None:
+        for life in self.lives.values():
+            if any(matches(topic_filter, message.topic) for topic_filter in life.subscriptions):
+                life.may.add(message.number)
 
     @rule()
     def log_stalls(self) -> None:
@@ -182,6 +199,13 @@ class Gateway(RuleBasedStateMachine):
     @rule(data=st.data(), count=st.integers(1, 5))
     def acknowledge(self, data: st.DataObject, count: int) -> None:
         self._answer(data.draw(st.sampled_from(sorted(self.parties))), count)
+
+    @rule()
+    def everybody_answers(self) -> None:
+        self._flush_log()
+        for client in list(self.parties):
+            for _ in range(4):
+                self._answer(client, 1_000)
 
     @precondition(lambda self: self.parties)
     @rule(data=st.data(), end_session=st.booleans())
@@ -302,8 +326,9 @@ class Gateway(RuleBasedStateMachine):
         assert packet.packet_id not in life.unsettled, "a packet id in use was used again"
         life.unsettled[packet.packet_id] = packet.qos
         if (number, packet.qos) not in life.got:
-            earlier = [n for n, q in life.got if q == packet.qos and self.messages[n].sender == message.sender and self.messages[n].topic == message.topic]
-            assert not earlier or earlier[-1] < number or self.messages[earlier[-1]].qos != message.qos, ("out of order", message, life)
+            alike = [self.messages[n] for n, qos in life.got if qos == packet.qos]
+            earlier = [m.number for m in alike if (m.sender, m.topic, m.qos) == (message.sender, message.topic, message.qos)]
+            assert not earlier or earlier[-1] < number, ("out of order", message, life)
             life.got.append((number, packet.qos))
 
     def _answer(self, client: str, count: int) -> int:
