@@ -59,7 +59,11 @@ class Life:
     may: set[int] = field(default_factory=set)
     got: list[tuple[int, int]] = field(default_factory=list)
     """First copies: message and QoS, in order."""
+    settled: set[int] = field(default_factory=set)
+    """Messages that the client has acknowledged; until then it must get them again."""
     completed: set[int] = field(default_factory=set)
+    carried: dict[int, int] = field(default_factory=dict)
+    """By packet id of this connection, the message."""
     in_hand: dict[int, int] = field(default_factory=dict)
     """QoS 2: packet ids that the client knows, with the message."""
     unsettled: dict[int, int] = field(default_factory=dict)
@@ -93,7 +97,7 @@ class Gateway(RuleBasedStateMachine):
                 if not self._answer(client, 1_000):
                     break
             self._look(client)
-            missing = [number for number in life.owed if number not in {number for number, _ in life.got}]
+            missing = [number for number in life.owed if number not in life.settled]
             assert not missing, (client, [self.messages[number] for number in missing], life)
         self.bed.close()
         self._folder.cleanup()
@@ -311,6 +315,7 @@ class Gateway(RuleBasedStateMachine):
     def _delivered(self, life: Life, packet: Publish) -> None:
         number = int(packet.payload)
         message = self.messages[number]
+        life.carried[packet.packet_id] = number
         assert number in life.may, ("not asked for", message, life)
         assert packet.topic == message.topic
         assert packet.qos <= message.qos
@@ -339,9 +344,11 @@ class Gateway(RuleBasedStateMachine):
         for number, step in steps:
             if step == 1:
                 del life.unsettled[number]
+                life.settled.add(life.carried[number])
                 party.ack(PacketType.PUBACK, number)
             elif step == 2:
                 life.unsettled[number] = 4
+                life.settled.add(life.carried[number])
                 party.ack(PacketType.PUBREC, number)
             elif step == 3:
                 del life.unsettled[number]
