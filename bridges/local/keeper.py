@@ -66,6 +66,8 @@ class Keeper:
         self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._spares: SimpleQueue[OpenSegment] = SimpleQueue()
         self._preparing = False
+        self._narrow = False
+        """The last spare could not be made: the next does without a wide write-ahead log, where the trouble may lie."""
         self._unsealed: list[Segment] = []
         self._reading: OrderedDict[int, apsw.Connection] = OrderedDict()
         self._stopped: Callable[[], None] = lambda: None
@@ -155,17 +157,28 @@ class Keeper:
                 return
             path = segments.segment_path(self._folder, self.number)
             try:
-                segments.create(path, self._options.vfs)
-                self.number += 1
-                database = segments.connect(path, self._options.vfs)
+                database = self._create(path)
             except (apsw.Error, OSError):
+                self._narrow = not self._narrow
                 segments.remove(path)
                 raise
-            segments.widen_wal(database, self._options.wal_bytes)
+            self._narrow = False
             nothing = dict.fromkeys(TOPICS, 0)
-            self._spares.put(OpenSegment(Segment(self.number - 1, path, nothing, nothing, nothing), database))
+            self._spares.put(OpenSegment(Segment(self.number, path, nothing, nothing, nothing), database))
+            self.number += 1
         finally:
             self._preparing = False
+
+    def _create(self, path: Path) -> apsw.Connection:
+        segments.create(path, self._options.vfs)
+        database = segments.connect(path, self._options.vfs)
+        try:
+            if not self._narrow:
+                segments.widen_wal(database, self._options.wal_bytes)
+        except apsw.Error:
+            database.close()
+            raise
+        return database
 
     def _retire(self, held: OpenSegment) -> None:
         held.database.close()

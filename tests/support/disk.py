@@ -57,7 +57,7 @@ class Disk(apsw.VFS):
         self.lies = False
         """Syncs say yes and do nothing."""
         self.short = False
-        """A failing write leaves its first half behind."""
+        """A failing write leaves the first half of its sectors behind."""
         self.dead = False
         self.random = random.Random(seed)
         self.guard = threading.RLock()
@@ -137,13 +137,15 @@ class _File(apsw.VFSFile):
                 dying = disk.step("write", self._path)
             except apsw.Error:
                 if disk.short and not disk.dead:
-                    self._write(data[: len(data) // 2], offset)
+                    self._write(data[: len(data) // 2 // SECTOR * SECTOR], offset)
                 raise
             self._write(data, offset)
             if dying:
                 raise broken(apsw.SQLITE_IOERR_WRITE)
 
     def _write(self, data: bytes, offset: int) -> None:
+        if not data:
+            return
         size = self.xFileSize()
         before = self.xRead(min(len(data), size - offset), offset) if offset < size else b""
         self._disk.unsynced(self._path).append(_Write(offset, data, before, size))

@@ -46,3 +46,14 @@ def test_a_frame_larger_than_the_room_stays_until_the_next() -> None:
 def test_records_to_come_are_not_found() -> None:
     assert Tail(1, 1).find(0) is None
     assert filled(100, 1000).find(50) is None
+
+
+def test_frames_that_all_readers_have_passed_go_but_the_last_stays() -> None:
+    tail = filled(100, 1000)
+    tail.forget(43)
+    assert tail.find(39) is None
+    assert (found := tail.find(42)) is not None
+    assert found.first == 40
+    tail.forget(1000)
+    assert tail.find(44) is None
+    assert tail.find(49) is not None
