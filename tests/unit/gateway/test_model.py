@@ -191,10 +191,12 @@ class Gateway(RuleBasedStateMachine):
             if any(matches(topic_filter, message.topic) for topic_filter in life.subscriptions):
                 life.may.add(message.number)
 
+    @precondition(lambda self: self.parties and not self.bed.log.held)
     @rule()
     def log_stalls(self) -> None:
         self.bed.log.held = True
 
+    @precondition(lambda self: self.bed.log.held)
     @rule()
     def log_goes_on(self) -> None:
         self._flush_log()
@@ -204,6 +206,7 @@ class Gateway(RuleBasedStateMachine):
     def acknowledge(self, data: st.DataObject, count: int) -> None:
         self._answer(data.draw(st.sampled_from(sorted(self.parties))), count)
 
+    @precondition(lambda self: self.parties)
     @rule()
     def everybody_answers(self) -> None:
         self._flush_log()
@@ -232,14 +235,16 @@ class Gateway(RuleBasedStateMachine):
         self.parties[client].drop()
         self._lose(client)
 
+    @precondition(lambda self: self.parties)
     @rule(seconds=st.sampled_from((0.06, 0.25, 0.6, 2.0)))
     def time_passes(self, seconds: float) -> None:
         self.bed.advance(seconds)
         self.ending.clear()
         self._look_all()
 
-    @rule(settled=st.booleans())
-    def crash(self, settled: bool) -> None:
+    @precondition(lambda self: self.parties)
+    @rule(settled=st.booleans(), back=st.booleans())
+    def crash(self, settled: bool, back: bool) -> None:
         if settled:
             self.bed.settle()
         self._look_all(settle=False)
@@ -253,6 +258,8 @@ class Gateway(RuleBasedStateMachine):
                 life.owed = {}
                 self.lives[client] = life
         self.ending.clear()
+        for client in [client for client in CLIENTS if back and client in self.lives and self.lives[client].kept]:
+            self._connect(client, 5, clean=False, kept=True)
 
     # What the model learns
 
