@@ -138,10 +138,8 @@ class Connecting:
 
     def _expiry(self, packet: Connect) -> int:
         """The session expiry interval granted, seconds."""
-        if packet.version == MQTT_5_0:
-            asked = (packet.properties or NONE).session_expiry_interval or 0
-        else:
-            asked = 0 if packet.clean_start else NEVER_EXPIRES
+        kept_in_3 = 0 if packet.clean_start else NEVER_EXPIRES
+        asked = (packet.properties or NONE).session_expiry_interval or 0 if packet.version == MQTT_5_0 else kept_in_3
         return min(asked, self._node.limits.session_expiry)
 
     async def _begin(self, connection: Connection, packet: Connect, principal: Principal, client: str, will: Will | None) -> None:
@@ -193,6 +191,7 @@ class Connecting:
         waiting: list[Delivery] = []
         if existing is not None:
             existing.claiming = waiting
+            node.registry.claiming.add(existing)
         state: SessionState | Refused | None = None
         try:
             await node.persistence.barrier()
@@ -202,6 +201,7 @@ class Connecting:
         finally:
             if existing is not None:
                 existing.claiming = None
+                node.registry.claiming.discard(existing)
                 if isinstance(state, SessionState) and state.present:
                     existing.adopt(state)
                 for delivery in waiting:

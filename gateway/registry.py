@@ -24,6 +24,8 @@ class Registry:
         self.sessions: dict[str, Session] = {}
         self.active: set[Session] = set()
         """Sessions with kept deliveries that may be unsettled: what the settle tick looks at."""
+        self.claiming: set[Session] = set()
+        """Sessions whose claim is under way: what arrives for them meanwhile is in memory only and holds the position."""
 
     def get(self, client: str) -> Session | None:
         return self.sessions.get(client)

@@ -99,12 +99,15 @@ class Ticks:
         while self._marks and self._marks[0][0] <= now - node.limits.settle_within:
             self._reached = self._marks.popleft()[1]
         mark = self._reached
+        for session in node.registry.claiming:
+            if session.claiming and session.claiming[0].at < mark:
+                mark = session.claiming[0].at
         active = node.registry.active
         for session in list(active):
             if not keeping.settle(session, mark):
                 session.active = False
                 active.discard(session)
-        if mark != self._position and not node.ending.wills.is_ahead_of_fold(now):
+        if mark > self._position and not node.ending.wills.is_ahead_of_fold(now):
             self._position = mark
             if failpoints.ARMED:
                 failpoints.reach("position-commit")

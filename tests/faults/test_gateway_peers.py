@@ -164,6 +164,7 @@ async def test_slow_speakers_lose_their_places_and_others_are_served(start_gatew
     process = psutil.Process(gateway.pid)
     bystander = await clients.connect(gateway.mqtt, "bystander")
     await bystander.publish("warm", b"", 1)
+    await _still(process.num_fds)
     files = process.num_fds()
     packet = b"\x10\x1a\x00\x04MQTT\x04\x02\x00\x3c\x00\x0eslow-speaker-x"
     slow = [await clients.dial(gateway.mqtt, 4) for _ in range(200)]
@@ -192,3 +193,12 @@ async def _until(true: Callable[[], bool], what: str, within: float = 5.0) -> No
                 await asyncio.sleep(0.01)
     except TimeoutError:
         raise AssertionError(f"not within {within} s: {what}") from None
+
+
+async def _still(figure: Callable[[], int], seconds: float = 1.0) -> None:
+    """Wait until the figure has not changed for a while: the gateway opens some of its files after it serves."""
+    last, since = figure(), asyncio.get_running_loop().time()
+    while asyncio.get_running_loop().time() - since < seconds:
+        await asyncio.sleep(0.05)
+        if figure() != last:
+            last, since = figure(), asyncio.get_running_loop().time()
