@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from gateway.persistence import PENDING_LIMIT, RETRY_AFTER
+from gateway.retained_room import RetainedRoom
 from schemas.errors import StoreError
 from schemas.positions import At
 from schemas.records import Flag, Record
@@ -38,6 +39,7 @@ class LocalDownlink:
         """At start: subscriptions that came later than a record don't match it; plans are not kept."""
         self._new_mailboxes: list[tuple[str, BoxEntry]] = []
         self._by_number: dict[int, Session] | None = None
+        self._retained_room = RetainedRoom(node)
 
     def deliver(self, records: Sequence[Record], ats: Sequence[At]) -> None:
         """See ``streams.runtime.Downlink``."""
@@ -136,6 +138,8 @@ class LocalDownlink:
             self._node.retained_present = True
             self._node.subscribing.retained_changed(change.topic)
             self._node.counters.retained_set += 1
+            if not self._retained_room.admits(change):
+                return
         self._node.persistence.add(change)
 
     def _restore_received(self, change: PutReceived | DropReceived) -> None:
@@ -156,6 +160,7 @@ class LocalDownlink:
             new, self._new_mailboxes = self._new_mailboxes, []
             for client, entry in new:
                 await self._open_mailbox(client, entry)
+        await self._retained_room.settle()
         node.routed = end
         if node.persistence.pending >= PENDING_LIMIT:
             await node.persistence.room()

@@ -246,6 +246,32 @@ def test_what_is_in_flight_at_unsubscribe_is_completed(bed: Testbed) -> None:
     assert party.acks(PacketType.PUBREL) == [number]
 
 
+def test_retained_messages_have_a_limit(make_bed: Make) -> None:
+    """A refused one is delivered and counted; topics that have one may change; a deletion makes room."""
+    bed = make_bed(limits=Limits(retained_messages=3))
+    publisher, live = bed.connect("p"), bed.connect("l")
+    live.subscribe("r/#")
+
+    def kept() -> dict[str, bytes]:
+        party = bed.connect("s")
+        party.subscribe("r/#")
+        return {packet.topic: packet.payload for packet in party.deliveries()}
+
+    for number in range(5):
+        publisher.exchange(f"r/{number}", b"1", retain=True)
+    assert len(live.deliveries()) == 5
+    assert kept() == {"r/0": b"1", "r/1": b"1", "r/2": b"1"}
+    assert bed.node.counters.refused["retained_limit"] == 2
+    publisher.exchange("r/0", b"2", retain=True)
+    publisher.exchange("r/1", b"", retain=True)
+    bed.advance(11)
+    publisher.exchange("r/3", b"2", retain=True)
+    publisher.exchange("r/4", b"2", retain=True)
+    assert kept() == {"r/0": b"2", "r/2": b"1", "r/3": b"2"}
+    bed.crash()
+    assert kept() == {"r/0": b"2", "r/2": b"1", "r/3": b"2"}
+
+
 # Shared subscriptions
 
 
