@@ -234,18 +234,18 @@ class PersistentSubscriber(Actor):
 
     def _receive(self, packet: Publish) -> None:
         digest = hashlib.sha256(packet.payload).digest()
+        known = self._unreleased.get(packet.packet_id) if packet.qos == 2 else None
+        if known is not None and known != digest:
+            self.problems.append(f"{self.name}: packet id {packet.packet_id} carries another message before its release")
+        if known is None:
+            # Taken before it is acknowledged: the acknowledgement fails where the gateway is dead already
+            self.ledger.receive(self.name, packet.topic, packet.qos, packet.payload, self._now())
+            self.held.add(digest)
         if packet.qos == 2:
-            known = self._unreleased.get(packet.packet_id)
-            if known is not None and known != digest:
-                self.problems.append(f"{self.name}: packet id {packet.packet_id} carries another message before its release")
             self._unreleased[packet.packet_id] = digest
             self._ack(PacketType.PUBREC, packet.packet_id)
-            if known is not None:
-                return
         elif packet.qos == 1:
             self._ack(PacketType.PUBACK, packet.packet_id)
-        self.ledger.receive(self.name, packet.topic, packet.qos, packet.payload, self._now())
-        self.held.add(digest)
 
     def _ack(self, kind: PacketType, packet_id: int) -> None:
         assert self.wire is not None
