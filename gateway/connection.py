@@ -44,6 +44,7 @@ class Connection:
     __slots__ = (
         "_buffer",
         "_paused",
+        "_unread",
         "_spec",
         "_withheld",
         "_withheld_bytes",
@@ -89,6 +90,7 @@ class Connection:
         self._buffer: bytearray | None = None
         self.need = 0
         self._paused = False
+        self._unread = 0
         self._withheld: list[int] | None = None
         self._withheld_bytes = 0
         self.slowed_until = 0.0
@@ -112,6 +114,7 @@ class Connection:
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         self.transport = transport
+        transport.set_write_buffer_limits(self.node.limits.write_buffer)
         self.peer = describe(transport, self._spec)
         self.seen = self.node.monotonic()
         self.node.connections.opened(self)
@@ -151,6 +154,9 @@ class Connection:
 
     def resume_writing(self) -> None:
         self.writable = True
+        self._unread = 0
+        if self._paused and self.state == ConnectionState.CONNECTED and self.pending_bytes * 2 <= self.node.limits.unacknowledged_bytes:
+            self.resume()
         session = self.session
         if session is not None and session.connection is self:
             session.refresh()
@@ -274,6 +280,10 @@ class Connection:
         out.clear()
         self.node.counters.bytes_out += len(data)
         self.transport.write(data)
+        if not self.writable:
+            self._unread += len(data)
+            if self._unread > self.node.limits.write_buffer:
+                self.pause()  # what is left to write are answers: who reads none is asked nothing more
 
     def pause(self) -> None:
         if not self._paused and self.transport is not None:
@@ -294,8 +304,8 @@ class Connection:
 
     @property
     def paused(self) -> bool:
-        """Whether we keep the client from sending: its keep-alive stands still."""
-        return self._paused
+        """Whether we keep the client from sending, though it reads: its keep-alive stands still."""
+        return self._paused and self.writable
 
     def resume(self) -> None:
         """Read on, first what had come in meanwhile."""

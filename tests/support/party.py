@@ -88,6 +88,9 @@ class Party:
         self.aborted = True
         self.close()
 
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        """A test says when writing pauses: ``stop_reading``."""
+
     def is_closing(self) -> bool:
         return self.closed
 

@@ -196,6 +196,29 @@ def test_past_its_bytes_without_acknowledgement_a_connection_is_not_read(make_be
     assert not publisher.connection.paused
 
 
+def test_who_reads_no_answers_is_not_read_either(make_bed: Make) -> None:
+    """Answers to a client that doesn't read are bounded, and its keep-alive ends it; one that reads on goes on."""
+    bed = make_bed(limits=Limits(write_buffer=1_000))
+    deaf, slow = bed.connect("d", 4, keep_alive=10), bed.connect("s", 4, keep_alive=10)
+    for party in (deaf, slow):
+        party.stop_reading()
+        for number in range(1_000):
+            party.publish("a", b"", 1)
+            if number % 10 == 0:
+                bed.settle()
+        assert len(party.acks(PacketType.PUBACK)) < 300
+    slow.read_on()
+    bed.settle()
+    slow.publish("a", b"last", 1)
+    bed.settle()
+    assert slow.acks(PacketType.PUBACK)[-1] == 1_001
+    bed.advance(10)
+    slow.write_bytes(b"\xc0\x00")
+    bed.advance(8)
+    assert deaf.closed
+    assert not slow.closed
+
+
 def test_a_packet_over_the_limit_is_refused_by_its_announced_length(make_bed: Make) -> None:
     """[MQTT-3.2.2-15]"""
     bed = make_bed(limits=Limits(packet=200))
