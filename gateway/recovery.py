@@ -19,7 +19,7 @@ from schemas.presence import Presence, encode_presence
 from schemas.records import PRESENCE_TOPIC, PUBLISH_TOPIC, Kind, Record
 from schemas.sessions import NEVER_EXPIRES, EndConnection, SessionState
 from schemas.topics import parse_subscription
-from streams.presence import tcpclean_id, will_id
+from streams.presence import tcpclean_id, will_mark
 from streams.runtime import PresenceFold, Router
 from streams.store import DropChannel, OpenChannel
 
@@ -104,7 +104,7 @@ async def clean_channels(node: Node, keyring: KeyRing, wills_seen: set[bytes]) -
     """One tcpclean for each channel that a dead process left open, and its will, unless the log has it already."""
     now = node.clock.wall()
     for row in await node.store.channels():
-        seen = will_id(row.channel) in wills_seen
+        seen = will_mark(row.channel) in wills_seen
         due, passed = row.will_due, node.clock.due()
         if not due:
             passed = now

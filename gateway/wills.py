@@ -90,7 +90,7 @@ class Wills:
         flags = (Flag.P2P if p2p else Flag.RETAIN if will.retain else 0) | (Flag.PERSISTENT if due.persistent else 0)
         record = Record(
             int(Kind.PUBLISH),
-            will_id(due.channel),
+            will_id(due.channel, now),
             now,
             due.client,
             will.topic,

@@ -56,9 +56,14 @@ def tcpclean_id(channel: str) -> bytes:
     return _derived_id(channel, b"tcpclean")
 
 
-def will_id(channel: str) -> bytes:
-    """The id of the channel's one will message."""
-    return _derived_id(channel, b"will")
+def will_mark(channel: str) -> bytes:
+    """By what the channel's one will message is known in the log, whoever publishes it: the end of its id."""
+    return _derived_id(channel, b"will")[6:]
+
+
+def will_id(channel: str, now: int) -> bytes:
+    """The id of the channel's will message, published at ``now``: ids begin with their milliseconds, by which stores tell age."""
+    return now.to_bytes(6, "big") + will_mark(channel)
 
 
 def _derived_id(channel: str, purpose: bytes) -> bytes:

@@ -61,7 +61,7 @@ class Router:
         self._reader = reader
         self._downlink = downlink
         self.wills_seen: set[bytes] | None = set()
-        """While the start replays: ids of the wills that are in the log."""
+        """While the start replays: the marks (streams/presence.py) of the wills that are in the log."""
         self.newest = 0
         """The newest record time seen, ms."""
 
@@ -87,7 +87,7 @@ class Router:
         if count and records[-1].time > self.newest:
             self.newest = records[-1].time
         if self.wills_seen is not None:
-            self.wills_seen.update(record.id for record in records if record.source == WILL)
+            self.wills_seen.update(record.id[6:] for record in records if record.source == WILL)
         while start < count:
             record = records[start]
             if record.session and record.qos == 2:

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from schemas.presence import ClientStatus, Presence, Will, encode_presence
 from schemas.records import Kind, Record
-from streams.presence import event_json, fold_presence, settle_will, tcpclean_id, will_id
+from streams.presence import event_json, fold_presence, settle_will, tcpclean_id, will_id, will_mark
 from streams.status import StatusState, decode_status
 from streams.store import Change, DropChannel, OpenChannel, PutChannel, PutStatus
 
@@ -84,8 +84,14 @@ def test_only_presence_has_a_json() -> None:
 
 def test_ids_are_derived_from_the_channel() -> None:
     assert tcpclean_id("a") == tcpclean_id("a")
-    assert len({tcpclean_id("a"), tcpclean_id("b"), will_id("a"), will_id("b")}) == 4
-    assert len(tcpclean_id("a")) == len(will_id("a")) == 16
+    assert len({tcpclean_id("a"), tcpclean_id("b"), will_id("a", 5), will_id("b", 5)}) == 4
+    assert len(tcpclean_id("a")) == len(will_id("a", 5)) == 16
+
+
+def test_a_wills_id_begins_with_its_time_and_ends_with_its_channels_mark() -> None:
+    """Stores tell a record's age by its id: one that began with a hash was taken for decades old."""
+    assert will_id("a", 1_795_000_000_000)[:6] == (1_795_000_000_000).to_bytes(6, "big")
+    assert will_id("a", 7)[6:] == will_id("a", 8)[6:] == will_mark("a") != will_mark("b")
 
 
 def test_connect_opens_a_row_with_all_that_a_start_needs() -> None:
