@@ -260,6 +260,20 @@ def test_a_will_published_before_the_presence_fold_comes_to_it_is_not_published_
     assert bed.store._state.channels == {}
 
 
+def test_wills_that_wait_for_an_offline_session_are_not_swept_as_old(bed: Testbed) -> None:
+    """The sweep tells a message's age by its id: a will's begins with its time like any other."""
+    watcher = bed.connect("w", **KEPT)
+    watcher.subscribe("w", qos=2)
+    watcher.drop()
+    for number in range(600):
+        bed.connect(f"c{number}", will=will("w", b"%d" % number)).drop()
+    bed.advance(30)
+    again = bed.connect("w", **KEPT)
+    bed.advance(1)
+    assert len(again.payloads()) == 600
+    assert bed.node.counters.dropped["offline_age"] == 0
+
+
 def test_no_will_falls_due_from_a_close_of_ours(bed: Testbed) -> None:
     party = bed.connect("c", will=will("w"))
     party.connection.close_without_will(ReasonCode.SERVER_SHUTTING_DOWN, "gateway stopped")
