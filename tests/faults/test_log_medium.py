@@ -103,6 +103,7 @@ async def test_a_failed_sync_is_never_trusted_again(log: EmbeddedLog, disk: Disk
     ledger = Ledger()
     ledger.append(log)
     await ledger.wait()
+    await log.ask(lambda: None)  # the spare is ready
     failures = iter([broken(apsw.SQLITE_IOERR_FSYNC)])
     disk.fault = lambda operation, name: next(failures, None) if operation == "sync" and name.endswith("-wal") else None
     old = log.keeper.segments[-1]
@@ -125,6 +126,7 @@ async def test_a_crash_after_a_failed_sync_brings_no_record_twice(disk: Disk, tm
     for _ in range(chance.randint(0, 3)):
         ledger.append(log)
         await ledger.wait()
+    await log.ask(lambda: None)  # the keeper has nothing to sync
     left = [chance.randint(1, 4)]
 
     def fail(operation: str, name: str) -> apsw.Error | None:
