@@ -97,25 +97,14 @@ def publish(connection: Connection, first: int, data: bytes, start: int, stop: i
         return
     ids = connection.node.ids
     ids.counter += 1
+    record_id = ids.prefix(now) + ids.counter.to_bytes(COUNTER_BYTES, "big")
+    name, owner, payload = topic.name, connection.principal.name, data[tail:stop]
+    # By place, in the order of the record's fields: the quickest way, on the one path where that counts
+    # fmt: off
     connection.append(
-        Record(
-            0,
-            ids.prefix(now) + ids.counter.to_bytes(COUNTER_BYTES, "big"),
-            now,
-            session.client,
-            topic.name,
-            data[tail:stop],
-            qos,
-            flags,
-            packet_id,
-            session.id,
-            session.epoch,
-            connection.principal.name,
-            0,
-            extras.expires_at,
-            extras.raw,
-        )
+        Record(0, record_id, now, session.client, name, payload, qos, flags, packet_id, session.id, session.epoch, owner, 0, extras.expires_at, extras.raw)
     )
+    # fmt: on
 
 
 def _may_begin(connection: Connection, session: Session, qos: int, packet_id: int) -> bool:
