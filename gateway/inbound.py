@@ -102,7 +102,10 @@ def publish(connection: Connection, first: int, data: bytes, start: int, stop: i
     # By place, in the order of the record's fields: the quickest way, on the one path where that counts
     # fmt: off
     connection.append(
-        Record(0, record_id, now, session.client, name, payload, qos, flags, packet_id, session.id, session.epoch, owner, 0, extras.expires_at, extras.raw)
+        Record(
+            0, record_id, now, session.client, name, payload, qos, flags, packet_id, session.id, session.epoch, owner, 0,
+            extras.expires_at, extras.raw,
+        )
     )
     # fmt: on
 
