@@ -53,8 +53,7 @@ async def load_sessions(node: Node, keyring: KeyRing) -> None:
 
 def _load_session(node: Node, state: SessionState, principal: Principal, now: int) -> None:
     session = Session(node, state.client, principal)
-    session.id, session.epoch, session.expiry, session.mailbox = state.id, state.epoch, state.expiry, state.mailbox
-    session.stored_count = state.queued
+    session.adopt(state)
     session.received = dict.fromkeys(state.received, True)
     session.expires_at = state.expires_at
     if not state.expires_at and state.expiry != NEVER_EXPIRES:
@@ -77,7 +76,7 @@ async def starting_position(node: Node, reader: str, topic: str) -> At:
     first, end = (await node.log.ends(topic))[0]
     if position is None:
         return first
-    if position > end and position.offset >= end.offset and (position.offset, position.index) > (end.offset, end.index):
+    if position > end:
         raise LogDamaged(
             f"the log ends at {end.offset} but the database has handled it up to {position.offset}: "
             "the log's files are older than the database; restore both from the same moment"
