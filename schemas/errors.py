@@ -35,3 +35,13 @@ class StoreError(SluicewayError):
     """The store could not commit or read."""
 
     retryable = True
+
+
+class BackendError(SluicewayError):
+    """A backend (Kafka, RocketMQ) did not do what it was asked. ``retryable``: whether it passes by itself or by what the backend's owner does."""
+
+    retryable = True
+
+    def __init__(self, message: str, *, retryable: bool = True) -> None:
+        super().__init__(message)
+        self.retryable = retryable

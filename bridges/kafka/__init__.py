@@ -1,0 +1,1 @@
+"""Kafka: where rules send to and receive from (streams/backend.py)."""

@@ -1,0 +1,1 @@
+"""RocketMQ: its remoting protocol, and where rules send to and receive from (streams/backend.py)."""
