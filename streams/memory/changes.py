@@ -23,7 +23,18 @@ from schemas.sessions import (
     TrimBox,
 )
 from streams.memory.state import State
-from streams.store import BODY_MS, Change, CommitResult, DropChannel, FinishReplayed, PutChannel, PutStatus, Stale
+from streams.store import (
+    BODY_MS,
+    Change,
+    CommitResult,
+    DropChannel,
+    DropDocument,
+    FinishReplayed,
+    PutChannel,
+    PutDocument,
+    PutStatus,
+    Stale,
+)
 
 
 def apply(state: State, changes: Sequence[Change]) -> CommitResult:
@@ -139,5 +150,7 @@ _APPLY: Final[dict[type, Callable[[State, Any], object]]] = {
     PutChannel: lambda state, change: state.channels.update({change.channel.channel: change.channel}),
     DropChannel: lambda state, change: state.channels.pop(change.channel, None),
     PutStatus: _put_status,
+    PutDocument: lambda state, change: state.documents.update({(change.document.kind, change.document.name): change.document}),
+    DropDocument: lambda state, change: state.documents.pop((change.kind, change.name), None),
     FinishReplayed: _finish_replayed,
 }

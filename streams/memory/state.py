@@ -8,7 +8,7 @@ from schemas.identities import AccessKey
 from schemas.positions import At
 from schemas.presence import ClientStatus
 from schemas.sessions import BoxEntry, BoxState, PutRetained, Subscription
-from streams.store import OpenChannel
+from streams.store import Document, OpenChannel
 
 
 @dataclass
@@ -51,6 +51,7 @@ class State:
     statuses: dict[str, tuple[ClientStatus, bytes]] = field(default_factory=dict)
     positions: dict[str, dict[int, At]] = field(default_factory=dict)
     keys: dict[str, AccessKey] = field(default_factory=dict)
+    documents: dict[tuple[str, str], Document] = field(default_factory=dict)
     properties: dict[str, str] = field(default_factory=dict)
 
     def next_number(self) -> int:
