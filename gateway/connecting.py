@@ -36,6 +36,12 @@ CONNACKS_3 = (b"\x20\x02\x00\x00", b"\x20\x02\x01\x00")
 CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
+def key_of(user_name: str | None) -> str:
+    """What a login is counted by: the key of a user name with three fields, else all of it."""
+    parts = (user_name or "").split("|")
+    return (parts[1] if len(parts) == 3 else parts[0])[:64]
+
+
 class ConnectRefused(Exception):
     """Answer CONNECT with this code and close. ``words`` are for the log."""
 
@@ -105,11 +111,24 @@ class Connecting:
         if len(client.encode()) > node.limits.client_id_bytes or CONTROL_CHARACTERS.search(client):
             raise ConnectRefused(ReasonCode.CLIENT_IDENTIFIER_NOT_VALID, "client id too long or with control characters")
         peer = Peer(connection.peer.address, is_loopback=connection.peer.is_loopback, is_secure=connection.peer.is_secure)
-        principal = node.authenticator.login(packet.user_name, packet.password, client, peer)
-        if isinstance(principal, LoginRefused):
-            raise ConnectRefused(principal.reason_code, principal.reason)
+        principal = self._login(connection, packet, client, peer)
         self._check_owner(client, principal)
         return principal, client, self._will(packet, principal)
+
+    def _login(self, connection: Connection, packet: Connect, client: str, peer: Peer) -> Principal:
+        node = self._node
+        budgets, host = node.budgets, connection.peer.host
+        if budgets and budgets.is_spent(host, key_of(packet.user_name), node.monotonic()):
+            raise ConnectRefused(ReasonCode.CONNECTION_RATE_EXCEEDED, "too many failed logins")
+        principal = node.authenticator.login(packet.user_name, packet.password, client, peer, node.clock.wall())
+        if isinstance(principal, LoginRefused):
+            budgets.failed(host, key_of(packet.user_name), node.monotonic(), is_loopback=peer.is_loopback)
+            raise ConnectRefused(principal.reason_code, principal.reason)
+        if node.registers.identities.is_blocked(client):
+            raise ConnectRefused(ReasonCode.BANNED, "client id is blocked")
+        if not node.registers.resources.admits_client(principal):
+            raise ConnectRefused(ReasonCode.CLIENT_IDENTIFIER_NOT_VALID, "client id without an existing group")
+        return principal
 
     def _check_owner(self, client: str, principal: Principal) -> Session | None:
         """The client id's session, if there is one; a session stays with its principal."""
@@ -172,6 +191,8 @@ class Connecting:
         self._negotiate(connection, packet)
         connection.session = session
         session.attach(connection, state)
+        if principal.tokens is not None or principal.claims:
+            node.rights.narrowed(session)
         if session.id:
             session.backlog = node.backlog.diverts
             await node.persistence.barrier()
@@ -260,3 +281,5 @@ class Connecting:
         connection.ready = True
         node.counters.connects += 1
         node.connections.connected(connection)
+        if connection.principal.tokens is not None:
+            node.token_watch.began(connection)

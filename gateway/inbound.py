@@ -198,6 +198,7 @@ def apart(connection: Connection, topic: KnownTopic, qos: int, packet_id: int, p
         connection.node.counters.refused["publish_not_authorized"] += 1
         if connection.node.strict or connection.version != MQTT_5_0:
             # 3.1.1 can't be told, and an acknowledgement would be untrue [MQTT-3.3.5-2]
+            connection.node.token_watch.refused(connection, "publish")
             connection.close(ReasonCode.NOT_AUTHORIZED, "resource auth failed")
             return
     if qos == 1:

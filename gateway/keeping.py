@@ -175,11 +175,28 @@ def reserve_more(session: Session) -> None:
     session.node.persistence.add_then(change, session, -session.epoch)
 
 
+def refuse(session: Session, delivery: Delivery, box: int) -> None:
+    """A stored delivery that its receiver may not read: it goes. Where tokens say what may be read it stays, for another token."""
+    if session.principal.tokens is not None:
+        return
+    session.node.counters.dropped["not_authorized"] += 1
+    if box == box_of(session):
+        drop(session, delivery, box)
+    else:
+        session.node.persistence.add(DropEntry(box=box, epoch=0, at=delivery.at))
+
+
 def resume(session: Session, entries: tuple[BoxEntry, ...]) -> None:
     """Send again what was in flight: same id, DUP, or PUBREL where PUBREC was seen [MQTT-4.4.0-1]."""
+    if session.muted:
+        session.waiting = entries
+        return
     now = session.node.clock.wall()
     for entry in entries:
         delivery = Delivery(entry.record, entry.at, entry.qos, entry.retain, entry.identifiers)
+        if entry.state != BoxState.RELEASED and not session.node.may_have(session.principal, entry.record):
+            refuse(session, delivery, session.id)
+            continue
         if entry.state != BoxState.RELEASED and session.too_large(delivery, now):
             session.node.counters.dropped["packet_too_large"] += 1
             drop(session, delivery, session.id)

@@ -33,11 +33,12 @@ ROUTER_READER = "router"
 logger = logging.getLogger(__name__)
 
 
-def principal_of(keyring: KeyRing, name: str) -> Principal:
+def principal_of(keyring: KeyRing, name: str, client: str) -> Principal:
     """The principal that a session belongs to; one whose key is gone may do nothing."""
     if name == ANONYMOUS:
-        return Principal(name, "anonymous")
-    return Principal(name, "administrator" if keyring.role(name) == "administrator" else "device")
+        return Principal(name, "anonymous", client)
+    kind, colon, rest = name.partition(":")
+    return Principal(name, keyring.role(name) or "device", client, rest if colon and kind == "user" else "")
 
 
 async def load_sessions(node: Node, keyring: KeyRing) -> None:
@@ -45,7 +46,7 @@ async def load_sessions(node: Node, keyring: KeyRing) -> None:
     after, now = 0, node.clock.wall()
     while page := await node.store.sessions(after, PAGE):
         for state in page:
-            _load_session(node, state, principal_of(keyring, state.principal), now)
+            _load_session(node, state, principal_of(keyring, state.principal, state.client), now)
         after = page[-1].id
     node.mailboxes.update(await node.store.mailboxes())
     node.retained_present = (await node.store.counts()).retained > 0
@@ -117,7 +118,7 @@ async def clean_channels(node: Node, keyring: KeyRing, wills_seen: set[bytes]) -
         if seen:
             node.ending.wills.settle_seen(row.channel)
         else:
-            principal = principal_of(keyring, row.principal)
+            principal = principal_of(keyring, row.principal, row.client)
             node.ending.wills.add(Due(row.channel, row.client, principal, row.session_expiry > 0, row.will, due), passed)
     logger.info("recovered sessions=%d", len(node.registry.sessions))
 

@@ -55,6 +55,8 @@ class Ticks:
             self.loop_lag = max(0.0, now - before - FAST)
             node.connections.tick(now)
             node.pressure.tick(now)
+            node.rights.tick()
+            node.token_watch.tick(now)
             self._check_clock(now)
             node.ending.wills.tick(node.clock.due())
             if now >= settle_at:

@@ -9,6 +9,7 @@ import asyncio
 import base64
 import binascii
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -75,7 +76,7 @@ def principal_of(services: ApiServices, request: Request) -> Principal:
         key_id, _, secret = base64.b64decode(encoded, validate=True).decode().partition(":")
     except (binascii.Error, UnicodeDecodeError):
         raise ApiError(401, "unauthorized", "Authorization is not HTTP Basic with an access key's id and secret") from None
-    outcome = services.authenticator.login_api(key_id, secret, peer)
+    outcome = services.authenticator.login_api(key_id, secret, peer, time.time_ns() // 1_000_000)
     if isinstance(outcome, Principal):
         return outcome
     _refuse(outcome, key_id, peer)

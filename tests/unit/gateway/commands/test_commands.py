@@ -58,7 +58,7 @@ async def test_key_create_prints_json_that_logs_in(site):
     made = json.loads(out)
     assert code == 0
     assert set(made) == {"accessKeyId", "accessKeySecret", "instanceId"}
-    assert site.services.keyring.is_secret_of(made["accessKeyId"], made["accessKeySecret"].encode())
+    assert site.services.keyring.is_secret_of(made["accessKeyId"], made["accessKeySecret"].encode(), 0)
 
 
 async def test_keys_are_listed_without_secrets_and_revoked(site):

@@ -1,0 +1,56 @@
+"""All that is registered about who may do what, opened together from the store. Holds, decides nothing."""
+
+from __future__ import annotations
+
+from gateway.auth.access import Access
+from gateway.auth.devices import Devices
+from gateway.auth.identities import Identities
+from gateway.auth.keys import KeyRing
+from gateway.auth.login import Authenticator
+from gateway.auth.policies import Policies
+from gateway.auth.resources import Resources
+from gateway.auth.tokens import Mint, PropertyStore, open_mint
+from schemas.settings import Settings
+
+
+class Registers:
+    """Made by ``open_registers``."""
+
+    def __init__(self, keyring: KeyRing, resources: Resources, policies: Policies, devices: Devices, identities: Identities, mint: Mint) -> None:
+        self.keyring = keyring
+        self.resources = resources
+        self.policies = policies
+        self.devices = devices
+        self.identities = identities
+        self.mint = mint
+
+    def access(self) -> Access:
+        """The one function that decides, over these registers."""
+        access = Access(self.keyring, policies=self.policies, resources=self.resources)
+        access.knows("device", self.devices.is_known, lambda: self.devices.version)
+        access.knows("user", self.identities.is_known, lambda: self.identities.version)
+        access.knows("client", self.identities.is_known, lambda: self.identities.version)
+        return access
+
+    def authenticator(self, settings: Settings) -> Authenticator:
+        return Authenticator(
+            self.keyring,
+            anonymous=settings.anonymous,
+            allow_plaintext_login=settings.allow_plaintext_login,
+            mint=self.mint,
+            devices=self.devices,
+            identities=self.identities,
+        )
+
+
+async def open_registers(store: PropertyStore, keyring: KeyRing, settings: Settings) -> Registers:
+    """Everything that the store holds of these, in memory."""
+    limits = settings.limits
+    resources = Resources(
+        store, mandatory=settings.preset == "apsaramq", max_groups=limits.groups, max_topics=limits.parent_topics
+    )
+    policies = Policies(store, settings.access)
+    devices, identities = Devices(store, keyring.seal), Identities(store, keyring.seal)
+    for register in (resources, policies, devices, identities):
+        await register.load()
+    return Registers(keyring, resources, policies, devices, identities, await open_mint(store, keyring))
