@@ -29,7 +29,7 @@ def test_group_ids(group, fine):
 
 @pytest.mark.parametrize(
     ("topic", "fine"),
-    [("abc", True), ("a" * 64, True), ("A-b_9", True), ("ab", False), ("a" * 65, False), ("a/b", False), ("a+b", False), ("", False), ("abc\n", False)],
+    [("abc", True), ("a" * 64, True), ("A-b_9", True), ("ab", False), ("a" * 65, False), ("a/b", False), ("", False), ("abc\n", False)],
 )
 def test_parent_topics(topic, fine):
     assert (parent_topic_problem(topic) == "") is fine
