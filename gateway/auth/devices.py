@@ -51,6 +51,7 @@ class Devices:
         self._shelf: Shelf[_Row] = Shelf(store, "device credential", _Row, MAX_CREDENTIALS)
         self._clients: dict[str, str] = {}
         """Client ids by key id."""
+        self._nobody = _Row("", seal.seal(PREFIX + _random(40), _seal_name("", "")), 0, 0)
 
     async def load(self) -> None:
         await self._shelf.load()
@@ -64,10 +65,12 @@ class Devices:
         """Whether the client of a principal's name has a credential."""
         return principal.removeprefix("device:") in self._shelf
 
-    def secret_of(self, key_id: str, client: str) -> bytes | None:
-        """The secret of the credential that is for this client."""
-        row = self._shelf.get(client) if self._clients.get(key_id) == client else None
-        return None if row is None else self._open(client, row).encode()
+    def secret_or_dummy(self, key_id: str, client: str) -> tuple[bytes, bool]:
+        """The secret of the credential that is for this client and True, or for the same cost a secret that nobody has and False."""
+        row = self._shelf.get(client)
+        known = row is not None and row.key_id == key_id
+        owner, shown = (client, row) if known and row is not None else ("", self._nobody)
+        return self._open(owner, shown).encode(), known
 
     def get(self, client: str) -> DeviceCredential | None:
         row = self._shelf.get(client)

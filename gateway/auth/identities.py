@@ -7,6 +7,7 @@ principals `user:<user name>` and `client:<client id>` (policies.py); without on
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator
 from typing import Final
 
@@ -85,6 +86,8 @@ class Identities:
         self._blocked: Shelf[_Blocked] = Shelf(store, "blocked client", _Blocked, MAX_BLOCKED)
         self._clients: dict[str, int] = {}
         """How many CLIENT identities a client id has."""
+        nobody = _key(secrets.token_hex(4), "USER", "")
+        self._nobody = nobody, _Row(seal.seal(secrets.token_hex(16), _seal_name(nobody)), "ORIGIN")
 
     async def load(self) -> None:
         await self._shelf.load()
@@ -104,9 +107,17 @@ class Identities:
     def __len__(self) -> int:
         return len(self._shelf)
 
-    def find(self, user: str, client: str) -> Identity | None:
-        """Whose login it is: a CLIENT identity of this client id before a USER identity."""
-        return self.get(user, "CLIENT", client) or self.get(user, "USER", "")
+    def find(self, user: str, client: str) -> tuple[Identity, bool]:
+        """Whose login it is: a CLIENT identity of this client id before a USER identity; False, for the same cost, where it is nobody's."""
+        of_client, of_user = _key(user, "CLIENT", client), _key(user, "USER", "")
+        for_client, for_user = self._shelf.get(of_client), self._shelf.get(of_user)
+        if for_client is not None:
+            key, row = of_client, for_client
+        elif for_user is not None:
+            key, row = of_user, for_user
+        else:
+            key, row = self._nobody
+        return self._shown(key, row), key is not self._nobody[0]
 
     def get(self, user: str, identity_type: str, client: str) -> Identity | None:
         key = _key(user, identity_type, client)

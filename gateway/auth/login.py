@@ -112,7 +112,7 @@ class Authenticator:
         if mode is not None:
             return mode(_Attempt(parts[1], parts[2], password or b"", client_id, peer, now))
         if self._identities is not None and len(self._identities):
-            return self._login_identity(user_name or "", password or b"", client_id)
+            return self._login_identity(self._identities, user_name or "", password or b"", client_id)
         return _bad("user name is not Signature|<access key id>|<instance id>")
 
     def login_api(self, key_id: str, secret: str, peer: Peer, now: int) -> Principal | LoginRefused:
@@ -158,21 +158,23 @@ class Authenticator:
         return admitted if isinstance(admitted, LoginRefused) else msgspec.structs.replace(admitted, tokens=shown)
 
     def _login_device(self, attempt: _Attempt) -> Principal | LoginRefused:
-        secret = None if self._devices is None else self._devices.secret_of(attempt.key, attempt.client)
-        dummy, _ = self._keyring.secret_or_dummy("")
-        if not hmac.compare_digest(sign(secret or dummy, attempt.client), attempt.password) or secret is None:
+        if self._devices is None:
+            return _bad("no device credential was ever made here")
+        secret, known = self._devices.secret_or_dummy(attempt.key, attempt.client)
+        if not hmac.compare_digest(sign(secret, attempt.client), attempt.password) or not known:
             return _bad("unknown device credential or wrong signature")
         if attempt.instance != self._keyring.instance_id:
             return _not_authorized("device credential of another instance")
         return Principal("device:" + attempt.client, "device", attempt.client)
 
-    def _login_identity(self, user_name: str, password: bytes, client_id: str) -> Principal | LoginRefused:
-        found = None if self._identities is None else self._identities.find(user_name, client_id)
-        dummy, _ = self._keyring.secret_or_dummy("")
-        secret = dummy if found is None else found.secret.reveal().encode()
-        expected = secret if found is not None and found.sign_mode == "ORIGIN" else sign(secret, client_id)
+    def _login_identity(self, identities: Identities, user_name: str, password: bytes, client_id: str) -> Principal | LoginRefused:
+        found, known = identities.find(user_name, client_id)
+        secret = found.secret.reveal().encode()
+        signed = sign(secret, client_id)
+        expected = secret if found.sign_mode == "ORIGIN" else signed
         # By digests: comparing texts of different lengths would tell the secret's length
-        if not hmac.compare_digest(hmac.digest(dummy, expected, "sha256"), hmac.digest(dummy, password, "sha256")) or found is None:
+        salt, _ = self._keyring.secret_or_dummy("")
+        if not hmac.compare_digest(hmac.digest(salt, expected, "sha256"), hmac.digest(salt, password, "sha256")) or not known:
             return _bad("unknown identity or wrong secret")
         return Principal(found.principal, "device", client_id, user_name)
 
