@@ -33,6 +33,7 @@ from gateway.connection import Connection
 from gateway.downlink import LocalDownlink
 from gateway.ending import Ending
 from gateway.node import Node
+from gateway.openapi.endpoint import open_api_routes
 from gateway.presence import PRESENCE_READER, PresenceEvents
 from gateway.pressure import PressureValve
 from gateway.recovery import ROUTER_READER, clean_channels, load_sessions, replay, starting_position
@@ -158,7 +159,9 @@ class App:
             refused=lambda reason: node.counters.refused.update((reason,)),
         )
         self._services = Services(node, self._keyring, self._version, lambda: self._ticks.loop_lag)
-        self._http = serve(create_api(self._services), settings.http)
+        api = create_api(self._services)
+        api.include_router(open_api_routes(node, self._services))
+        self._http = serve(api, settings.http)
         http = await self._http.start()
         listening: dict[str, list[str]] = {"mqtt": [], "mqtts": [], "ws": [], "wss": [], "http": [str(http)]}
         for spec in self._listeners.addresses:

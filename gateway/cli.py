@@ -114,7 +114,7 @@ def _status(arguments: argparse.Namespace) -> int:
 
 
 def _key_create(arguments: argparse.Namespace) -> int:
-    keys.create_key(_endpoint(arguments), as_json=arguments.json)
+    keys.create_key(_endpoint(arguments), arguments.role, as_json=arguments.json)
     return 0
 
 
@@ -224,6 +224,7 @@ def _add_keys(commands: Subparsers) -> None:
     signature.add_argument("--only", choices=("userName", "password"), help="print this alone")
     key = commands.add_parser("key", help="make, list and revoke access keys", allow_abbrev=False).add_subparsers(required=True, metavar="COMMAND")
     create = _add(key, "create", _key_create, "make an access key")
+    create.add_argument("--role", choices=("device", "manager"), default="device", help="manager: may also manage the instance over HTTP")
     listed = _add(key, "list", _key_list, "list access keys")
     revoke = _add(key, "revoke", _key_revoke, "revoke an access key and close its connections")
     revoke.add_argument("key", metavar="ACCESS_KEY_ID")

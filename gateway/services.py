@@ -31,6 +31,8 @@ class Services:
         self.keyring = keyring
         self.authenticator = node.authenticator
         self.access = node.access
+        self.resources = node.registers.resources
+        self.policies = node.registers.policies
         self.limits = node.limits
         self.listeners: Mapping[str, Sequence[str]] = {}
         self.serving = False

@@ -138,5 +138,6 @@ class Ticks:
             dropped["expired"] += swept.expired_entries
             dropped["offline_age"] += swept.aged_entries
             dropped["offline_limit"] += swept.over_limit_entries
-            if max(swept.expired_entries, swept.aged_entries, swept.over_limit_entries, swept.bodies) < SWEEP_LIMIT:
+            gone = (swept.expired_entries, swept.aged_entries, swept.over_limit_entries, swept.bodies, swept.expired_documents)
+            if max(gone) < SWEEP_LIMIT:
                 return

@@ -90,6 +90,18 @@ def _refuse(refused: LoginRefused, key_id: str, peer: Peer) -> None:
     raise ApiError(401, "unauthorized", "unknown access key or wrong secret")
 
 
+def manager_guard(services: ApiServices) -> Guard:
+    """The dependency of routes that are for keys of the role manager and the administrator."""
+
+    async def manager(request: Request) -> Principal:
+        principal = principal_of(services, request)
+        if principal.role not in ("manager", ADMINISTRATOR):
+            raise ApiError(403, "forbidden", "this needs a key of the role manager, or the administrator's credential")
+        return principal
+
+    return manager
+
+
 def guards(services: ApiServices) -> tuple[Guard, Guard]:
     """The dependencies of routes: any key, and the administrator's credential only. Coroutines, or they would each cost a thread."""
 

@@ -10,6 +10,8 @@ import msgspec
 from gateway.auth.access import Access
 from gateway.auth.keys import KeyRing
 from gateway.auth.login import Authenticator
+from gateway.auth.policies import Policies
+from gateway.auth.resources import Resources
 from gateway.protocol.properties import Properties
 from schemas.identities import Principal
 from schemas.limits import Limits
@@ -49,6 +51,8 @@ class ApiServices(Protocol):
     authenticator: Authenticator
     access: Access
     limits: Limits
+    resources: Resources
+    policies: Policies
 
     def node(self) -> NodeInfo: ...
 

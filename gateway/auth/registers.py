@@ -9,6 +9,7 @@ from gateway.auth.keys import KeyRing
 from gateway.auth.login import Authenticator
 from gateway.auth.policies import Policies
 from gateway.auth.resources import Resources
+from gateway.auth.tags import Tags
 from gateway.auth.tokens import Mint, PropertyStore, open_mint
 from schemas.settings import Settings
 
@@ -16,12 +17,15 @@ from schemas.settings import Settings
 class Registers:
     """Made by ``open_registers``."""
 
-    def __init__(self, keyring: KeyRing, resources: Resources, policies: Policies, devices: Devices, identities: Identities, mint: Mint) -> None:
+    def __init__(
+        self, keyring: KeyRing, resources: Resources, policies: Policies, devices: Devices, identities: Identities, tags: Tags, mint: Mint
+    ) -> None:
         self.keyring = keyring
         self.resources = resources
         self.policies = policies
         self.devices = devices
         self.identities = identities
+        self.tags = tags
         self.mint = mint
 
     def access(self) -> Access:
@@ -46,11 +50,10 @@ class Registers:
 async def open_registers(store: PropertyStore, keyring: KeyRing, settings: Settings) -> Registers:
     """Everything that the store holds of these, in memory."""
     limits = settings.limits
-    resources = Resources(
-        store, mandatory=settings.preset == "apsaramq", max_groups=limits.groups, max_topics=limits.parent_topics
-    )
+    resources = Resources(store, mandatory=settings.preset == "apsaramq", max_groups=limits.groups, max_topics=limits.parent_topics)
     policies = Policies(store, settings.access)
     devices, identities = Devices(store, keyring.seal), Identities(store, keyring.seal)
-    for register in (resources, policies, devices, identities):
+    tags = Tags(store)
+    for register in (resources, policies, devices, identities, tags):
         await register.load()
-    return Registers(keyring, resources, policies, devices, identities, await open_mint(store, keyring))
+    return Registers(keyring, resources, policies, devices, identities, tags, await open_mint(store, keyring))

@@ -15,8 +15,8 @@ from gateway.commands.endpoint import Endpoint, credential
 from gateway.commands.errors import CommandError
 
 
-def create_key(endpoint: Endpoint, *, as_json: bool) -> None:
-    made = call(endpoint, "POST", "/api/v1/keys", {})
+def create_key(endpoint: Endpoint, role: str, *, as_json: bool) -> None:
+    made = call(endpoint, "POST", "/api/v1/keys", {"role": role})
     if as_json:
         print(json.dumps(made))
         return
