@@ -281,5 +281,5 @@ class Connecting:
         connection.ready = True
         node.counters.connects += 1
         node.connections.connected(connection)
-        if connection.principal.tokens is not None:
+        if connection.principal.tokens is not None or connection.principal.expires:
             node.token_watch.began(connection)

@@ -55,6 +55,8 @@ class Ending:
         now = node.clock.wall()
         node.backlog.ended(session)
         left = session.detach()
+        if session.principal.expires:
+            node.token_watch.ended(connection)
         if session.principal.tokens is not None:
             node.token_watch.ended(connection)
             session.principal = msgspec.structs.replace(session.principal, tokens=None)  # away, it is kept what its key may read

@@ -10,10 +10,12 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from gateway.session import Session
 from gateway.wills import Due
 from schemas.errors import LogDamaged
-from schemas.identities import ANONYMOUS, Principal
+from schemas.identities import ANONYMOUS, AccessRule, Principal
 from schemas.positions import START, At
 from schemas.presence import Presence, encode_presence
 from schemas.records import PRESENCE_TOPIC, PUBLISH_TOPIC, Kind, Record
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from gateway.node import Node
 
 PAGE = 1000
+KEEP_ALL = (AccessRule("*", "read", "#"), AccessRule("*", "read", "$SYS/#"))
+"""What is kept for a session whose JWT, and with it its rules, is known no more: all it has subscribed to. Delivery asks the next one's."""
 ROUTER_READER = "router"
 
 logger = logging.getLogger(__name__)
@@ -53,6 +57,8 @@ async def load_sessions(node: Node, keyring: KeyRing) -> None:
 
 
 def _load_session(node: Node, state: SessionState, principal: Principal, now: int) -> None:
+    if principal.name.startswith("jwt:"):
+        principal = msgspec.structs.replace(principal, claims=KEEP_ALL)
     session = Session(node, state.client, principal)
     session.adopt(state)
     session.received = dict.fromkeys(state.received, True)

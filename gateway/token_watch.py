@@ -1,4 +1,5 @@
 """Tokens of connections that live: a notice before one expires, a notice and the close when one has expired or was revoked, and new ones.
+A connection by JWT ends with it.
 
 A client that logged in with tokens is sent nothing until it has shown one to read with: what comes for its persistent session is stored
 meanwhile. Notices are QoS 0 and need no subscription; the close may overtake them, as the model product says.
@@ -47,10 +48,8 @@ class TokenWatch:
         self._noticed: dict[Connection, set[bytes]] = {}
 
     def began(self, connection: Connection) -> None:
-        """A connection with tokens is answered."""
-        shown = shown_by(connection)
-        if shown is None:
-            return
+        """A connection with tokens, or one that has an end, is answered."""
+        shown = shown_by(connection) or NO_TOKENS
         self._noticed[connection] = set()
         for token in shown.by_type.values():
             self._holders.setdefault(token.id, set()).add(connection)
@@ -119,11 +118,13 @@ class TokenWatch:
 
     def _look(self, connection: Connection) -> None:
         """Whatever is due for a connection."""
-        shown = shown_by(connection)
-        if shown is None or not connection.ready:
+        if not connection.ready:
             return
-        node = self._node
+        node, shown = self._node, shown_by(connection) or NO_TOKENS
         now = node.clock.wall()
+        if 0 < connection.principal.expires <= now:
+            connection.close(ReasonCode.NOT_AUTHORIZED, "not authorized")
+            return
         for token in shown.by_type.values():
             fault = node.registers.mint.fault(token, now)
             if fault is not None:
@@ -137,7 +138,7 @@ class TokenWatch:
 
     def _schedule(self, connection: Connection, shown: ShownTokens) -> None:
         now = self._node.clock.wall()
-        due = min(self._due(connection, shown.by_type.values()), default=now)
+        due = min(self._due(connection, shown.by_type.values()), default=connection.principal.expires)
         self._wheel.schedule(connection, self._node.monotonic() + min(LOOK_EVERY, max(0, due - now) / 1000))
 
     def _due(self, connection: Connection, tokens: Iterable[Token]) -> Iterable[int]:

@@ -18,7 +18,7 @@ What rules come to for a client is compiled once and kept until ``version`` chan
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Final, Literal
 
 import msgspec
@@ -78,7 +78,7 @@ class Access:
         self._resources = resources if resources is not None and resources.mandatory else None
         self._known: dict[str, Callable[[str], bool]] = {"": lambda name: name == ANONYMOUS or keyring.role(name) is not None}
         self._watched: list[Callable[[], int]] = []
-        self._compiled: dict[str | tuple[str, str, str], _Grants] = {}
+        self._compiled: dict[Hashable, _Grants] = {}
         self._compiled_at = -1
         self._with_variables: dict[str, bool] = {}
 
@@ -145,7 +145,10 @@ class Access:
             self._compiled_at = self.policies.version
         name = principal.name
         if principal.claims:
-            return _compile((*self.policies.of(name), *principal.claims), principal)
+            claimed = (name, principal.client, principal.user, principal.claims)
+            if claimed not in self._compiled:
+                self._compiled[claimed] = _compile((*self.policies.of(name), *principal.claims), principal)
+            return self._compiled[claimed]
         varies = self._with_variables.get(name)
         if varies is None:
             if len(self._with_variables) > MAX_COMPILED:

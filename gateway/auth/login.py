@@ -5,6 +5,7 @@
 | Signature | `Signature|<access key id>|<instance id>` | base64(HMAC-SHA1(secret, whole client id)) |
 | Token | `Token|<access key id>|<instance id>` | `R|<token>`, `W|<token>`, `RW|<token>`, one or more, in any order |
 | device credential | `DeviceCredential|<device access key id>|<instance id>` | as Signature, with the device's secret |
+| JWT | any other | a JSON Web Token (web_tokens.py) |
 | custom identity | any other | the secret, or base64(HMAC-SHA1(secret, client id)) |
 
 A signature signs nothing that changes, so whoever sees it may repeat it for ever: it is taken in clear text on loopback only, unless
@@ -24,6 +25,7 @@ from gateway.auth.devices import Devices
 from gateway.auth.identities import Identities
 from gateway.auth.keys import KeyRing
 from gateway.auth.tokens import Mint, TokenFault
+from gateway.auth.web_tokens import WebTokenRefused, WebTokens, looks_like
 from schemas.identities import ANONYMOUS, Principal
 from schemas.reasons import ReasonCode
 
@@ -88,6 +90,7 @@ class Authenticator:
         mint: Mint | None = None,
         devices: Devices | None = None,
         identities: Identities | None = None,
+        web_tokens: WebTokens | None = None,
     ) -> None:
         self._keyring = keyring
         self._anonymous = anonymous
@@ -95,6 +98,7 @@ class Authenticator:
         self._mint = mint
         self._devices = devices
         self._identities = identities
+        self._web_tokens = web_tokens
         self._modes: dict[str, Callable[[_Attempt], Principal | LoginRefused]] = {
             "Signature": self._login_signature,
             "Token": self._login_token,
@@ -111,6 +115,8 @@ class Authenticator:
         mode = self._modes.get(parts[0]) if len(parts) == 3 else None
         if mode is not None:
             return mode(_Attempt(parts[1], parts[2], password or b"", client_id, peer, now))
+        if self._web_tokens is not None and password is not None and looks_like(password):
+            return self._login_web_token(self._web_tokens, user_name or "", password, client_id, now)
         if self._identities is not None and len(self._identities):
             return self._login_identity(self._identities, user_name or "", password or b"", client_id)
         return _bad("user name is not Signature|<access key id>|<instance id>")
@@ -177,6 +183,13 @@ class Authenticator:
         if not hmac.compare_digest(hmac.digest(salt, expected, "sha256"), hmac.digest(salt, password, "sha256")) or not known:
             return _bad("unknown identity or wrong secret")
         return Principal(found.principal, "device", client_id, user_name)
+
+    def _login_web_token(self, web_tokens: WebTokens, user_name: str, password: bytes, client_id: str, now: int) -> Principal | LoginRefused:
+        try:
+            subject, rules, expires = web_tokens.read(password.decode("ascii", "replace"), client_id, now)
+        except WebTokenRefused as refused:
+            return _bad(str(refused))
+        return Principal("jwt:" + subject, "device", client_id, user_name, claims=rules, expires=expires)
 
     def _may_send_secrets(self, peer: Peer) -> bool:
         return peer.is_secure or peer.is_loopback or self._allow_plaintext

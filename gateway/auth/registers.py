@@ -11,6 +11,7 @@ from gateway.auth.policies import Policies
 from gateway.auth.resources import Resources
 from gateway.auth.tags import Tags
 from gateway.auth.tokens import Mint, PropertyStore, open_mint
+from gateway.auth.web_tokens import WebTokens
 from schemas.settings import Settings
 
 
@@ -27,6 +28,7 @@ class Registers:
         self.identities = identities
         self.tags = tags
         self.mint = mint
+        self.web_tokens: WebTokens | None = None
 
     def access(self) -> Access:
         """The one function that decides, over these registers."""
@@ -34,6 +36,7 @@ class Registers:
         access.knows("device", self.devices.is_known, lambda: self.devices.version)
         access.knows("user", self.identities.is_known, lambda: self.identities.version)
         access.knows("client", self.identities.is_known, lambda: self.identities.version)
+        access.knows("jwt", lambda _: self.web_tokens is not None, lambda: 0)
         return access
 
     def authenticator(self, settings: Settings) -> Authenticator:
@@ -44,6 +47,7 @@ class Registers:
             mint=self.mint,
             devices=self.devices,
             identities=self.identities,
+            web_tokens=self.web_tokens,
         )
 
 
@@ -56,4 +60,7 @@ async def open_registers(store: PropertyStore, keyring: KeyRing, settings: Setti
     tags = Tags(store)
     for register in (resources, policies, devices, identities, tags):
         await register.load()
-    return Registers(keyring, resources, policies, devices, identities, tags, await open_mint(store, keyring))
+    registers = Registers(keyring, resources, policies, devices, identities, tags, await open_mint(store, keyring))
+    if settings.jwt.keys is not None:
+        registers.web_tokens = WebTokens.open(settings.jwt.keys, settings.jwt.issuer, settings.jwt.audience)
+    return registers
