@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING
 
 from gateway import failpoints, keeping
 from gateway.auth.login import LoginRefused, Peer
+from gateway.auth.scram import METHOD as SCRAM
+from gateway.auth.scram import ScramRefused
+from gateway.authenticating import Authenticating
 from gateway.connection import Connection
 from gateway.protocol.encode import encode_packet
 from gateway.protocol.packets import MQTT_5_0, Connack, Connect
@@ -57,6 +60,7 @@ class Connecting:
     def __init__(self, node: Node) -> None:
         self._node = node
         self._tasks: set[asyncio.Task[None]] = set()
+        self.authenticating = Authenticating(node)
 
     def start(self, connection: Connection, packet: Connect) -> None:
         """Answer a CONNECT; what the client sends behind it waits."""
@@ -73,7 +77,9 @@ class Connecting:
 
     async def _connect(self, connection: Connection, packet: Connect) -> None:
         try:
-            principal, client, will = self._check(connection, packet)
+            method = (packet.properties or NONE).authentication_method
+            authenticated = None if method is None else await self._authenticate(connection, packet, method)
+            principal, client, will = self._check(connection, packet, authenticated)
             if not await self._node.turns.take(client):
                 raise ConnectRefused(ReasonCode.SERVER_BUSY, "clientId conflict")  # noqa: TRY301 - CONNACK has no 0x8E [MQTT-3.2.2-8]
             try:
@@ -89,20 +95,35 @@ class Connecting:
         except (StoreError, LogError):
             self.refuse(connection, ReasonCode.SERVER_UNAVAILABLE)
             connection.shut()
+        self.authenticating.final(connection)  # of a connect that came to nothing after all
         if connection.state == ConnectionState.CONNECTED:
             connection.resume()
 
     # Checks: nothing is changed here
 
-    def _check(self, connection: Connection, packet: Connect) -> tuple[Principal, str, Will | None]:
+    async def _authenticate(self, connection: Connection, packet: Connect, method: str) -> Principal:
+        """Enhanced authentication. Its secrets are not sent, but its answers could be changed: it wants what every login wants of a peer."""
         node = self._node
-        properties = packet.properties or NONE
+        if method != SCRAM or not len(node.registers.identities):
+            raise ConnectRefused(ReasonCode.BAD_AUTHENTICATION_METHOD, "no such authentication method")  # [MQTT-4.12.0-1]
+        peer = connection.peer
+        host, key = peer.host, packet.client_id[:64]
+        if not (peer.is_loopback or peer.is_secure or node.settings.allow_plaintext_login):
+            raise ConnectRefused(ReasonCode.NOT_AUTHORIZED, "login in clear text from another machine")
+        if node.budgets and node.budgets.is_spent(host, key, node.monotonic()):
+            raise ConnectRefused(ReasonCode.CONNECTION_RATE_EXCEEDED, "too many failed logins")
+        try:
+            return await self.authenticating.exchange(connection, packet)
+        except (ScramRefused, TimeoutError) as refused:
+            node.budgets.failed(host, key, node.monotonic(), is_loopback=peer.is_loopback)
+            raise ConnectRefused(ReasonCode.NOT_AUTHORIZED, str(refused) or "authentication took too long") from None
+
+    def _check(self, connection: Connection, packet: Connect, authenticated: Principal | None) -> tuple[Principal, str, Will | None]:
+        node = self._node
         if node.draining:
             raise ConnectRefused(ReasonCode.SERVER_UNAVAILABLE, "draining")  # CONNACK has no 0x8B [MQTT-3.2.2-8]
         if len(node.connections) > node.limits.connections:
             raise ConnectRefused(ReasonCode.QUOTA_EXCEEDED, "connection limit")
-        if properties.authentication_method is not None:
-            raise ConnectRefused(ReasonCode.BAD_AUTHENTICATION_METHOD, "no enhanced authentication")  # [MQTT-4.12.0-1]
         client = packet.client_id
         if not client:
             if packet.version != MQTT_5_0 and not packet.clean_start:
@@ -111,7 +132,8 @@ class Connecting:
         if len(client.encode()) > node.limits.client_id_bytes or CONTROL_CHARACTERS.search(client):
             raise ConnectRefused(ReasonCode.CLIENT_IDENTIFIER_NOT_VALID, "client id too long or with control characters")
         peer = Peer(connection.peer.address, is_loopback=connection.peer.is_loopback, is_secure=connection.peer.is_secure)
-        principal = self._login(connection, packet, client, peer)
+        principal = self._login(connection, packet, client, peer) if authenticated is None else authenticated
+        self._check_admission(client, principal)
         self._check_owner(client, principal)
         return principal, client, self._will(packet, principal)
 
@@ -124,11 +146,14 @@ class Connecting:
         if isinstance(principal, LoginRefused):
             budgets.failed(host, key_of(packet.user_name), node.monotonic(), is_loopback=peer.is_loopback)
             raise ConnectRefused(principal.reason_code, principal.reason)
+        return principal
+
+    def _check_admission(self, client: str, principal: Principal) -> None:
+        node = self._node
         if node.registers.identities.is_blocked(client):
             raise ConnectRefused(ReasonCode.BANNED, "client id is blocked")
         if not node.registers.resources.admits_client(principal):
             raise ConnectRefused(ReasonCode.CLIENT_IDENTIFIER_NOT_VALID, "client id without an existing group")
-        return principal
 
     def _check_owner(self, client: str, principal: Principal) -> Session | None:
         """The client id's session, if there is one; a session stays with its principal."""
@@ -268,6 +293,7 @@ class Connecting:
             connection.send(CONNACKS_3[present])
         else:
             asked = (packet.properties or NONE).session_expiry_interval or 0
+            final = self.authenticating.final(connection)
             properties = Properties(
                 receive_maximum=limits.receive_maximum,
                 maximum_packet_size=limits.packet,
@@ -275,6 +301,8 @@ class Connecting:
                 assigned_client_identifier=None if packet.client_id else client,  # [MQTT-3.2.2-16]
                 server_keep_alive=None if connection.keep_alive == packet.keep_alive else connection.keep_alive,
                 session_expiry_interval=None if asked == session.expiry else session.expiry,
+                authentication_method=None if final is None else SCRAM,  # [MQTT-4.12.0-5]
+                authentication_data=final,
             )
             connection.send_packet(Connack(session_present=present, reason_code=ReasonCode.SUCCESS, properties=properties))
         connection.state = ConnectionState.CONNECTED

@@ -120,6 +120,8 @@ class Access:
 
     def _rules_allow(self, principal: Principal, action: Action, subject: str) -> bool:
         grants, asked = self._grants(principal), _ASKED[action]
+        if grants.allowed is None and not grants.denied[asked]:
+            return True
         applies = covers if action == "subscribe" else matches
         if any(applies(denied, subject) for denied in grants.denied[asked]):
             return False

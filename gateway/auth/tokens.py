@@ -171,6 +171,10 @@ class Mint:
             return TokenFault.RESOURCE
         return None if self._keyring.role(token.key) is not None else TokenFault.ACCOUNT
 
+    def derive(self, name: str) -> bytes:
+        """Bytes for another purpose that the installation always gets for this name, and nobody else can make."""
+        return hmac.digest(self._secret, b"derived " + name.encode(), "sha256")
+
     def is_revoked(self, token: Token) -> bool:
         return token.id.hex() in self._revoked
 
