@@ -42,7 +42,7 @@ class LocalDownlink:
         self._retained_room = RetainedRoom(node)
 
     def deliver(self, records: Sequence[Record], ats: Sequence[At]) -> None:
-        """See ``streams.runtime.Downlink``."""
+        """See ``streams.runtime.router.Downlink``."""
         topic = records[0].topic
         if self.replaying:
             for record, at in zip(records, ats, strict=True):
@@ -74,7 +74,7 @@ class LocalDownlink:
                 session.connection.slow_down(until)
 
     def deliver_p2p(self, records: Sequence[Record], ats: Sequence[At]) -> None:
-        """See ``streams.runtime.Downlink``."""
+        """See ``streams.runtime.router.Downlink``."""
         node, first = self._node, records[0]
         parsed = parse_p2p(first.topic)
         if parsed is None:
@@ -131,7 +131,7 @@ class LocalDownlink:
         node.persistence.add(TrimBox(box=box, epoch=0, keep=node.limits.mailbox_messages))
 
     def change(self, change: Change) -> None:
-        """See ``streams.runtime.Downlink``."""
+        """See ``streams.runtime.router.Downlink``."""
         if self.replaying and isinstance(change, PutReceived | DropReceived):
             self._restore_received(change)
         if isinstance(change, PutRetained):
@@ -154,7 +154,7 @@ class LocalDownlink:
                 session.received.pop(change.packet_id, None)
 
     async def settle(self, end: At) -> None:
-        """See ``streams.runtime.Downlink``."""
+        """See ``streams.runtime.router.Downlink``."""
         node = self._node
         if self._new_mailboxes:
             new, self._new_mailboxes = self._new_mailboxes, []

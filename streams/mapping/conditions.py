@@ -22,7 +22,7 @@ from streams.backend import Incoming
 from streams.mapping import mqtt5
 from streams.presence import EVENT_TYPES, event_json
 
-MAX_BODY: Final = 256 * 1024
+MAX_BODY: Final = 64 * 1024
 """Bytes of a body that is looked into."""
 MAX_DEPTH: Final = 64
 """Brackets that may be open at a time in an expression: the parser and the interpreter recurse."""
@@ -113,7 +113,8 @@ def _camel(field: str) -> str:
 
 def _compile_schema(text: str) -> Any:
     try:
-        return jsonschema_rs.validator_for(json.loads(text), retriever=_no_documents, pattern_options=jsonschema_rs.RegexOptions(size_limit=1_000_000))
+        linear = jsonschema_rs.RegexOptions(size_limit=1_000_000)
+        return jsonschema_rs.validator_for(json.loads(text), retriever=_no_documents, pattern_options=linear)
     except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError) as error:
         raise RuleError("jsonSchema", f"not a JSON Schema: {' '.join(str(error).split())[:160]}") from None
 

@@ -172,7 +172,7 @@ class InflowMapper:
         return max(1, since + int(text) * 1000)
 
 
-class _Bad(Exception):  # noqa: N818 - an answer within this module
+class _Bad(Exception):
     def __init__(self, name: str, words: str) -> None:
         super().__init__(f"{name} {words}")
 

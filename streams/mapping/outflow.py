@@ -37,9 +37,9 @@ _OWN_SOURCES: Final = frozenset(("device", "will"))
 
 
 class Poison(NamedTuple):
-    """``index`` of the record that can't be sent, and why."""
+    """Which of the records can't be sent, and why."""
 
-    index: int
+    origin: int
     reason: str
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from schemas.identities import AccessKey
 from schemas.positions import At
 from schemas.presence import ClientStatus
-from schemas.sessions import BoxEntry, BoxState, PutRetained, Subscription
 from schemas.rules import Rule, RuleState
+from schemas.sessions import BoxEntry, BoxState, PutRetained, Subscription
 from streams.store import DeadLetter, OpenChannel
 
 
