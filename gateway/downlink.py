@@ -11,7 +11,7 @@ from gateway.persistence import PENDING_LIMIT, RETRY_AFTER
 from gateway.retained_room import RetainedRoom
 from schemas.errors import StoreError
 from schemas.positions import At
-from schemas.records import Flag, Record
+from schemas.records import Flag, Record, Source
 from schemas.sessions import BoxEntry, DropReceived, PutEntry, PutReceived, PutRetained, TrimBox
 from schemas.topics import parse_p2p
 from streams.fanout import Plan, Variant, fan_out, make_run
@@ -27,6 +27,7 @@ SLOW_AT = 2000
 SLOW_FOR = 0.05
 """Seconds for which a publisher's acknowledgements are held back when most of its receivers are queueing."""
 PERSISTENT = int(Flag.PERSISTENT)
+INFLOW = int(Source.INFLOW)
 P2P_VARIANT = Variant(2, retain_as_published=False, identifiers=())
 
 
@@ -94,12 +95,15 @@ class LocalDownlink:
                 self._to_mailbox(parsed.client, records, ats)
             else:
                 node.counters.dropped["p2p_no_target"] += len(records)
+                for record in records:
+                    if record.source == INFLOW:
+                        node.undelivered(record, "the client is not connected")
             return
         if keeps and not session.id and not self._has_mailbox(session):
             self._to_mailbox(parsed.client, records, ats)
             return
         if any(record.real_topic for record in records):
-            runs = [make_run(r.real_topic or r.topic, {}, P2P_VARIANT, (r,), (at,)) for r, at in zip(records, ats, strict=True)]
+            runs = [make_run(node.shown_topic(session.principal, r), {}, P2P_VARIANT, (r,), (at,)) for r, at in zip(records, ats, strict=True)]
         else:
             runs = [make_run(first.topic, {}, P2P_VARIANT, records, ats)]
         for run in runs:

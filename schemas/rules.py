@@ -289,8 +289,8 @@ def camel(name: str) -> str:
 
 
 NAMES: Final = {camel(field.name): field.name for field in FIELDS}
-FIXED: Final = ("id", "kind", "topic", "group", "connection", "backendTopic")
-"""What an update can't change: it would be another rule."""
+FIXED: Final = {"outflow": ("id", "kind"), "status": ("id", "kind"), "inflow": ("id", "kind", "connection", "backendTopic")}
+"""What an update can't change: the offsets of an inflow rule are of its source."""
 
 
 def read_rule(given: Mapping[str, Any]) -> Rule:
@@ -323,7 +323,7 @@ def read_rule(given: Mapping[str, Any]) -> Rule:
 def changed_rule(rule: Rule, changes: Mapping[str, Any]) -> Rule:
     """The rule with other values; RuleError for fields that make it another rule."""
     for name in changes:
-        if name in FIXED and changes[name] != written(rule).get(name):
+        if name in FIXED[rule.kind] and changes[name] != written(rule).get(name):
             raise RuleError(name, "it can't be changed: delete the rule and create another one")
     return read_rule(written(rule) | dict(changes))
 

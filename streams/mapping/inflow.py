@@ -32,9 +32,9 @@ class Stamp(NamedTuple):
 
 
 class Expired(NamedTuple):
-    """The message's time was over before it came here."""
+    """The record of a message whose time was over before it came here."""
 
-    topic: str
+    record: Record
 
 
 class InflowMapper:
@@ -78,9 +78,7 @@ class InflowMapper:
         if len(body) + len(block) + len(topic.encode()) + PACKET_OVERHEAD > limits.packet:
             raise _Bad("body", f"has {len(body)} bytes: that is more than a packet of {limits.packet} holds")
         expires_at = self._expires_at(message, given, stamp.time)
-        if 0 < expires_at <= stamp.time:
-            return Expired(topic)
-        return Record(
+        record = Record(
             int(Kind.PUBLISH),
             stamp.id,
             stamp.time,
@@ -95,6 +93,7 @@ class InflowMapper:
             properties=block,
             real_topic=real if real != topic else "",
         )
+        return Expired(record) if 0 < expires_at <= stamp.time else record
 
     def _topic(self, given: Mapping[str, str], name: str) -> str:
         """The topic under the rule's parent that a property names; with or without a leading slash."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 from schemas.errors import BackendError, LogError
 from schemas.positions import At
@@ -59,14 +59,6 @@ class _Sink:
         self.refused = appending.refuse
 
 
-class Undelivered(NamedTuple):
-    """A command that nobody got: which topic it was for, and why."""
-
-    topic: str
-    reason: str
-    message: Incoming
-
-
 class InflowRunner:
     def __init__(
         self,
@@ -85,7 +77,7 @@ class InflowRunner:
         monotonic: Callable[[], float],
         judge: Judge,
         stored: Callable[[], Awaitable[None]],
-        undelivered: Callable[[Undelivered], None],
+        undelivered: Callable[[Record, str], None],
     ) -> None:
         self.rule = rule
         self.progress = progress
@@ -213,7 +205,7 @@ class InflowRunner:
         mapped = self._mapper.map(message, self._stamp(), None if verdict is None else verdict.body)
         if isinstance(mapped, Expired):
             self.progress.filtered += 1
-            self._undelivered(Undelivered(mapped.topic, "expired before it came here", message))
+            self._undelivered(mapped.record, "expired before it came here")
             return None
         return mapped
 

@@ -21,7 +21,7 @@ from streams.repeats import Repeats
 from streams.runtime.feed import MAX_BYTES, MAX_RECORDS, Feed, cut_between, number, open_reader, pick
 from streams.runtime.progress import Progress
 from streams.runtime.sending import Letters, Sender, Stopped
-from streams.store import Change, PutRuleState
+from streams.store import Change, DeadLetter, PutRuleState
 
 BUFFER_RECORDS: Final = 20_000
 BUFFER_BYTES: Final = 8 * 1024 * 1024
@@ -294,6 +294,10 @@ class OutflowRunner:
             self._skip = {shard: upto for shard, upto in self._skip.items() if number(passed[shard]) < upto}
             if not self._skip:
                 self._settle()
+
+    async def resend(self, letters: Sequence[DeadLetter]) -> list[tuple[int, str]]:
+        """See ``Sender.resend``."""
+        return await self.sender.resend(letters)
 
     def release_room(self) -> None:
         """The runner ends: what it held is given back."""
