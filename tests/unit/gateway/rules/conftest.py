@@ -30,7 +30,7 @@ class RuleBed(Testbed):
         given = {"id": rule_id, "kind": "outflow", "connection": "main", "backendTopic": "orders", "topic": "shop"}
         return self.do(self.rules.create(given | fields))
 
-    def inflow(self, rule_id: str = "in", **fields: Any) -> Any:
+    def inflow(self, rule_id: str = "inf", **fields: Any) -> Any:
         given = {"id": rule_id, "kind": "inflow", "connection": "main", "backendTopic": "commands", "topic": "shop"}
         return self.do(self.rules.create(given | fields))
 

@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 import pytest
 
-from gateway.protocol.properties import Properties
 from streams.backend import Outgoing
 from tests.unit.gateway.rules.conftest import RuleBed
 
@@ -373,10 +372,9 @@ def test_filter_projection_and_schema(bed: RuleBed) -> None:
     schema = {"type": "object", "required": ["t"], "properties": {"t": {"type": "number"}}}
     bed.outflow(filter="levels[1] == 'hot' && properties.unit == 'c'", projection="{temperature: body.t, from: clientId}", jsonSchema=schema)
     party = bed.connect("p")
-    celsius = Properties(user_property=(("unit", "c"),))
     for topic, body in (("shop/hot", b'{"t":1}'), ("shop/cold", b'{"t":2}'), ("shop/hot", b'{"t":"x"}'), ("shop/hot", b"\xff")):
-        party.publish(topic, body, 1, properties=celsius)
-    party.exchange("shop/hot", b'{"t":1}')
+        party.publish(topic, body, 1, user_property=(("unit", "c"),))
+    bed.connect("q").exchange("shop/hot", b'{"t":1}')
     bed.advance(1)
     assert bed.bodies() == [b'{"temperature":1,"from":"p"}']
     status = bed.status()["counts"]
@@ -393,7 +391,7 @@ def test_a_rate_is_kept(bed: RuleBed) -> None:
 
 
 def test_status_events_of_the_group_leave(bed: RuleBed) -> None:
-    given = {"id": "st", "kind": "status", "connection": "main", "backendTopic": "events", "group": "GID_a"}
+    given = {"id": "sta", "kind": "status", "connection": "main", "backendTopic": "events", "group": "GID_a"}
     bed.do(bed.rules.create(given))
     for client in ("GID_a@@@1", "GID_b@@@1", "x"):
         bed.connect(client).disconnect()
