@@ -1,0 +1,76 @@
+"""From the port's messages to a batch's: bytes, or the reason for which RocketMQ can't take this one. Without I/O.
+
+target.py sends what comes out. The way back is incoming.py.
+"""
+
+from __future__ import annotations
+
+import re
+from hashlib import sha256
+
+from bridges.rocketmq.codes import EMPTY_BODY, KEYS, RESERVED, SHARDING_KEY, TAGS, UNIQ_KEY
+from bridges.rocketmq.messages import PROPERTIES_LIMIT, encode_batched, encode_properties
+from streams.backend import Outgoing
+
+SHARDING_KEY_LIMIT = 63
+"""Bytes of a sharding key: RocketMQ's proxy refuses 64."""
+
+TOPIC_LIMIT = 127
+MESSAGE_LIMIT = 15 * 1024 * 1024
+"""Bytes of a message whatever the broker's own limit: a frame may have 16 MiB, and a longer one would cost the connection."""
+
+_CONTROL = re.compile("[\x00-\x1f\x7f]")
+_TOPIC = re.compile(r"[%|a-zA-Z0-9_-]+")
+# In the joined properties, a control character is one that isn't the end of a name or a value.
+_FOREIGN = re.compile(rb"[\x00\x03-\x1f\x7f]")
+
+
+def topic_fault(topic: str) -> str:
+    """Why no RocketMQ topic can have this name; empty where one can."""
+    if not topic or len(topic) > TOPIC_LIMIT:
+        return f"topic: a RocketMQ topic has 1 to {TOPIC_LIMIT} characters, this one {len(topic)}"
+    return "" if _TOPIC.fullmatch(topic) else f"topic: `{topic}` has characters other than letters, digits, `_`, `-`, `|` and `%`"
+
+
+def encode(message: Outgoing) -> bytes | str:
+    """The message as part of a batch, or why it can't be one."""
+    body = message.body
+    pairs = [(UNIQ_KEY, message.id), (KEYS, message.id)]
+    if message.tag:
+        pairs.append((TAGS, message.tag))
+    if message.lane is not None:
+        pairs.append((SHARDING_KEY, sharding_key(message.lane)))
+    if not body:
+        body = b"\x00"
+        pairs.append((EMPTY_BODY, "true"))
+    own = len(pairs)
+    pairs.extend(message.properties)
+    try:
+        properties = encode_properties(pairs)
+    except UnicodeEncodeError:
+        return "properties: one is no valid text"
+    if properties.count(b"\x01") != len(pairs) or properties.count(b"\x02") != len(pairs) or _FOREIGN.search(properties):
+        return f"properties: {_control_fault(message)} has control characters, which RocketMQ takes for separators"
+    for name, _ in pairs[own:]:
+        if name in RESERVED or not name:
+            return f"properties: the name `{name}` is RocketMQ's own" if name else "properties: one has no name"
+    if len(properties) > PROPERTIES_LIMIT:
+        return f"properties: {len(properties)} bytes are over RocketMQ's limit of {PROPERTIES_LIMIT}"
+    if len(body) + len(properties) > MESSAGE_LIMIT:
+        return f"body: a message of {len(body) + len(properties)} bytes is over RocketMQ's limit"
+    return encode_batched(body, properties)
+
+
+def sharding_key(lane: str) -> str:
+    """The lane itself where it may be a sharding key, else a stand-in that is as much its own."""
+    fits = len(lane.encode(errors="replace")) <= SHARDING_KEY_LIMIT and lane.strip() and not _CONTROL.search(lane)
+    return lane if fits else f"#{sha256(lane.encode(errors='surrogatepass')).hexdigest()[:32]}"
+
+
+def _control_fault(message: Outgoing) -> str:
+    """Which of the message's strings has control characters."""
+    if _CONTROL.search(message.tag):
+        return "the tag"
+    if _CONTROL.search(message.id):
+        return "the id"
+    return next((f"`{_CONTROL.sub('?', name)}`" for name, value in message.properties if _CONTROL.search(name) or _CONTROL.search(value)), "one")
