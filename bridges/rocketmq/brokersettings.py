@@ -20,7 +20,8 @@ def parse_settings(body: bytes) -> BrokerSettings:
     pairs = (line.partition("=") for line in body.decode(errors="replace").splitlines())
     told = {name.strip(): value.strip() for name, separator, value in pairs if separator}
     flush, role = told.get("flushDiskType", ""), told.get("brokerRole", "")
-    return BrokerSettings(flush, role, _number(told.get("maxMessageSize", "")), told.get("enablePropertyFilter") == "true", _weakness(flush, role, told))
+    largest, sql = _number(told.get("maxMessageSize", "")), told.get("enablePropertyFilter") == "true"
+    return BrokerSettings(flush, role, largest, sql, _weakness(flush, role, told))
 
 
 def _weakness(flush: str, role: str, told: dict[str, str]) -> str:

@@ -1,4 +1,7 @@
-"""What is asked of brokers about one topic, queue or group, one function a question. All raise BackendErrors; messages go through target.py and source.py."""
+"""What is asked of brokers about one topic, queue or group, one function a question.
+
+All raise BackendErrors. Messages go through target.py and source.py.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from bridges.rocketmq.client import Client
 from bridges.rocketmq.codes import READABLE, WRITABLE, RequestCode, ResponseCode
 from bridges.rocketmq.errors import Refused, RemotingError
 from bridges.rocketmq.heartbeats import encode_group
-from bridges.rocketmq.routes import Queue, parse_cluster
+from bridges.rocketmq.routes import Cluster, Queue, parse_cluster
 
 DEFAULT_TOPIC = "TBW102"
 """The topic after which brokers that make topics by themselves model them."""
@@ -77,9 +80,11 @@ async def broker_settings(client: Client, address: str) -> BrokerSettings:
     return parse_settings((await client.call(address, RequestCode.GET_BROKER_CONFIG, {})).body)
 
 
-async def message_type(client: Client, address: str, topic: str) -> str:
-    """The type that a topic of RocketMQ 5 was made with; empty for brokers that know no types, or may not tell."""
+async def message_type(client: Client, address: str, topic: str) -> str | None:
+    """The type that a topic of RocketMQ 5 was made with; empty where it has none or the broker may not tell, None for brokers that know no types."""
     answer = await client.ask(address, RequestCode.GET_TOPIC_CONFIG, {"topic": topic, "lo": "false"})
+    if answer.code == ResponseCode.REQUEST_CODE_NOT_SUPPORTED:
+        return None
     if answer.code != ResponseCode.SUCCESS:
         return ""
     try:
@@ -89,8 +94,7 @@ async def message_type(client: Client, address: str, topic: str) -> str:
     return attributes.get("message.type", "")
 
 
-async def masters(client: Client) -> dict[str, str]:
-    """All brokers of the cluster that take writes: addresses by name."""
+async def cluster(client: Client) -> Cluster:
     answer = await client.ask_name_server(RequestCode.GET_BROKER_CLUSTER_INFO, {})
     if answer.code != ResponseCode.SUCCESS:
         raise Refused("the name server", answer.code, answer.remark)

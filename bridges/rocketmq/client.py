@@ -34,6 +34,7 @@ ROUTE_KEPT = 120.0
 """Seconds for which a route is good although no name server can be asked, or knows no more of it: a new one learns of its brokers within 30 s."""
 MISSING_TRUSTED = 1.0
 """Seconds for which a topic that is missing is taken as missing."""
+NEVER = float("-inf")
 ROUTE_UNUSED = 300.0
 ROUTES_LIMIT = 10_000
 
@@ -144,7 +145,8 @@ class Client:
 
     def doubt(self, topic: str) -> None:
         """A broker refused what the route promised: it is asked for again before it is used."""
-        self._routes.pop(topic, None)
+        if topic in self._routes:
+            self._routes[topic].told = NEVER
 
     async def _fetch(self, topic: str) -> Route | None:
         answer = await self.ask_name_server(RequestCode.GET_ROUTEINFO_BY_TOPIC, {"topic": topic, "acceptStandardJsonOnly": "true"})

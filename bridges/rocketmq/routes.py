@@ -89,13 +89,21 @@ def parse_route(body: bytes) -> Route:
     return Route(tuple(sorted(writable)), tuple(sorted(readable)), masters, cluster)
 
 
-def parse_cluster(body: bytes) -> dict[str, str]:
-    """The addresses of all masters by broker name."""
+class Cluster(msgspec.Struct, frozen=True):
+    """``masters`` are the addresses of all brokers that take writes, by name."""
+
+    name: str
+    masters: Mapping[str, str]
+
+
+def parse_cluster(body: bytes) -> Cluster:
+    """A name server may know several clusters: the name is the first one's."""
     try:
         told = _decode_cluster(_quote_keys(body))
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise RemotingError(f"a name server's list of brokers can't be read: {error}") from error
-    return _masters((told.brokerAddrTable or {}).values())
+    brokers = told.brokerAddrTable or {}
+    return Cluster(next((broker.cluster for broker in brokers.values()), ""), _masters(brokers.values()))
 
 
 def _masters(brokers: Iterable[_Broker]) -> dict[str, str]:

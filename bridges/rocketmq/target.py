@@ -1,13 +1,13 @@
 """Where a rule sends to: the port's Target. Batches of one queue go one after the other, those of several queues at once.
 
-outgoing.py makes bytes of messages, placing.py says where they go. Nothing is in flight when ``send`` returns or raises: what the caller sends next, or
-again, can't be overtaken.
+outgoing.py makes bytes of messages, placing.py says where they go. Nothing is in flight when ``send`` returns or raises: what the caller sends
+next, or again, can't be overtaken.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 
 import msgspec
 
@@ -85,7 +85,7 @@ class RocketmqTarget:
             raise BackendError("the target is closed", retryable=False)
         rejected: list[Rejected] = []
         works = await self._sort(messages, rejected)
-        jobs = []
+        jobs: list[Coroutine[None, None, None]] = []
         for work in works:
             jobs.extend(self._send_lanes(work, queue, items, rejected) for queue, items in work.laned.items())
             # How large a broker's messages may be is known once the broker is: batches are cut for the usual limit, and halved where it is lower.

@@ -37,8 +37,8 @@ class Terms:
         settings = told[2]
         if self._checked and settings.weakness:
             raise BackendError(
-                f"{address} may lose what it acknowledged: {settings.weakness}; set flushDiskType=SYNC_FLUSH at the broker, have a replica waited for,"
-                f' or set connections.{self._name}.durability = "as configured"'
+                f"{address} may lose what it acknowledged: {settings.weakness}; set flushDiskType=SYNC_FLUSH at the broker,"
+                f' have a replica waited for, or set connections.{self._name}.durability = "as configured"'
             )
         return settings
 
