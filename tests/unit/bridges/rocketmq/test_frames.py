@@ -11,7 +11,10 @@ from hypothesis import strategies as st
 from bridges.rocketmq.errors import RemotingError
 from bridges.rocketmq.frames import FRAME_LIMIT, ONEWAY, RESPONSE, Command, FrameReader, decode_frame, encode_frame
 
-HEADER = b'{"code":17,"extFields":{"a":"b","none":null},"flag":1,"language":"JAVA","opaque":258,"remark":"no","serializeTypeCurrentRPC":"JSON","version":407}'
+HEADER = (
+    b'{"code":17,"extFields":{"a":"b","none":null},"flag":1,'
+    b'"language":"JAVA","opaque":258,"remark":"no","serializeTypeCurrentRPC":"JSON","version":407}'
+)
 ANSWER = bytes.fromhex("00000099 00000092") + HEADER + b"\x00\xff!"
 """Length 153, header form 0 and length 146, header, three bytes of body."""
 

@@ -78,7 +78,8 @@ def test_a_stored_message_that_says_a_smaller_size_is_an_error(end: int) -> None
 @pytest.mark.parametrize("flag", [0x00, 0x10, 0x20, 0x30])
 @pytest.mark.parametrize("long_topic", [False, True])
 def test_hosts_of_either_kind_and_both_forms_of_the_topic(flag: int, long_topic: bool) -> None:
-    assert decode_stored(stored(flag=flag, long_topic=long_topic, properties=b"a\x01b\x02")) == [StoredMessage("T", 3, 258, b"hi", (("a", "b"),), 1, 2)]
+    message = stored(flag=flag, long_topic=long_topic, properties=b"a\x01b\x02")
+    assert decode_stored(message) == [StoredMessage("T", 3, 258, b"hi", (("a", "b"),), 1, 2)]
 
 
 def test_an_unknown_form_is_an_error() -> None:
