@@ -119,7 +119,11 @@ class RocketmqBackend:
         return {queue.name: offset for queue, offset in zip(route.readable, offsets, strict=True)}
 
     async def _offset_at(self, route: Route, name: str, queue: Queue, time: int) -> int:
-        return await calls.offset_at(self._client, route.masters[queue.broker], name, queue, time)
+        """Brokers of 4.9 answer with the last message before the time: it is looked at, once."""
+        address = route.masters[queue.broker]
+        offset = await calls.offset_at(self._client, address, name, queue, time)
+        message = await calls.peek(self._client, address, self._group("resolve"), name, queue, offset)
+        return offset + 1 if message is not None and message.offset == offset and message.stored < time else offset
 
     def target(self, rule: str, *, ordered: bool) -> RocketmqTarget:
         """``ordered`` changes nothing: it is the messages' lanes that keep order."""

@@ -13,11 +13,16 @@ from bridges.rocketmq.brokersettings import BrokerSettings, parse_settings
 from bridges.rocketmq.client import Client
 from bridges.rocketmq.codes import READABLE, WRITABLE, RequestCode, ResponseCode
 from bridges.rocketmq.errors import Refused, RemotingError
-from bridges.rocketmq.heartbeats import encode_group
+from bridges.rocketmq.heartbeats import ALL, TAG, Consumer, encode_check, encode_group
+from bridges.rocketmq.messages import StoredMessage, decode_stored
 from bridges.rocketmq.routes import Cluster, Queue, parse_cluster
 
 DEFAULT_TOPIC = "TBW102"
 """The topic after which brokers that make topics by themselves model them."""
+
+
+WITH_SUBSCRIPTION = 4
+"""A pull's system flag: it carries what it wants, and isn't held where there is nothing."""
 
 
 class _TopicSettings(msgspec.Struct):
@@ -70,6 +75,32 @@ async def create_topic(client: Client, address: str, topic: str, queues: int, ki
     if kind:
         fields["attributes"] = f"+message.type={kind}"
     await client.call(address, RequestCode.UPDATE_AND_CREATE_TOPIC, fields)
+
+
+async def check_subscription(client: Client, address: str, consumer: Consumer) -> None:
+    """Refused where the broker can't filter by it. Pulls don't tell: they let all pass through an expression that can't be read."""
+    answer = await client.ask(address, RequestCode.CHECK_CLIENT_CONFIG, {}, encode_check(client.id, consumer))
+    if answer.code != ResponseCode.SUCCESS:
+        hopeless = answer.code == ResponseCode.SUBSCRIPTION_PARSE_FAILED
+        raise Refused(address, answer.code, answer.remark, retryable=not hopeless)
+
+
+async def peek(client: Client, address: str, group: str, topic: str, queue: Queue, offset: int) -> StoredMessage | None:
+    """The message at an offset; None where there is none, or it may not be read."""
+    fields = {
+        "consumerGroup": group,
+        **_place(topic, queue),
+        "queueOffset": str(offset),
+        "maxMsgNums": "1",
+        "sysFlag": str(WITH_SUBSCRIPTION),
+        "commitOffset": "0",
+        "suspendTimeoutMillis": "0",
+        "subscription": ALL,
+        "subVersion": "0",
+        "expressionType": TAG,
+    }
+    answer = await client.ask(address, RequestCode.PULL_MESSAGE, fields)
+    return next(iter(decode_stored(answer.body)), None) if answer.code == ResponseCode.SUCCESS else None
 
 
 async def create_group(client: Client, address: str, group: str) -> None:

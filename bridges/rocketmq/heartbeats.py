@@ -53,26 +53,33 @@ def encode_heartbeat(client_id: str, producers: Iterable[str], consumers: Iterab
 
 
 def _consumer(consumer: Consumer) -> dict[str, object]:
-    subscription = consumer.subscription
-    tags = sorted(subscription.tags)
     return {
         "groupName": consumer.group,
         "consumeType": "CONSUME_ACTIVELY",
         "messageModel": "CLUSTERING",
         "consumeFromWhere": "CONSUME_FROM_LAST_OFFSET",
         "unitMode": False,
-        "subscriptionDataSet": [
-            {
-                "classFilterMode": False,
-                "topic": subscription.topic,
-                "subString": subscription.expression,
-                "tagsSet": tags,
-                "codeSet": [java_hash(tag) for tag in tags],
-                "subVersion": consumer.version,
-                "expressionType": subscription.kind,
-            }
-        ],
+        "subscriptionDataSet": [_subscription(consumer)],
     }
+
+
+def _subscription(consumer: Consumer) -> dict[str, object]:
+    subscription = consumer.subscription
+    tags = sorted(subscription.tags)
+    return {
+        "classFilterMode": False,
+        "topic": subscription.topic,
+        "subString": subscription.expression,
+        "tagsSet": tags,
+        "codeSet": [java_hash(tag) for tag in tags],
+        "subVersion": consumer.version,
+        "expressionType": subscription.kind,
+    }
+
+
+def encode_check(client_id: str, consumer: Consumer) -> bytes:
+    """The question whether a broker can filter by this subscription."""
+    return msgspec.json.encode({"clientId": client_id, "group": consumer.group, "subscriptionData": _subscription(consumer)})
 
 
 def encode_group(group: str) -> bytes:

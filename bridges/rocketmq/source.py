@@ -53,6 +53,7 @@ class RocketmqSource:
         self._consumer = client.join_consumers(group, subscription)
         self._positions = dict(positions)
         self._queues: dict[str, Pulling] = {}
+        self._checked: set[str | None] = set()
         self._turn = 0
         self._route = Route()
         self._current: frozenset[str] = frozenset()
@@ -151,7 +152,7 @@ class RocketmqSource:
         now = self._loop.time()
         if self._closed or pulling.name not in self._current:
             return
-        if connection is None or pulling.retry_at > now:
+        if connection is None or pulling.retry_at > now or (self._subscription.kind != TAG and address not in self._checked):
             self._work.set()
             return
         fields = {
@@ -249,6 +250,9 @@ class RocketmqSource:
             return
         try:
             await self._client.peers.connection(address)
+            if self._subscription.kind != TAG and address not in self._checked:
+                await calls.check_subscription(self._client, address, self._consumer)
+                self._checked.add(address)
             if pulling.offset is None:
                 await self._place(pulling, address)
         except BackendError as error:

@@ -175,7 +175,7 @@ class RocketmqTarget:
     async def _settle(self, work: _Work, queue: Queue, batch: list[Item], rejected: list[Rejected]) -> None:
         """Store a batch. Where the broker refuses it as such, its halves are tried, in order, until the culprit stands alone."""
         address = work.route.masters[queue.broker]
-        await self._terms.of(address)
+        largest = (await self._terms.of(address)).largest
         fields = {
             "a": self._group,
             "b": work.name,
@@ -202,7 +202,7 @@ class RocketmqTarget:
                     self._client.doubt(work.name)
                 raise Refused(address, answer.code, answer.remark or _WORDS.get(answer.code, ""))
             if len(part) == 1:
-                done.append(Rejected(part[0][0], answer.remark or "RocketMQ calls the message illegal"))
+                done.append(Rejected(part[0][0], _reason(len(part[0][1]), largest, answer.remark)))
             else:
                 middle = len(part) // 2
                 parts.extend((part[middle:], part[:middle]))
@@ -215,6 +215,12 @@ _WORDS: dict[int, str] = {
     ResponseCode.FLUSH_SLAVE_TIMEOUT: "no replica has the message in time",
 }
 """Answers that brokers give without a word."""
+
+
+def _reason(size: int, largest: int, remark: str) -> str:
+    if 0 < largest < size:
+        return f"body: {size} bytes with its properties are over the broker's maxMessageSize of {largest}"
+    return remark or "RocketMQ calls the message illegal"
 
 
 def _is_about_messages(code: int, remark: str) -> bool:
