@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from schemas.errors import BackendError
 
+REMARK_LIMIT = 400
+"""Characters of a peer's words that are passed on: brokers send traces of Java."""
+
 
 class RemotingError(BackendError):
     """The peer's bytes are no remoting frame, or not the answer that the request asks for."""
@@ -17,6 +20,6 @@ class Refused(BackendError):
     """The peer answered with a code other than success. ``code`` is a ResponseCode's number, ``remark`` the peer's words."""
 
     def __init__(self, peer: str, code: int, remark: str, *, retryable: bool = True) -> None:
-        super().__init__(f"{peer} refuses: {remark or 'no reason given'} (code {code})", retryable=retryable)
         self.code = code
-        self.remark = remark
+        self.remark = " ".join(remark.split())[:REMARK_LIMIT]
+        super().__init__(f"{peer} refuses: {self.remark or 'no reason given'} (code {code})", retryable=retryable)

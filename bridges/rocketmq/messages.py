@@ -27,11 +27,14 @@ _HOST_STORED_V6 = 0x20
 _INNER_BATCH = 0x80
 _NEEDS_UNWRAPPING = 0x40
 
-# Size, magic, checksum, queue, flag, offset in the queue, place in the broker's log, system flag, born time.
-_HEAD = struct.Struct(">IIIiiqqiq")
-_LENGTH = struct.Struct(">i")
+_SYSTEM_FLAG = 36
+# Size, magic, checksum, queue, flag, offset in the queue, place in the broker's log, system flag, born time, born host, stored time, store's host,
+# how often it was consumed again, where its transaction was prepared, length of the body; by the flag's bits for hosts of IPv6.
+_HEADS = {
+    flag: struct.Struct(f">IIIiiqqiq{20 if flag & _HOST_BORN_V6 else 8}xq{20 if flag & _HOST_STORED_V6 else 8}x12xi")
+    for flag in (0, _HOST_BORN_V6, _HOST_STORED_V6, _HOST_BORN_V6 | _HOST_STORED_V6)
+}
 _SHORT = struct.Struct(">h")
-_TIME = struct.Struct(">q")
 # Size, magic, checksum, flag, length of the body.
 _BATCH_HEAD = struct.Struct(">IIIii")
 
@@ -39,7 +42,7 @@ Properties = tuple[tuple[str, str], ...]
 
 
 class StoredMessage(msgspec.Struct, frozen=True, gc=False):
-    """A message as a broker keeps it. Times are ms of the wall clock: ``born`` the producer's, ``stored`` the broker's."""
+    """A message as a broker keeps it. Times are ms of the wall clock: ``born`` the producer's, ``stored`` the broker's. ``size`` is in bytes."""
 
     topic: str
     queue: int
@@ -48,6 +51,7 @@ class StoredMessage(msgspec.Struct, frozen=True, gc=False):
     properties: Properties
     born: int = 0
     stored: int = 0
+    size: int = 0
 
 
 def encode_properties(properties: Iterable[tuple[str, str]]) -> bytes:
@@ -61,12 +65,14 @@ def decode_properties(data: bytes | memoryview) -> Properties:
         text = str(data, "utf-8")
     except UnicodeDecodeError as error:
         raise RemotingError(f"a message's properties are not UTF-8: {error.reason}") from error
-    found: list[tuple[str, str]] = []
-    for pair in text.split(VALUE_END):
-        name, separator, value = pair.partition(NAME_END)
-        if separator and name:
-            found.append((name, value))
-    return tuple(found)
+    if not text:
+        return ()
+    pairs = [pair.split(NAME_END) for pair in text.removesuffix(VALUE_END).split(VALUE_END)]
+    try:
+        # What RocketMQ and we write.
+        return tuple([(name, value) for name, value in pairs if name])
+    except ValueError:
+        return tuple((pair[0], NAME_END.join(pair[1:])) for pair in pairs if len(pair) > 1 and pair[0])
 
 
 def encode_batched(body: bytes, properties: bytes) -> bytes:
@@ -92,63 +98,58 @@ def decode_batch(data: bytes | memoryview) -> Iterator[tuple[bytes, Properties]]
         raise RemotingError(f"a batch ends within a message: {error}") from error
 
 
-def decode_stored(data: bytes | memoryview) -> list[StoredMessage]:
+def decode_stored(data: bytes) -> list[StoredMessage]:
     """The messages in a pull's answer, in order; what a broker stored as one but is a batch comes out as its messages."""
-    view = memoryview(data)
     messages: list[StoredMessage] = []
     at = 0
     try:
-        while at < len(view):
-            size = int.from_bytes(view[at : at + 4], "big")
-            _expect(_HEAD.size <= size <= len(view) - at, "a stored message has another size than it says")
-            message, inner = _decode_one(view[at : at + size])
-            if inner:
+        while at < len(data):
+            message, flag = _decode_one(data, at)
+            at += int.from_bytes(data[at : at + 4], "big")
+            if flag & _INNER_BATCH and flag & _NEEDS_UNWRAPPING:
                 messages.extend(_unwrap(message))
             else:
                 messages.append(message)
-            at += size
     except struct.error as error:
         raise RemotingError(f"a stored message ends too early: {error}") from error
+    except UnicodeDecodeError as error:
+        raise RemotingError(f"a stored message's topic is not UTF-8: {error.reason}") from error
     return messages
 
 
-def _decode_one(view: memoryview) -> tuple[StoredMessage, bool]:
-    _, magic, _, queue, _, offset, _, system_flag, born = _HEAD.unpack_from(view)
-    at = _HEAD.size + (20 if system_flag & _HOST_BORN_V6 else 8)
-    (stored,) = _TIME.unpack_from(view, at)
-    # Behind the store's host: how often it was consumed again, and where its transaction was prepared.
-    at += 8 + (20 if system_flag & _HOST_STORED_V6 else 8) + 12
-    (length,) = _LENGTH.unpack_from(view, at)
-    at += 4
-    _expect(0 <= length <= len(view) - at, "a stored message has a body longer than itself")
-    body = bytes(view[at : at + length])
+def _decode_one(data: bytes, start: int) -> tuple[StoredMessage, int]:
+    """The message that begins there, and its system flag."""
+    flag = int.from_bytes(data[start + _SYSTEM_FLAG : start + _SYSTEM_FLAG + 4], "big")
+    head = _HEADS[flag & (_HOST_BORN_V6 | _HOST_STORED_V6)]
+    size, magic, _, queue, _, offset, _, _, born, stored, length = head.unpack_from(data, start)
+    at, end = start + head.size, start + size
+    _expect(end <= len(data) and 0 <= length < end - at, "a stored message has another size than it says")
+    body = data[at : at + length]
     at += length
     if magic == _MAGIC:
-        _expect(at < len(view), "a stored message has no topic")
-        length, at = view[at], at + 1
+        length, at = data[at], at + 1
     elif magic == _MAGIC_LONG_TOPIC:
-        (length,) = _SHORT.unpack_from(view, at)
+        (length,) = _SHORT.unpack_from(data, at)
         at += 2
     else:
         raise RemotingError(f"a stored message has the unknown form {magic:#x}")
-    _expect(0 <= length <= len(view) - at, "a stored message has a topic longer than itself")
-    try:
-        topic = str(view[at : at + length], "utf-8")
-    except UnicodeDecodeError as error:
-        raise RemotingError("a stored message's topic is not UTF-8") from error
+    _expect(0 <= length <= end - at - 2, "a stored message has a topic longer than itself")
+    topic = str(data[at : at + length], "utf-8")
     at += length
-    (length,) = _SHORT.unpack_from(view, at)
+    (length,) = _SHORT.unpack_from(data, at)
     at += 2
-    _expect(0 <= length == len(view) - at, "a stored message has properties of another size than it says")
-    if system_flag & COMPRESSED and body:
-        body = unpack(body, system_flag)
-    message = StoredMessage(topic, queue, offset, body, decode_properties(view[at:]), born, stored)
-    return message, bool(system_flag & _INNER_BATCH and system_flag & _NEEDS_UNWRAPPING)
+    _expect(0 <= length == end - at, "a stored message has properties of another size than it says")
+    if flag & COMPRESSED and body:
+        packed = len(body)
+        body = unpack(body, flag)
+        size += len(body) - packed
+    return StoredMessage(topic, queue, offset, body, decode_properties(data[at:end]), born, stored, size), flag
 
 
 def _unwrap(whole: StoredMessage) -> Iterator[StoredMessage]:
     for index, (body, properties) in enumerate(decode_batch(whole.body)):
-        yield StoredMessage(whole.topic, whole.queue, whole.offset + index, body, properties, whole.born, whole.stored)
+        size = len(body) + sum(len(name) + len(value) for name, value in properties)
+        yield StoredMessage(whole.topic, whole.queue, whole.offset + index, body, properties, whole.born, whole.stored, size)
 
 
 def _expect(holds: bool, otherwise: str) -> None:

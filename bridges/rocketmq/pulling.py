@@ -32,7 +32,7 @@ class Pulling:
         self.queue = queue
         self.name = queue.name
         self.offset = offset
-        self.waiting: deque[Incoming] = deque()
+        self.waiting: deque[tuple[int, Incoming]] = deque()
         self.bytes = 0
         self.asked: asyncio.Future[Command] | None = None
         self.at = 0.0
@@ -53,12 +53,13 @@ class Pulling:
         """Take an answer in. RemotingError or Refused where it is none; then nothing has changed."""
         if answer.code == ResponseCode.SUCCESS:
             following = _number(answer, "nextBeginOffset")
-            messages = [incoming(message, topic, self.name) for message in decode_stored(answer.body)]
-            for message in messages:
+            asked = self.offset or 0
+            for stored in decode_stored(answer.body):
+                message = incoming(stored, topic, self.name)
                 # Brokers compare hashes of tags, and start a stored batch at its beginning.
-                if message.offset >= (self.offset or 0) and (not tags or message.tag in tags):
-                    self.waiting.append(message)
-                    self.bytes += size(message)
+                if message.offset >= asked and (not tags or message.tag in tags):
+                    self.waiting.append((stored.size, message))
+                    self.bytes += stored.size
             self.offset = following
         elif answer.code in (ResponseCode.PULL_NOT_FOUND, ResponseCode.PULL_RETRY_IMMEDIATELY):
             self.offset = _number(answer, "nextBeginOffset")
@@ -78,11 +79,6 @@ class Pulling:
             following = _number(answer, "minOffset")
         self.skipped += max(0, following - asked)
         self.offset = following
-
-
-def size(message: Incoming) -> int:
-    """What a message counts for; an estimate is enough."""
-    return len(message.body) + sum(len(name) + len(value) for name, value in message.properties)
 
 
 def _number(answer: Command, name: str) -> int:

@@ -17,7 +17,7 @@ from bridges.rocketmq.connection import Connection
 from bridges.rocketmq.errors import Refused, Unreachable
 from bridges.rocketmq.frames import Command
 from bridges.rocketmq.heartbeats import ALL, TAG, Subscription
-from bridges.rocketmq.pulling import Pulling, size
+from bridges.rocketmq.pulling import Pulling
 from bridges.rocketmq.routes import Queue, Route, queue_named
 from schemas.errors import BackendError
 from streams.backend import Incoming
@@ -117,12 +117,13 @@ class RocketmqSource:
             pulling = pullings[(self._turn + step) % len(pullings)]
             waiting = pulling.waiting
             while waiting and len(taken) < max_messages:
-                length = size(waiting[0])
-                if taken and length > room:
+                size, message = waiting[0]
+                if taken and size > room:
                     break
-                room -= length
-                pulling.bytes -= length
-                taken.append(waiting.popleft())
+                room -= size
+                pulling.bytes -= size
+                waiting.popleft()
+                taken.append(message)
             if pulling.wants:
                 self._pull(pulling)
         self._turn += 1

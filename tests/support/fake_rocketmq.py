@@ -12,7 +12,7 @@ import struct
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Self, cast
 
 from bridges.rocketmq.codes import RequestCode, ResponseCode
 from bridges.rocketmq.frames import RESPONSE, Command, FrameReader, encode_frame
@@ -262,8 +262,7 @@ class _Link(asyncio.Protocol):
         self._tasks: set[asyncio.Task[None]] = set()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)
         self._server._links.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:

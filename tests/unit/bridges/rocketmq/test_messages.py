@@ -42,7 +42,7 @@ STORED = bytes.fromhex(
     "01 54"  # topic
     "000b 54414753 01 74 02 6b 01 76 02"  # properties
 )
-MESSAGE = StoredMessage("T", 3, 0x102, b"hi", (("TAGS", "t"), ("k", "v")), 0x18BCFE56800, 0x18BCFE56801)
+MESSAGE = StoredMessage("T", 3, 0x102, b"hi", (("TAGS", "t"), ("k", "v")), 0x18BCFE56800, 0x18BCFE56801, 105)
 
 
 def stored(body: bytes = b"hi", flag: int = 0, *, long_topic: bool = False, properties: bytes = b"") -> bytes:
@@ -79,7 +79,7 @@ def test_a_stored_message_that_says_a_smaller_size_is_an_error(end: int) -> None
 @pytest.mark.parametrize("long_topic", [False, True])
 def test_hosts_of_either_kind_and_both_forms_of_the_topic(flag: int, long_topic: bool) -> None:
     message = stored(flag=flag, long_topic=long_topic, properties=b"a\x01b\x02")
-    assert decode_stored(message) == [StoredMessage("T", 3, 258, b"hi", (("a", "b"),), 1, 2)]
+    assert decode_stored(message) == [StoredMessage("T", 3, 258, b"hi", (("a", "b"),), 1, 2, len(message))]
 
 
 def test_an_unknown_form_is_an_error() -> None:
@@ -99,7 +99,8 @@ def test_an_unknown_form_is_an_error() -> None:
 def test_compressed_bodies_come_out_as_they_were(flag: int, pack: object) -> None:
     assert callable(pack)
     body = b"a body that repeats itself " * 100
-    assert [message.body for message in decode_stored(stored(pack(body), flag))] == [body]
+    (message,) = decode_stored(stored(pack(body), flag))
+    assert (message.body, message.size) == (body, len(stored(body)))
     with pytest.raises(RemotingError, match="unpacked"):
         decode_stored(stored(b"no such thing at all", flag))
 
@@ -135,8 +136,8 @@ def test_any_bytes_as_a_compressed_body(data: bytes, flag: int) -> None:
 def test_a_batch_that_a_broker_keeps_as_one_message_comes_out_as_its_messages() -> None:
     body = encode_batched(b"one", encode_properties([("n", "1")])) + encode_batched(b"two", b"")
     assert decode_stored(stored(body, 0xC0)) == [
-        StoredMessage("T", 3, 258, b"one", (("n", "1"),), 1, 2),
-        StoredMessage("T", 3, 259, b"two", (), 1, 2),
+        StoredMessage("T", 3, 258, b"one", (("n", "1"),), 1, 2, 5),
+        StoredMessage("T", 3, 259, b"two", (), 1, 2, 3),
     ]
     # Compressed besides, and a flag alone is no batch.
     assert len(decode_stored(stored(zlib.compress(body), 0xC1))) == 2
