@@ -39,12 +39,15 @@ class RocketmqBackend:
         self._terms = Terms(self._client, settings)
         self._cluster = "DefaultCluster"
         self._typed = True
+        self._sources: set[RocketmqSource] = set()
 
     @property
     def trouble(self) -> str:
         return self._client.trouble
 
     async def close(self) -> None:
+        for source in list(self._sources):
+            await source.close()
         await self._client.close()
 
     async def describe(self, topic: str) -> TopicDescription | None:
@@ -87,6 +90,9 @@ class RocketmqBackend:
             raise BackendError(f"queues: a topic has at least one, not {queues}", retryable=False)
         if kind not in _KINDS:
             raise BackendError(f"kind: `{kind}` is no message type of RocketMQ; use one of {', '.join(sorted(_KINDS - {''}))}", retryable=False)
+        if await self._client.route(name, fresh=True) is not None:
+            # To RocketMQ, making a topic that is there is changing it.
+            raise BackendError(f"topic `{topic}` exists already", retryable=False)
         masters = (await calls.cluster(self._client)).masters
         if not masters:
             raise BackendError(f"connections.{self._settings.name}: the name servers know no broker that could have topic `{topic}`")
@@ -131,7 +137,9 @@ class RocketmqBackend:
 
     def source(self, rule: str, topic: str, positions: Mapping[str, int], *, tags: str = "", sql: str = "") -> RocketmqSource:
         subscription = subscription_of(self._client.named(topic), tags, sql)
-        return RocketmqSource(self._client, self._group(rule), topic, positions, subscription)
+        source = RocketmqSource(self._client, self._group(rule), topic, positions, subscription, self._sources.discard)
+        self._sources.add(source)
+        return source
 
     def _group(self, rule: str) -> str:
         return self._client.named(f"sluiceway_{rule}")

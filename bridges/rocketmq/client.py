@@ -64,7 +64,9 @@ class Client:
             def signer(fields: Mapping[str, str], body: bytes) -> dict[str, str]:
                 return sign(fields, body, settings.user, settings.password)
 
-        self.peers = Peers(client_context(settings), signer, self._greet)
+        context = client_context(settings)
+        self._name_servers = Peers(context, signer, lambda _: None)
+        self.peers = Peers(context, signer, self._greet)
         self.id = f"sluiceway@{settings.name}@{secrets.token_hex(6)}"
         self._routes: dict[str, _Kept] = {}
         self._producers: dict[str, int] = {}
@@ -80,6 +82,7 @@ class Client:
     async def close(self) -> None:
         self._keeper.cancel()
         await asyncio.gather(self._keeper, return_exceptions=True)
+        await self._name_servers.close()
         await self.peers.close()
 
     @property
@@ -91,14 +94,9 @@ class Client:
 
     # Asking
 
-    async def ask(self, address: str, code: int, fields: Mapping[str, str], body: bytes = b"", *, within: float = REQUEST_TIMEOUT) -> Command:
+    async def ask(self, address: str, code: int, fields: Mapping[str, str], body: bytes = b"") -> Command:
         """The answer, whatever its code."""
-        connection = await self.peers.connection(address)
-        try:
-            return await connection.request(code, fields, body, within=within)
-        except Unreachable as error:
-            self.peers.suspect(connection, str(error))
-            raise
+        return await _ask(self.peers, address, code, fields, body)
 
     async def call(self, address: str, code: int, fields: Mapping[str, str], body: bytes = b"") -> Command:
         """The answer to a request that succeeded; Refused otherwise."""
@@ -113,7 +111,7 @@ class Client:
         for step in range(len(self._servers)):
             index = (self._server + step) % len(self._servers)
             try:
-                answer = await self.ask(self._servers[index], code, fields)
+                answer = await _ask(self._name_servers, self._servers[index], code, fields, b"")
             except BackendError as error:
                 last = error
                 continue
@@ -199,19 +197,16 @@ class Client:
             self._tell_all({"clientID": self.id, "consumerGroup": consumer.group})
 
     def _tell_all(self, fields: dict[str, str]) -> None:
-        for connection in self._brokers():
+        for connection in self.peers.live():
             connection.tell(RequestCode.UNREGISTER_CLIENT, fields)
 
-    def _brokers(self) -> list[Connection]:
-        return [connection for connection in self.peers.live() if connection.peer not in self._servers]
-
     def _greet_all(self) -> None:
-        for connection in self._brokers():
+        for connection in self.peers.live():
             self._greet(connection)
 
     def _greet(self, connection: Connection) -> None:
         """A heartbeat. Nobody waits for its answer: a connection that gives none fails at what it is there for."""
-        if connection.peer in self._servers or not (self._producers or self._consumers):
+        if not (self._producers or self._consumers):
             return
         body = encode_heartbeat(self.id, self._producers, self._consumers.values())
         future = connection.request(RequestCode.HEART_BEAT, {}, body, within=REQUEST_TIMEOUT)
@@ -231,7 +226,7 @@ class Client:
                 else:
                     await self._refresh(topic)
             masters = self._masters()
-            self.peers.retain(masters | set(self._servers))
+            self.peers.retain(masters)
             if now - beaten >= HEARTBEAT_EVERY:
                 beaten = now
                 for address in masters:
@@ -250,6 +245,15 @@ class Client:
         except BackendError:
             # Told by ``trouble`` for as long as it lasts.
             return
+
+
+async def _ask(peers: Peers, address: str, code: int, fields: Mapping[str, str], body: bytes) -> Command:
+    connection = await peers.connection(address)
+    try:
+        return await connection.request(code, fields, body, within=REQUEST_TIMEOUT)
+    except Unreachable as error:
+        peers.suspect(connection, str(error))
+        raise
 
 
 def _greeted(future: asyncio.Future[Command]) -> None:

@@ -20,6 +20,7 @@ MESSAGE_LIMIT = 15 * 1024 * 1024
 """Bytes of a message whatever the broker's own limit: a frame may have 16 MiB, and a longer one would cost the connection."""
 
 _CONTROL = re.compile("[\x00-\x1f\x7f]")
+_NO_KEY = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 _TOPIC = re.compile(r"[%|a-zA-Z0-9_-]+")
 _CONTROL_BYTES = bytes((*range(0x20), 0x7F))
 
@@ -64,7 +65,7 @@ def encode(message: Outgoing) -> bytes | str:
 
 def sharding_key(lane: str) -> str:
     """The lane itself where it may be a sharding key, else a stand-in that is as much its own."""
-    fits = len(lane.encode(errors="replace")) <= SHARDING_KEY_LIMIT and lane.strip() and not _CONTROL.search(lane)
+    fits = not _NO_KEY.search(lane) and lane.strip() and len(lane.encode()) <= SHARDING_KEY_LIMIT
     return lane if fits else f"#{sha256(lane.encode(errors='surrogatepass')).hexdigest()[:32]}"
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from bridges.rocketmq import calls
@@ -43,8 +43,17 @@ MAY_WAIT_WITH_SUBSCRIPTION = 6
 class RocketmqSource:
     """A consumer that assigns itself all queues. Its group makes it visible in RocketMQ's tools, and is told where it stands."""
 
-    def __init__(self, client: Client, group: str, topic: str, positions: Mapping[str, int], subscription: Subscription) -> None:
+    def __init__(
+        self,
+        client: Client,
+        group: str,
+        topic: str,
+        positions: Mapping[str, int],
+        subscription: Subscription,
+        closed: Callable[[RocketmqSource], None] = lambda _: None,
+    ) -> None:
         self._client = client
+        self._tell_closed = closed
         self._topic = topic
         self._name = client.named(topic)
         self._group = group
@@ -105,6 +114,7 @@ class RocketmqSource:
             if pulling.asked is not None:
                 pulling.asked.cancel()
         self._client.leave_consumers(self._consumer)
+        self._tell_closed(self)
 
     # What waits
 

@@ -219,6 +219,8 @@ class FakeRocketmq:
         return _reply(request, body="\n".join(f"{name}={value}" for name, value in self.settings.items()).encode())
 
     def _topic_settings(self, request: Command) -> Command:
+        if request.fields["topic"] not in self.topics:
+            return _reply(request, ResponseCode.TOPIC_NOT_EXIST, "No topic in this broker")
         kind = self.topics[request.fields["topic"]].kind
         return _reply(request, body=json.dumps({"attributes": {"message.type": kind} if kind else {}}).encode())
 
