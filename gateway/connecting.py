@@ -172,8 +172,11 @@ class Connecting:
         self._negotiate(connection, packet)
         connection.session = session
         session.attach(connection, state)
+        in_flight = state.in_flight if state is not None else ()
         if session.id:
             session.backlog = node.backlog.diverts
+            if state is not None and state.queued and in_flight:
+                in_flight = await node.backlog.put_back(session, in_flight)
             await node.persistence.barrier()
         if not connection.is_connecting():
             node.ending.end(connection, "Socket IOException")
@@ -181,7 +184,7 @@ class Connecting:
         if will is not None and failpoints.ARMED:
             failpoints.reach("will-armed")
         self._answer(connection, packet, client, session, present=session is existing)
-        keeping.resume(session, state.in_flight if state is not None else ())
+        keeping.resume(session, in_flight)
         session.refresh()
         node.backlog.begin(session)
 
