@@ -184,6 +184,8 @@ class Connecting:
         if will is not None and failpoints.ARMED:
             failpoints.reach("will-armed")
         self._answer(connection, packet, client, session, present=session is existing)
+        if not connection.ready:
+            return
         keeping.resume(session, in_flight)
         session.refresh()
         node.backlog.begin(session)
@@ -259,6 +261,8 @@ class Connecting:
                 session_expiry_interval=None if asked == session.expiry else session.expiry,
             )
             connection.send_packet(Connack(session_present=present, reason_code=ReasonCode.SUCCESS, properties=properties))
+            if connection.is_closed():
+                return  # it takes no CONNACK that says what it has to be told
         connection.state = ConnectionState.CONNECTED
         connection.ready = True
         node.counters.connects += 1

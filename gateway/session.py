@@ -249,9 +249,9 @@ class Session:
         self.in_flight[packet_id] = delivery
         if keeping.keeps(self, delivery):
             keeping.watch(self)
-        if delivery.qos == 2 and self.id:
-            exactly_once.begin(self, delivery, packet_id, box)
-            return
+            if delivery.qos == 2 and self.id:
+                exactly_once.begin(self, delivery, packet_id, box)
+                return
         if box:
             self.stored_boxes()[packet_id] = -box
         self.write(delivery, packet_id, now)
