@@ -17,6 +17,7 @@ from gateway.protocol.properties import Properties, forwardable
 from schemas.reasons import ReasonCode
 from schemas.records import Flag, Kind, Record
 from schemas.topics import is_topic_name
+from streams.expiry import message_deadline
 
 if TYPE_CHECKING:
     from gateway.connection import Connection
@@ -135,7 +136,7 @@ def _with_properties(connection: Connection, first: int, body: bytes, start: int
         raise ProtocolError("PUBLISH has neither topic nor alias")
     if properties.subscription_identifier:
         raise ProtocolError("a client's PUBLISH has a subscription identifier")  # [MQTT-3.3.4-6]
-    expires_at = 0 if properties.message_expiry_interval is None else now + properties.message_expiry_interval * 1000
+    expires_at = message_deadline(properties.message_expiry_interval, now)
     return raw, Extras(forwardable(properties), expires_at), start + len(body) - len(packet.payload)
 
 
