@@ -55,9 +55,11 @@ def words(error: BaseException) -> str:
 
 
 class Topic(msgspec.Struct, frozen=True):
-    """What the broker says of a topic. ``largest`` and ``compacted`` are 0 and False where we may not ask."""
+    """What the broker says of a topic. ``led``: the partitions that have a leader just now. ``largest`` and ``compacted`` are 0 and
+    False where we may not ask."""
 
     partitions: tuple[int, ...]
+    led: tuple[int, ...]
     largest: int = 0
     compacted: bool = False
 
@@ -179,8 +181,9 @@ class Connection:
         if error is not NoError:
             raise error(name)
         partitions = tuple(sorted(partition["partition"] for partition in answer["partitions"]))
+        led = tuple(sorted(partition["partition"] for partition in answer["partitions"] if partition["leader"] >= 0))
         settings = await self._topic_settings(name)
-        return Topic(partitions, int(settings.get("max.message.bytes", 0)), "compact" in settings.get("cleanup.policy", ""))
+        return Topic(partitions, led, int(settings.get("max.message.bytes", 0)), "compact" in settings.get("cleanup.policy", ""))
 
     async def _topic_settings(self, name: str) -> dict[str, str]:
         """Empty where they are not for us to see."""

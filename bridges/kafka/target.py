@@ -152,11 +152,16 @@ class KafkaTarget:
             if topic.compacted and message.key is None:
                 rejected[index] = f"topic {message.topic} is compacted: its messages need a key"
                 continue
-            lane = message.key if message.lane is None else message.lane
-            # Without a lane a call's messages go to one partition, and the next call's to the next: that makes few batches
-            turn = self._turn if lane is None else self._hash(lane)
-            places.setdefault((message.topic, topic.partitions[turn % len(topic.partitions)]), []).append(index)
+            places.setdefault((message.topic, self._partition(topic, message)), []).append(index)
         return {TopicPartition(name, partition): [indices] for (name, partition), indices in places.items()}
+
+    def _partition(self, topic: Topic, message: Outgoing) -> int:
+        lane = message.key if message.lane is None else message.lane
+        if lane is not None:
+            return topic.partitions[self._hash(lane) % len(topic.partitions)]
+        # A call's messages go to one partition, and the next call's to the next: that makes few batches
+        open_to_us = topic.led or topic.partitions
+        return open_to_us[self._turn % len(open_to_us)]
 
     def _hash(self, lane: str) -> int:
         """As every client of Kafka does it by default: what shares a key shares a partition, whoever wrote it."""
