@@ -50,9 +50,11 @@ from schemas.reasons import ReasonCode
 from schemas.records import PRESENCE_TOPIC, PUBLISH_TOPIC
 from schemas.settings import Address, Settings
 from streams.backend import Backend
+from streams.log import Log
 from streams.mapping.inflow import Stamp
 from streams.runtime import PresenceFold, Router
 from streams.runtime.sending import Judge
+from streams.store import Store
 
 GC_THRESHOLDS = (50_000, 50, 1_000)
 """Collections are rare and the third generation's all but never: the hot path makes no cycles (design: choices)."""
@@ -79,6 +81,12 @@ class App:
         self._connect: Callable[[ConnectionSettings], Backend] = connect_backend
         self._judge: Judge = off_loop
         self._engine: Engine | None = None
+        self._services: Services | None = None
+        self._lock: int | None = None
+        self._opened: list[Log | Store] = []
+        """What is to be closed, in order: the log's sinks are told of what is still on its way, and the store takes what they say."""
+        self._ticks: Ticks | None = None
+        """There once the start has recovered: from then on a stop drains."""
         self.node: Node
 
     async def start(self) -> None:
@@ -92,6 +100,7 @@ class App:
         probe(settings.http)
         self._lock = lock_folder(settings.data)
         self._store = DatabaseStore.open(settings.data / "state.db", loop)
+        self._opened.append(self._store)
         epoch = await self._store.next_epoch()
         self._log = await open_log(
             settings.data / "log",
@@ -105,6 +114,7 @@ class App:
                 retention_age=settings.log.retention_age,
             ),
         )
+        self._opened.insert(0, self._log)
         self._keyring = await open_keyring(self._store, settings.seal_file, settings.instance_id)
         self._build(epoch, loop)
         await self._recover()
@@ -195,16 +205,17 @@ class App:
             occupied=lambda: len(node.connections),
             refused=lambda reason: node.counters.refused.update((reason,)),
         )
-        assert self._engine is not None  # noqa: S101 - started by _recover
-        self._services = Services(node, self._keyring, self._engine, self._version, lambda: self._ticks.loop_lag)
-        self._http = serve(create_api(self._services), settings.http)
+        ticks, engine = self._ticks, self._engine
+        assert ticks is not None and engine is not None  # noqa: S101, PT018 - listeners open after the recovery
+        services = self._services = Services(node, self._keyring, engine, self._version, lambda: ticks.loop_lag)
+        self._http = serve(create_api(services), settings.http)
         http = await self._http.start()
         listening: dict[str, list[str]] = {"mqtt": [], "mqtts": [], "ws": [], "wss": [], "http": [str(http)]}
         for spec in self._listeners.addresses:
             listening[spec.kind].append(spec.address)
-        self._services.listeners = listening
-        self._services.serving = node.admitting = True
-        self._run("counts", self._count())
+        services.listeners = listening
+        services.serving = node.admitting = True
+        self._run("counts", self._count(services))
         now = node.clock.wall()
         await prepare_administrator(self._keyring, settings.data, now)
         write_rendezvous(
@@ -220,9 +231,9 @@ class App:
         words.sort(key=lambda word: ("mqtt=", "http=").index(word[:5]) if word[:5] in ("mqtt=", "http=") else 2)
         print("ready " + " ".join(words), flush=True)  # noqa: T201 - what starts us waits for this line
 
-    async def _count(self) -> None:
+    async def _count(self, services: Services) -> None:
         while True:
-            await self._services.refresh()
+            await services.refresh()
             self.node.broker_topics.publish()
             await asyncio.sleep(10)
 
@@ -234,8 +245,8 @@ class App:
 
     async def stop(self) -> None:
         """Drain: no new clients, a reason for those who can read one, everything accepted durable and acknowledged."""
-        with contextlib.suppress(AttributeError):
-            await self._drain()
+        if self._ticks is not None:
+            await self._drain(self._ticks)
         if self._engine is not None:
             await self._engine.stop()
         for task in self._tasks:
@@ -243,18 +254,18 @@ class App:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._http is not None:
             await self._http.stop()
-        for part in ("_log", "_store"):
-            if hasattr(self, part):
-                await getattr(self, part).close()
+        for part in self._opened:
+            await part.close()
         remove_rendezvous(self._settings.data)
-        if hasattr(self, "_lock"):
+        if self._lock is not None:
             os.close(self._lock)
 
-    async def _drain(self) -> None:
+    async def _drain(self, ticks: Ticks) -> None:
         node = self.node
         node.draining = True
-        if self._listeners is not None:
+        if self._services is not None:
             self._services.serving = False
+        if self._listeners is not None:
             self._listeners.stop_accepting()
         deadline = node.monotonic() + DRAIN
         for connection in node.connections.all():
@@ -265,7 +276,7 @@ class App:
             connection.release_withheld()
             connection.close_without_will(ReasonCode.SERVER_SHUTTING_DOWN, "gateway stopped")
         await asyncio.sleep(0.05)
-        self._ticks.finish()
+        ticks.finish()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(max(0.5, deadline - node.monotonic())):
                 await node.persistence.barrier()

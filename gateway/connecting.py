@@ -172,8 +172,11 @@ class Connecting:
         self._negotiate(connection, packet)
         connection.session = session
         session.attach(connection, state)
+        in_flight = state.in_flight if state is not None else ()
         if session.id:
             session.backlog = node.backlog.diverts
+            if state is not None and state.queued and in_flight:
+                in_flight = await node.backlog.put_back(session, in_flight)
             await node.persistence.barrier()
         if not connection.is_connecting():
             node.ending.end(connection, "Socket IOException")
@@ -181,7 +184,9 @@ class Connecting:
         if will is not None and failpoints.ARMED:
             failpoints.reach("will-armed")
         self._answer(connection, packet, client, session, present=session is existing)
-        keeping.resume(session, state.in_flight if state is not None else ())
+        if not connection.ready:
+            return
+        keeping.resume(session, in_flight)
         session.refresh()
         node.backlog.begin(session)
 
@@ -256,6 +261,8 @@ class Connecting:
                 session_expiry_interval=None if asked == session.expiry else session.expiry,
             )
             connection.send_packet(Connack(session_present=present, reason_code=ReasonCode.SUCCESS, properties=properties))
+            if connection.is_closed():
+                return  # it takes no CONNACK that says what it has to be told
         connection.state = ConnectionState.CONNECTED
         connection.ready = True
         node.counters.connects += 1

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from gateway import failpoints, inbound
 from gateway.protocol import hot
-from gateway.protocol.encode import encode_packet
+from gateway.protocol.encode import encode_within
 from gateway.protocol.errors import PacketError
 from gateway.protocol.packets import MQTT_5_0, Disconnect, Packet
 from gateway.protocol.states import ConnectionState
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from gateway.session import Session
     from schemas.presence import Will
 
+LARGEST_PACKET = 268_435_460
+"""What a client takes that names no maximum: the most that a remaining length can say."""
 OVERHEAD = 64
 """Bytes that a pending record is counted for beside its payload."""
 NOBODY = Principal("", "anonymous")
@@ -269,7 +271,14 @@ class Connection:
         self.send(word.to_bytes(4, "big"))
 
     def send_packet(self, packet: Packet) -> None:
-        self.send(encode_packet(packet, self.version))
+        """Within the client's maximum packet size; where it takes no packet that would say it, the connection ends [MQTT-3.1.2-24]."""
+        encoded = encode_within(packet, self.version, self.send_packet_maximum or LARGEST_PACKET, problem_information=self.problem_information)
+        if encoded is not None:
+            self.send(encoded)
+            return
+        self.node.counters.dropped["packet_too_large"] += 1
+        if not isinstance(packet, Disconnect):
+            self.close(ReasonCode.PACKET_TOO_LARGE, "invalid param")
 
     def flush(self) -> None:
         self.dirty = False
@@ -308,8 +317,8 @@ class Connection:
         return self._paused and self.writable
 
     def resume(self) -> None:
-        """Read on, first what had come in meanwhile."""
-        if not self._paused or self.transport is None or self.state == ConnectionState.DISCONNECTING:
+        """Read on, first what had come in meanwhile; a gateway that drains reads nothing more."""
+        if not self._paused or self.transport is None or self.state == ConnectionState.DISCONNECTING or self.node.draining:
             return
         self._paused = False
         self.seen = self.node.tick

@@ -17,6 +17,7 @@ from schemas.identities import Principal
 from schemas.presence import ClientStatus
 from schemas.reasons import ReasonCode
 from schemas.records import PUBLISH_TOPIC, Flag, Kind, Record, Source
+from streams.expiry import message_deadline
 
 if TYPE_CHECKING:
     from gateway.node import Node
@@ -135,7 +136,7 @@ class Services:
             flags=int(flags | Flag.PERSISTENT),
             principal=principal.name,
             source=int(Source.API),
-            expires_at=0 if expiry is None else now + expiry * 1000,
+            expires_at=message_deadline(expiry, now),
             properties=forwardable(properties),
         )
         waiting = Waiting(node.loop)

@@ -17,6 +17,7 @@ from schemas.identities import Principal
 from schemas.records import Source
 from schemas.sessions import SessionState, Subscription
 from streams.control import TokenBucket
+from streams.expiry import is_expired
 from streams.fanout import Delivery, Run
 
 if TYPE_CHECKING:
@@ -236,7 +237,7 @@ class Session:
         assert connection is not None  # noqa: S101
         now = self.node.clock.wall()
         record = delivery.record
-        if record.expires_at and record.expires_at <= now:
+        if is_expired(record.expires_at, now):
             self.node.counters.dropped["expired"] += 1
             if record.source == INFLOW:
                 self.node.undelivered(record, "expired")
@@ -253,9 +254,9 @@ class Session:
         self.in_flight[packet_id] = delivery
         if keeping.keeps(self, delivery):
             keeping.watch(self)
-        if delivery.qos == 2 and self.id:
-            exactly_once.begin(self, delivery, packet_id, box)
-            return
+            if delivery.qos == 2 and self.id:
+                exactly_once.begin(self, delivery, packet_id, box)
+                return
         if box:
             self.stored_boxes()[packet_id] = -box
         self.write(delivery, packet_id, now)
