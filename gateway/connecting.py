@@ -8,9 +8,10 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
+from collections.abc import Coroutine
 from typing import TYPE_CHECKING
 
-from gateway import failpoints, keeping
+from gateway import failpoints, keeping, resuming
 from gateway.auth.login import LoginRefused, Peer
 from gateway.connection import Connection
 from gateway.protocol.encode import encode_packet
@@ -54,7 +55,10 @@ class Connecting:
 
     def start(self, connection: Connection, packet: Connect) -> None:
         """Answer a CONNECT; what the client sends behind it waits."""
-        task = self._node.loop.create_task(self._connect(connection, packet))
+        self._spawn(self._connect(connection, packet))
+
+    def _spawn(self, flow: Coroutine[None, None, None]) -> None:
+        task = self._node.loop.create_task(flow)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -184,9 +188,11 @@ class Connecting:
         if will is not None and failpoints.ARMED:
             failpoints.reach("will-armed")
         self._answer(connection, packet, client, session, present=session is existing)
-        keeping.resume(session, in_flight)
+        left = resuming.resume(session, in_flight)
         session.refresh()
         node.backlog.begin(session)
+        if left:
+            self._spawn(resuming.finish(session, connection, left))
 
     async def _claim(self, existing: Session | None, client: str, principal: Principal, clean_start: bool, expiry: int) -> SessionState:
         """What arrives for the session meanwhile waits: before it is known whether the claim came first, no epoch is right for it."""
