@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 
 from gateway import failpoints, inbound
 from gateway.protocol import hot
-from gateway.protocol.encode import encode_packet
+from gateway.protocol.encode import encode_within
 from gateway.protocol.errors import PacketError
 from gateway.protocol.packets import MQTT_5_0, Disconnect, Packet
 from gateway.protocol.states import ConnectionState
 from gateway.reading import read
+from gateway.session import NO_LIMIT_PACKET
 from gateway.transports.endpoints import ListenerSpec
 from gateway.transports.peer import PeerInfo, describe
 from schemas.errors import LogError
@@ -106,7 +107,7 @@ class Connection:
         self.topics: dict[bytes, KnownTopic] | None = None
         self.aliases: dict[int, bytes] | None = None
         self.send_maximum = 0
-        self.send_packet_maximum = 0
+        self.send_packet_maximum = NO_LIMIT_PACKET
         self.send_alias_maximum = 0
         self.problem_information = True
 
@@ -269,7 +270,12 @@ class Connection:
         self.send(word.to_bytes(4, "big"))
 
     def send_packet(self, packet: Packet) -> None:
-        self.send(encode_packet(packet, self.version))
+        """Send an answer as the client can take it [MQTT-3.1.2-24] [MQTT-3.1.2-29]; one that it waits for and can't take ends the connection."""
+        data = encode_within(packet, self.version, self.send_packet_maximum, problem_information=self.problem_information)
+        if data is None:
+            self.close(ReasonCode.PACKET_TOO_LARGE, "invalid param")
+        else:
+            self.send(data)
 
     def flush(self) -> None:
         self.dirty = False

@@ -1,4 +1,4 @@
-"""Receive maximum, maximum packet size and message expiry: what is held back, left out or dropped, and what is not (sections 3.1.2, 3.3.4 and 4.9)."""
+"""Receive maximum, maximum packet size and message expiry: what is held back, left out or dropped, and what is not."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from collections.abc import Callable
 
 import pytest
 
-from gateway.protocol.packets import PacketType, Publish
+from gateway.protocol.encode import encode_packet
+from gateway.protocol.packets import Connack, Disconnect, PacketType, Publish, Suback, Subscribe, SubscriptionRequest, Unsuback, Unsubscribe
 from gateway.protocol.properties import Properties
+from schemas.reasons import ReasonCode
 from tests.support.testbed import Testbed
 
 Make = Callable[..., Testbed]
@@ -68,3 +70,60 @@ def test_what_was_not_sent_again_yet_survives_the_next_loss(bed: Testbed) -> Non
     assert [(packet.payload, packet.packet_id, packet.dup) for packet in third.deliveries()] == [(b"1", ids[1], True), (b"3", ids[3], True)]
     bed.advance(1)
     assert bed.stored("s") == []
+
+
+def test_a_connect_whose_answer_is_too_large_for_the_client_changes_nothing(bed: Testbed) -> None:
+    """[MQTT-3.1.2-24]: refused with what fits, or with nothing; an answer of just that size is sent."""
+    owner = bed.connect("c", clean_start=False, session_expiry=60)
+    owner.subscribe("a")
+    assert owner.connack is not None
+    size = len(encode_packet(owner.connack, 5))
+    for maximum in (1, 4, 5, size - 1):
+        party = bed.dial()
+        party.connect("c", properties=Properties(maximum_packet_size=maximum))
+        assert party.closed
+        assert party.connack == (None if maximum < 5 else Connack(session_present=False, reason_code=ReasonCode.PACKET_TOO_LARGE))
+    assert not owner.closed
+    session = bed.session("c")
+    assert session is not None
+    assert list(session.subscriptions) == ["a"]
+    bed.connect("d", properties=Properties(maximum_packet_size=size))
+
+
+@pytest.mark.parametrize("packet", [Subscribe, Unsubscribe])
+def test_an_answer_that_is_too_large_for_the_client_ends_the_connection(bed: Testbed, packet: type[Subscribe | Unsubscribe]) -> None:
+    """[MQTT-3.1.2-24]: the client would wait for its SUBACK or UNSUBACK for ever."""
+    for fits in (True, False):
+        party = bed.connect("s", properties=Properties(maximum_packet_size=30))
+        names = [f"{number}" for number in range(25 if fits else 26)]
+        if packet is Subscribe:
+            party.send(Subscribe(packet_id=1, requests=tuple(SubscriptionRequest(filter=name, qos=0) for name in names)))
+        else:
+            party.send(Unsubscribe(packet_id=1, filters=tuple(names)))
+        bed.settle()
+        if fits:
+            assert len(party.take(Suback) + party.take(Unsuback)) == 1
+        else:
+            assert party.one(Disconnect).reason_code == ReasonCode.PACKET_TOO_LARGE
+        assert party.inbox == []
+        assert party.closed is not fits
+
+
+@pytest.mark.parametrize(("maximum", "told"), [(20, False), (200, True)])
+def test_a_reason_string_is_left_out_where_it_makes_disconnect_too_large(bed: Testbed, maximum: int, told: bool) -> None:
+    """[MQTT-3.14.2-3] [MQTT-3.1.2-24]"""
+    party = bed.connect("s", properties=Properties(maximum_packet_size=maximum))
+    party.write_bytes(b"\xf0\x00")
+    properties = party.one(Disconnect).properties
+    assert bool(properties and properties.reason_string) is told
+
+
+def test_without_problem_information_no_reason_string_is_sent(bed: Testbed) -> None:
+    """[MQTT-3.1.2-29]"""
+    party = bed.connect("s", properties=Properties(request_problem_information=0))
+    party.connection.send_packet(
+        Suback(packet_id=1, reason_codes=(ReasonCode.SUCCESS,), properties=Properties(reason_string="why", user_property=(("a", "b"),)))
+    )
+    assert party.one(Suback).properties is None
+    party.write_bytes(b"\xf0\x00")
+    assert party.one(Disconnect).properties is None
