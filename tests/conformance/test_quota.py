@@ -127,3 +127,28 @@ def test_without_problem_information_no_reason_string_is_sent(bed: Testbed) -> N
     assert party.one(Suback).properties is None
     party.write_bytes(b"\xf0\x00")
     assert party.one(Disconnect).properties is None
+
+
+@pytest.mark.parametrize("topic", ["a", "a/p2p/s"])
+@pytest.mark.parametrize("qos", [0, 1, 2])
+def test_a_message_that_expired_on_its_way_through_the_log_is_not_delivered(bed: Testbed, topic: str, qos: int) -> None:
+    """[MQTT-3.3.2-5]: the log was slow, and nothing had been sent yet; what has no expiry, or a longer one, comes. 3.1.1 clients have it so too."""
+    parties = [bed.connect("s")]
+    if topic == "a":
+        parties += [bed.connect("old", 4), bed.connect("member"), bed.connect("picky")]
+        for party, wanted in zip(parties, ("a", "a", "$share/g/a", "a"), strict=True):
+            party.subscribe(wanted, qos=2, no_local=party is parties[3])
+    publisher = bed.connect("p")
+    other = bed.connect("q")
+    bed.log.held = True
+    publisher.publish(topic, b"short", qos, message_expiry_interval=3)
+    publisher.publish(topic, b"long", qos, message_expiry_interval=30)
+    publisher.publish(topic, b"for ever", qos)
+    publisher.publish(topic, b"short", qos, message_expiry_interval=3)
+    other.publish(topic, b"short", 2 - qos, message_expiry_interval=3)
+    bed.advance(5)
+    bed.log.release_held()
+    bed.settle()
+    for party in parties:
+        assert party.payloads() == [b"long", b"for ever"]
+    assert bed.node.counters.dropped["expired"] == 3 * len(parties)
