@@ -120,7 +120,7 @@ class Session:
         self.connection = connection
         self.version = connection.version
         self.window = connection.send_maximum
-        self.maximum_packet = connection.send_packet_maximum or NO_LIMIT_PACKET
+        self.maximum_packet = connection.send_packet_maximum
         self.alias_limit = connection.send_alias_maximum
         if state is not None and state.id:
             first = state.next_block if 0 < state.next_block <= 65535 else 1

@@ -46,8 +46,8 @@ class BedClock(Clock):
         return NOON + self.ahead + int((self._loop.time() - 1_000) * 1_000)
 
     def wall(self) -> int:
-        self._last = max(self._last, self.raw())
-        return self._last
+        self.last = max(self.last, self.raw())
+        return self.last
 
 
 class BedLog(MemoryLog):
