@@ -69,8 +69,6 @@ class InflowMapper:
             raise _Bad(names.CLEAN, "must be true or false")
         if p2p and clean == "false":
             flags |= int(Flag.PERSISTENT)
-        if given.get(names.EMPTY) == "true" and len(body) <= 1:
-            body = b""
         block = mqtt5.encode(self._forwarded(given, body))
         limits = self._limits
         if len(block) > limits.properties_bytes:

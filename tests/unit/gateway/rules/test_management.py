@@ -24,7 +24,7 @@ def refused(bed: RuleBed, work: Any) -> RuleError:
     ("changes", "field", "words"),
     [
         ({"connection": "other"}, "connection", "known: main"),
-        ({"backendTopic": "missing"}, "backendTopic", "make-topic missing"),
+        ({"backendTopic": "missing"}, "backendTopic", "create missing"),
         ({"backendTopic": "__internal"}, "backendTopic", "internal"),
         ({"backendTopic": "RMQ_SYS_TRACE_TOPIC"}, "backendTopic", "internal"),
         ({"backendTopic": "a.b"}, "backendTopic", "no RocketMQ topic"),
@@ -137,7 +137,7 @@ def test_a_dry_run_of_an_inflow_rule(bed: RuleBed) -> None:
 
 
 def test_dead_letters_are_dropped_by_number_or_all(bed: RuleBed) -> None:
-    bed.backend.refuses = lambda message: "no"
+    bed.backend.faults.refuse = lambda message: "no"
     bed.outflow()
     party = bed.connect("p")
     for number in range(4):
@@ -152,7 +152,7 @@ def test_dead_letters_are_dropped_by_number_or_all(bed: RuleBed) -> None:
 
 def test_no_more_dead_letters_than_the_limit(bed: RuleBed, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("streams.runtime.sending.MAX_LETTERS", 3)
-    bed.backend.refuses = lambda message: "no"
+    bed.backend.faults.refuse = lambda message: "no"
     bed.outflow()
     party = bed.connect("p")
     for number in range(5):
@@ -171,7 +171,7 @@ def test_a_rule_whose_connection_is_gone_says_so(bed: RuleBed) -> None:
 
 def test_an_alarm_before_retention_cuts(make_bed: Callable[..., RuleBed]) -> None:
     bed = make_bed(log=LogSettings(retention_age=60))
-    bed.backend.down = "away"
+    bed.backend.faults.down = "away"
     bed.outflow()
     bed.connect("p").exchange("shop/1", b"x")
     bed.advance(10)
