@@ -201,7 +201,11 @@ class Connection:
         request = OffsetCommitRequest(group, -1, "", -1, [(topic, partitions)])
         async with self._client() as client:
             coordinator = await client.coordinator_lookup(CoordinationType.GROUP, group)
-            await client.send(coordinator, request, group=ConnectionGroup.COORDINATION)
+            answer = await client.send(coordinator, request, group=ConnectionGroup.COORDINATION)
+        for _, errors in answer.topics:
+            for _, code in errors:
+                if for_code(code) is not NoError:
+                    raise for_code(code)(group)
 
     async def _ask(self, request: object) -> Any:
         async with self._client() as client:
