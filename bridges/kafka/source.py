@@ -28,8 +28,8 @@ SILENCE: Final = 6.0
 
 STOP_WITHIN: Final = 3.0
 RETRY_AFTER: Final = 0.2
-PARTITION_BYTES: Final = 1024 * 1024
-FETCH_BYTES: Final = 8 * 1024 * 1024
+PARTITION_BYTES: Final = 512 * 1024
+FETCH_BYTES: Final = 4 * 1024 * 1024
 """Read ahead at most, for all partitions of a broker. A single message may be larger."""
 
 MEMBER_GROUP: Final = "sluiceway."
@@ -131,6 +131,9 @@ class KafkaSource:
             if self._consumer is None:
                 async with self._connection.attempt("receive"):
                     self._consumer = await self._start()
+                if self._closed:
+                    await self._give_up()
+                    raise asyncio.CancelledError
             return self._consumer
 
     async def _start(self) -> AIOKafkaConsumer:
