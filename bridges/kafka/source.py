@@ -131,9 +131,6 @@ class KafkaSource:
             if self._consumer is None:
                 async with self._connection.attempt("receive"):
                     self._consumer = await self._start()
-                if self._closed:
-                    await self._give_up()
-                    raise asyncio.CancelledError
             return self._consumer
 
     async def _start(self) -> AIOKafkaConsumer:
@@ -200,7 +197,8 @@ class KafkaSource:
     async def close(self) -> None:
         self._closed = True
         self._connection.opened.discard(self)
-        await self._give_up()
+        async with self._lock:  # a start that is under way comes to its end first
+            await self._give_up()
 
 
 async def _stop(consumer: AIOKafkaConsumer) -> None:
