@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from schemas.errors import StoreError
 from schemas.rules import RuleError
 from schemas.settings import LogSettings
 from tests.unit.gateway.rules.conftest import RuleBed
@@ -61,7 +62,7 @@ def test_a_hundred_rules_are_the_most(bed: RuleBed) -> None:
 
 def test_a_store_that_fails_leaves_no_rule_behind(bed: RuleBed) -> None:
     bed.store.failing = True
-    with pytest.raises(Exception, match="failing"):
+    with pytest.raises(StoreError):
         bed.outflow()
     bed.store.failing = False
     assert bed.rules.all() == []

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from schemas.rules import RuleError
 from streams.backend import Outgoing
 from tests.unit.gateway.rules.conftest import RuleBed
 
@@ -413,3 +414,25 @@ def test_a_fault_of_ours_in_one_rule_stops_that_rule_for_a_while(bed: RuleBed) -
     assert real is not None
     bed.advance(10)
     assert bed.bodies() == bodies(0, 3)
+
+
+def test_a_crash_right_after_a_rule_was_made_loses_nothing(bed: RuleBed) -> None:
+    bed.backend.faults.down = "away"
+    bed.outflow()
+    publish(bed, 0, 5)
+    bed.crash()
+    bed.backend.faults.down = ""
+    bed.advance(3)
+    assert bed.bodies() == bodies(0, 5)
+
+
+def test_dead_letters_wait_no_longer_than_a_while_for_a_rule_that_waits(bed: RuleBed) -> None:
+    bed.backend.faults.refuse = lambda message: "no"
+    bed.outflow()
+    publish(bed, 0, 1)
+    bed.advance(1)
+    bed.backend.faults.down = "away"
+    publish(bed, 1, 1)
+    bed.advance(1)
+    with pytest.raises(RuleError, match="away"):
+        bed.do(bed.rules.resend("out", None))
