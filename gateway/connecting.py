@@ -8,20 +8,21 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
+from collections.abc import Coroutine
 from typing import TYPE_CHECKING
 
-from gateway import failpoints, keeping
+from gateway import failpoints, keeping, resuming
 from gateway.auth.login import LoginRefused, Peer
 from gateway.connection import Connection
-from gateway.protocol.encode import encode_packet
+from gateway.protocol.encode import encode_packet, encode_within
 from gateway.protocol.packets import MQTT_5_0, Connack, Connect
 from gateway.protocol.properties import NONE, Properties, forwardable
 from gateway.protocol.states import ConnectionState
-from gateway.session import Session
+from gateway.session import NO_LIMIT_PACKET, Session
 from schemas.errors import LogError, StoreError
 from schemas.identities import Principal
 from schemas.presence import Will
-from schemas.reasons import CONNECT_RETURN_CODES, ReasonCode
+from schemas.reasons import ReasonCode
 from schemas.sessions import NEVER_EXPIRES, SessionState
 from schemas.topics import is_topic_name
 from streams.fanout import Delivery
@@ -54,18 +55,22 @@ class Connecting:
 
     def start(self, connection: Connection, packet: Connect) -> None:
         """Answer a CONNECT; what the client sends behind it waits."""
-        task = self._node.loop.create_task(self._connect(connection, packet))
+        self._spawn(self._connect(connection, packet))
+
+    def _spawn(self, flow: Coroutine[None, None, None]) -> None:
+        task = self._node.loop.create_task(flow)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     def refuse(self, connection: Connection, code: ReasonCode) -> None:
-        """CONNACK with an error, for those who can get one [MQTT-3.1.4-6]; 3.1.1 knows few codes."""
-        if connection.version != MQTT_5_0 and code not in CONNECT_RETURN_CODES:
-            return
-        connection.out.append(encode_packet(Connack(session_present=False, reason_code=code), connection.version))
-        connection.flush()
+        """CONNACK with an error, for those who can get one: 3.1.1 knows few codes, and some take no packet of that size [MQTT-3.1.2-24]."""
+        answer = encode_within(Connack(session_present=False, reason_code=code), connection.version, connection.send_packet_maximum)
+        if answer is not None:
+            connection.out.append(answer)
+            connection.flush()
 
     async def _connect(self, connection: Connection, packet: Connect) -> None:
+        self._negotiate(connection, packet)
         try:
             principal, client, will = self._check(connection, packet)
             if not await self._node.turns.take(client):
@@ -104,6 +109,9 @@ class Connecting:
             client = ASSIGNED_PREFIX + secrets.token_hex(12)
         if len(client.encode()) > node.limits.client_id_bytes or CONTROL_CHARACTERS.search(client):
             raise ConnectRefused(ReasonCode.CLIENT_IDENTIFIER_NOT_VALID, "client id too long or with control characters")
+        limited = connection.send_packet_maximum != NO_LIMIT_PACKET
+        if limited and len(encode_packet(self._connack(connection, packet, client, present=True), packet.version)) > connection.send_packet_maximum:
+            raise ConnectRefused(ReasonCode.PACKET_TOO_LARGE, "the client takes no CONNACK")  # [MQTT-3.1.2-24]
         peer = Peer(connection.peer.address, is_loopback=connection.peer.is_loopback, is_secure=connection.peer.is_secure)
         principal = node.authenticator.login(packet.user_name, packet.password, client, peer)
         if isinstance(principal, LoginRefused):
@@ -169,7 +177,6 @@ class Connecting:
         if not connection.is_connecting():
             self._lost_meanwhile(connection, session, state)
             return
-        self._negotiate(connection, packet)
         connection.session = session
         session.attach(connection, state)
         in_flight = state.in_flight if state is not None else ()
@@ -183,12 +190,12 @@ class Connecting:
             return
         if will is not None and failpoints.ARMED:
             failpoints.reach("will-armed")
-        self._answer(connection, packet, client, session, present=session is existing)
-        if not connection.ready:
-            return
-        keeping.resume(session, in_flight)
+        self._answer(connection, packet, client, present=session is existing)
+        left = resuming.resume(session, in_flight)
         session.refresh()
         node.backlog.begin(session)
+        if left:
+            self._spawn(resuming.finish(session, connection, left))
 
     async def _claim(self, existing: Session | None, client: str, principal: Principal, clean_start: bool, expiry: int) -> SessionState:
         """What arrives for the session meanwhile waits: before it is known whether the claim came first, no epoch is right for it."""
@@ -239,30 +246,33 @@ class Connecting:
         properties = packet.properties or NONE
         limits = self._node.limits
         connection.send_maximum = min(properties.receive_maximum or limits.window, 65535)
-        connection.send_packet_maximum = properties.maximum_packet_size or 0
+        connection.send_packet_maximum = properties.maximum_packet_size or NO_LIMIT_PACKET
         connection.send_alias_maximum = min(properties.topic_alias_maximum or 0, limits.topic_alias_maximum)
         connection.problem_information = properties.request_problem_information != 0
         connection.keep_alive = packet.keep_alive
         if packet.version == MQTT_5_0 and limits.keep_alive and (packet.keep_alive == 0 or packet.keep_alive > limits.keep_alive):
             connection.keep_alive = limits.keep_alive  # [MQTT-3.2.2-21]
 
-    def _answer(self, connection: Connection, packet: Connect, client: str, session: Session, *, present: bool) -> None:
-        node, limits = self._node, self._node.limits
+    def _connack(self, connection: Connection, packet: Connect, client: str, *, present: bool) -> Connack:
+        """The answer of success to a CONNECT of 5.0."""
+        limits, expiry = self._node.limits, self._expiry(packet)
+        asked = (packet.properties or NONE).session_expiry_interval or 0
+        properties = Properties(
+            receive_maximum=limits.receive_maximum,
+            maximum_packet_size=limits.packet,
+            topic_alias_maximum=limits.topic_alias_maximum,
+            assigned_client_identifier=None if packet.client_id else client,  # [MQTT-3.2.2-16]
+            server_keep_alive=None if connection.keep_alive == packet.keep_alive else connection.keep_alive,
+            session_expiry_interval=None if asked == expiry else expiry,
+        )
+        return Connack(session_present=present, reason_code=ReasonCode.SUCCESS, properties=properties)
+
+    def _answer(self, connection: Connection, packet: Connect, client: str, *, present: bool) -> None:
+        node = self._node
         if packet.version != MQTT_5_0:
             connection.send(CONNACKS_3[present])
         else:
-            asked = (packet.properties or NONE).session_expiry_interval or 0
-            properties = Properties(
-                receive_maximum=limits.receive_maximum,
-                maximum_packet_size=limits.packet,
-                topic_alias_maximum=limits.topic_alias_maximum,
-                assigned_client_identifier=None if packet.client_id else client,  # [MQTT-3.2.2-16]
-                server_keep_alive=None if connection.keep_alive == packet.keep_alive else connection.keep_alive,
-                session_expiry_interval=None if asked == session.expiry else session.expiry,
-            )
-            connection.send_packet(Connack(session_present=present, reason_code=ReasonCode.SUCCESS, properties=properties))
-            if connection.is_closed():
-                return  # it takes no CONNACK that says what it has to be told
+            connection.send_packet(self._connack(connection, packet, client, present=present))
         connection.state = ConnectionState.CONNECTED
         connection.ready = True
         node.counters.connects += 1

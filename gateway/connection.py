@@ -18,6 +18,7 @@ from gateway.protocol.errors import PacketError
 from gateway.protocol.packets import MQTT_5_0, Disconnect, Packet
 from gateway.protocol.states import ConnectionState
 from gateway.reading import read
+from gateway.session import NO_LIMIT_PACKET
 from gateway.transports.endpoints import ListenerSpec
 from gateway.transports.peer import PeerInfo, describe
 from schemas.errors import LogError
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
     from gateway.session import Session
     from schemas.presence import Will
 
-LARGEST_PACKET = 268_435_460
-"""What a client takes that names no maximum: the most that a remaining length can say."""
 OVERHEAD = 64
 """Bytes that a pending record is counted for beside its payload."""
 NOBODY = Principal("", "anonymous")
@@ -108,7 +107,7 @@ class Connection:
         self.topics: dict[bytes, KnownTopic] | None = None
         self.aliases: dict[int, bytes] | None = None
         self.send_maximum = 0
-        self.send_packet_maximum = 0
+        self.send_packet_maximum = NO_LIMIT_PACKET
         self.send_alias_maximum = 0
         self.problem_information = True
 
@@ -271,14 +270,12 @@ class Connection:
         self.send(word.to_bytes(4, "big"))
 
     def send_packet(self, packet: Packet) -> None:
-        """Within the client's maximum packet size; where it takes no packet that would say it, the connection ends [MQTT-3.1.2-24]."""
-        encoded = encode_within(packet, self.version, self.send_packet_maximum or LARGEST_PACKET, problem_information=self.problem_information)
-        if encoded is not None:
-            self.send(encoded)
-            return
-        self.node.counters.dropped["packet_too_large"] += 1
-        if not isinstance(packet, Disconnect):
+        """Send an answer as the client can take it [MQTT-3.1.2-24] [MQTT-3.1.2-29]; one that it waits for and can't take ends the connection."""
+        data = encode_within(packet, self.version, self.send_packet_maximum, problem_information=self.problem_information)
+        if data is None:
             self.close(ReasonCode.PACKET_TOO_LARGE, "invalid param")
+        else:
+            self.send(data)
 
     def flush(self) -> None:
         self.dirty = False

@@ -90,8 +90,8 @@ def publish(connection: Connection, first: int, data: bytes, start: int, stop: i
     assert session is not None  # noqa: S101 - connected
     if session.expiry:
         flags |= PERSISTENT
-        if session.ordered:
-            flags |= ORDERED
+    if session.ordered:
+        flags |= ORDERED
     if qos and not _may_begin(connection, session, qos, packet_id):
         return
     ids = connection.node.ids
@@ -181,6 +181,11 @@ def learn(connection: Connection, raw: bytes) -> KnownTopic:
 
 def apart(connection: Connection, topic: KnownTopic, qos: int, packet_id: int, payload: bytes) -> None:
     """A publish that does not go to the log: refused, or to a control topic."""
+    session = connection.session
+    assert session is not None  # noqa: S101 - connected
+    is_repeat = qos == 2 and packet_id in session.received
+    if (is_repeat or (qos and topic.control)) and not _may_begin(connection, session, qos, packet_id):
+        return
     reason = ReasonCode.SUCCESS
     if topic.control:
         reason = CONTROLS[topic.name](connection, payload)
@@ -200,10 +205,9 @@ def apart(connection: Connection, topic: KnownTopic, qos: int, packet_id: int, p
             connection.acknowledge(hot.PUBACK | packet_id)
     elif qos == 2:
         if connection.version == MQTT_5_0 and reason:
+            session.received.pop(packet_id, None)  # the next publish of that id is a new one [MQTT-4.3.3-9]
             connection.send_packet(Ack(type=PacketType.PUBREC, packet_id=packet_id, reason_code=reason))
         else:
-            session = connection.session
-            assert session is not None  # noqa: S101
             session.received[packet_id] = True
             connection.acknowledge(hot.PUBREC | packet_id)
 

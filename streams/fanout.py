@@ -103,6 +103,10 @@ class Plan:
         self.groups: list[tuple[str, list[tuple[Target, Variant]]]] = []
         self.heads: dict[int, bytes] = {}
 
+    def receivers(self) -> int:
+        """How many get a copy of a record, at most."""
+        return sum(len(targets) for _, targets in self.variants) + len(self.picky) + len(self.groups)
+
 
 def derive_plan(topic: str, matches: Iterable[tuple[Target, Subscription]], may_read: Callable[[Principal, str], bool]) -> Plan:
     """The plan of a topic: one copy a target, of the highest QoS, with all identifiers [MQTT-3.3.4-2] [MQTT-3.3.4-3].
