@@ -28,10 +28,10 @@ async def serve(bootstrap: str, group: str, outflow: str, commands: str) -> None
     ):
         async for message in consumer:
             about = {name: value.decode() for name, value in message.headers}
-            print(json.dumps({"partition": message.partition, "properties": about, "body": message.value.decode(errors="replace")}), flush=True)
+            number = about["mqttMessageId"]  # the id that the gateway knows the message by
+            print(json.dumps({"id": number, "properties": about, "body": message.value.decode(errors="replace")}), flush=True)
             if "clientId" in about:
-                received = {"received": f"{message.partition}:{message.offset}"}
-                await command(producer, commands, about["clientId"], json.dumps(received).encode())
+                await command(producer, commands, about["clientId"], json.dumps({"received": number}).encode())
             # After the command: a crash before this line sends it twice, the other way round it would be lost
             await consumer.commit()
 
