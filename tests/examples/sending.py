@@ -30,6 +30,18 @@ def to_kafka(kafka: Kafka, topic: str, messages: Iterable[tuple[str, bytes]]) ->
     asyncio.run(produce())
 
 
+def to_kafka_with_headers(kafka: Kafka, topic: str, messages: Iterable[dict[str, Any]]) -> None:
+    """``messages``: body and properties, which go as headers."""
+
+    async def produce() -> None:
+        async with AIOKafkaProducer(bootstrap_servers=kafka.address, acks="all", enable_idempotence=True) as producer:
+            for message in messages:
+                headers = [(name, value.encode()) for name, value in message.get("properties", {}).items()]
+                await producer.send(topic, message["body"].encode(), headers=headers)
+
+    asyncio.run(produce())
+
+
 def to_rocketmq(rocketmq: RocketMQ, topic: str, messages: Iterable[dict[str, Any]]) -> list[str]:
     """``messages``: body, tag, properties, group (rocketmq_sender.py). Their ids."""
     done = subprocess.run(

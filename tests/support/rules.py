@@ -13,7 +13,7 @@ from tests.support.brokers.kafka import Kafka
 from tests.support.brokers.rocketmq import RocketMQ
 from tests.support.gateway import Gateway
 
-STANDS_WITHIN = 30.0
+WITHIN = 60.0
 POLL = 0.05
 
 
@@ -26,7 +26,7 @@ def connection(broker: Kafka | RocketMQ, name: str = "main") -> str:
 def create(gateway: Gateway, kind: str, rule: str, *arguments: str) -> None:
     """Makes a rule, and waits until it stands somewhere: what is published or sent from then on is its."""
     gateway.run("rule", "create", kind, rule, *arguments)
-    deadline = time.monotonic() + STANDS_WITHIN
+    deadline = time.monotonic() + WITHIN
     while not (status := show(gateway, rule)["status"])["position"]:
         assert time.monotonic() < deadline, f"rule {rule} does not start: {status}\n{gateway.tail()}"
         time.sleep(POLL)
@@ -35,3 +35,11 @@ def create(gateway: Gateway, kind: str, rule: str, *arguments: str) -> None:
 def show(gateway: Gateway, rule: str) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(gateway.run("rule", "show", rule, "--json"))
     return found
+
+
+def until_sent(gateway: Gateway, rule: str, count: int) -> None:
+    """The backend has so many messages of the rule."""
+    deadline = time.monotonic() + WITHIN
+    while (status := show(gateway, rule)["status"])["counts"]["sent"] < count:
+        assert time.monotonic() < deadline, f"rule {rule} does not send: {status}\n{gateway.tail()}"
+        time.sleep(POLL)
