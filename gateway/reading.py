@@ -53,7 +53,7 @@ def read(connection: Connection, data: bytes) -> int:
                 connection.session.puback(data[start] << 8 | data[start + 1])  # type: ignore[union-attr]
             else:
                 _check_size(connection, first, stop - position)
-                _packet(connection, first, data[start:stop])
+                _packet(connection, first, data[start:stop])  # whatever the window [MQTT-3.3.4-10] [MQTT-4.9.0-3]
         elif connection.state == AWAITING_CONNECT:
             _check_size(connection, first, stop - position)
             _first_packet(connection, first, data[start:stop])
