@@ -46,7 +46,7 @@ def test_a_connect_that_is_not_well_formed_ends_the_connection(bed: Testbed, vec
 @VERSIONS
 @pytest.mark.parametrize("cause", ["login", "will", "draining", "log"])
 def test_a_refused_connect_is_answered_once_and_nothing_behind_it_is_done(make_bed: Make, version: int, cause: str) -> None:
-    """[MQTT-3.1.4-2] [MQTT-3.1.4-6] [MQTT-3.2.2-7] [MQTT-3.14.0-1]: CONNACK, closed, no DISCONNECT."""
+    """[MQTT-3.1.4-2] [MQTT-3.1.4-6] [MQTT-3.2.2-7] [MQTT-3.14.0-1] [MQTT-4.13.2-1]: CONNACK, closed, no DISCONNECT."""
     bed = make_bed(access=(AccessRule("*", "publish", "no", "deny"),))
     watcher = bed.connect("w")
     watcher.subscribe("#")
@@ -179,7 +179,8 @@ def test_a_session_is_kept_as_long_as_its_connection_is_open(bed: Testbed) -> No
 @VERSIONS
 @pytest.mark.parametrize("cause", ["second connect", "takeover", "client"])
 def test_nothing_is_sent_behind_disconnect(bed: Testbed, version: int, cause: str) -> None:
-    """[MQTT-3.14.4-1] [MQTT-3.14.4-2]: not even where the transport takes its time to close, and what comes then is not read."""
+    """[MQTT-3.14.4-1] [MQTT-3.14.4-2] [MQTT-4.13.2-1]: not even where the transport takes its time to close, and what comes then is not
+    read."""
     party = bed.connect("c", version)
     party.subscribe("a", qos=0)
     closes: list[bool] = []
@@ -214,7 +215,7 @@ def test_a_client_without_a_method_neither_gets_nor_sends_auth(bed: Testbed) -> 
 
 
 def test_a_method_that_is_not_served_is_refused_and_the_connection_closed(bed: Testbed) -> None:
-    """[MQTT-4.12.0-1] [MQTT-4.12.0-4]: AUTH behind it is of no effect."""
+    """[MQTT-4.12.0-1] [MQTT-4.12.0-4] [MQTT-3.2.2-7]: AUTH behind it is of no effect."""
     party = bed.dial()
     properties = Properties(authentication_method="SCRAM", authentication_data=b"x")
     party.write_bytes(

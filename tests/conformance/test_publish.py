@@ -14,6 +14,7 @@ from schemas.reasons import ReasonCode
 from schemas.records import Kind
 from tests.support.party import will
 from tests.support.testbed import Testbed
+from tests.unit.gateway.protocol.test_strings import BAD
 
 Make = Callable[..., Testbed]
 VERSIONS = pytest.mark.parametrize("version", [4, 5])
@@ -29,9 +30,11 @@ SENT: dict[str, Any] = {
 
 @VERSIONS
 @pytest.mark.parametrize("qos", [0, 1, 2])
-def test_the_answer_is_that_of_the_qos(bed: Testbed, version: int, qos: int) -> None:
-    """[MQTT-3.3.4-1] [MQTT-2.2.1-5]: nothing, PUBACK, or PUBREC and PUBCOMP, with the id of the PUBLISH."""
-    party = bed.connect("p", version)
+@pytest.mark.parametrize("expiry", [0, 60])
+def test_the_answer_is_that_of_the_qos(bed: Testbed, version: int, qos: int, expiry: int) -> None:
+    """[MQTT-3.3.4-1] [MQTT-2.2.1-5] [MQTT-4.3.2-4] [MQTT-4.3.3-8] [MQTT-4.3.3-11]: nothing, PUBACK, or PUBREC and PUBCOMP, with the id of
+    the PUBLISH."""
+    party = bed.connect("p", version, clean_start=expiry == 0, session_expiry=expiry)
     party.publish("a", b"1", qos, packet_id=4_711 if qos else 0)
     bed.settle()
     expected = [(), (PacketType.PUBACK,), (PacketType.PUBREC,)][qos]
@@ -55,6 +58,33 @@ def test_dup_of_a_publish_is_not_passed_on(bed: Testbed, version: int, qos: int,
     for granted, party in enumerate(parties):
         packet = party.one(Publish)
         assert (packet.dup, packet.qos) == (False, min(granted, qos))
+
+
+@VERSIONS
+@pytest.mark.parametrize("qos", [1, 2])
+@pytest.mark.parametrize("way", ["at once", "queued", "aliased", "kept"])
+def test_a_packet_id_in_use_is_left_out_when_they_begin_anew(bed: Testbed, version: int, qos: int, way: str) -> None:
+    """[MQTT-2.2.1-4] [MQTT-4.3.2-1] [MQTT-4.3.3-1]: one that was not acknowledged for 65,535 messages; 0 is left out too."""
+    aliases = Properties(topic_alias_maximum=5) if way == "aliased" else None
+    party = bed.connect("s", version, auto_ack=False, properties=aliases, **(KEPT if way == "kept" else {}))
+    party.subscribe("a", qos=2)
+    publisher = bed.connect("p", version)
+    publisher.exchange("a", b"", qos)
+    publisher.exchange("a", b"", qos)
+    first, second = (packet.packet_id for packet in party.deliveries())
+    session = bed.session("s")
+    assert session is not None
+    session.last_packet_id = 65_533
+    if way == "queued":
+        party.stop_reading()
+    for _ in range(4):
+        publisher.publish("a", b"", qos)
+    bed.settle()
+    if way == "queued":
+        party.read_on()
+    expected = [number for number in (65_534, 65_535, 1, 2, 3, 4, 5, 6) if number not in (first, second)][:4]
+    assert [packet.packet_id for packet in party.deliveries()] == expected
+    assert expected[2] > 0
 
 
 @VERSIONS
@@ -137,7 +167,7 @@ def test_the_steps_of_an_inbound_qos_2_publish_go_on_when_it_has_expired(bed: Te
 
 @VERSIONS
 def test_a_full_window_delays_publishes_alone(make_bed: Make, version: int) -> None:
-    """[MQTT-3.3.4-10] [MQTT-4.9.0-3]: every other packet is answered, its own publishes too."""
+    """[MQTT-3.3.4-10] [MQTT-4.9.0-3] [MQTT-3.12.4-1]: every other packet is answered, its own publishes too."""
     bed = make_bed(limits=Limits(window=1))
     party = bed.connect("s", version, auto_ack=False)
     party.subscribe("a", qos=2)
@@ -207,6 +237,37 @@ def test_properties_are_unaltered_on_every_way(bed: Testbed, way: str) -> None:
     for packet in got:
         assert packet.properties is not None
         assert {name: getattr(packet.properties, name) for name in SENT} == SENT
+
+
+@pytest.mark.parametrize("maximum", [None, 0])
+@pytest.mark.parametrize("qos", [0, 1, 2])
+def test_no_alias_goes_to_who_names_no_maximum(bed: Testbed, maximum: int | None, qos: int) -> None:
+    """[MQTT-3.1.2-27]: however often the topic comes, and whatever the publisher does; 3.1.1 has no aliases at all."""
+    parties = [bed.connect("s", properties=Properties(topic_alias_maximum=maximum)), bed.connect("o", 4)]
+    for party in parties:
+        party.subscribe("a", qos=qos)
+    publisher = bed.connect("p")
+    for _ in range(3):
+        publisher.exchange("a", b"1", qos, topic_alias=1)
+    for party in parties:
+        packets = party.deliveries()
+        assert [packet.topic for packet in packets] == ["a"] * 3
+        assert all(packet.properties is None for packet in packets)
+
+
+@pytest.mark.slow
+@VERSIONS
+def test_a_bad_string_as_topic_name_ends_the_connection(bed: Testbed, version: int) -> None:
+    """[MQTT-1.5.4-1] [MQTT-1.5.4-2] [MQTT-3.3.2-1] [MQTT-4.7.3-2]: of a PUBLISH that no packet is made of, with and without properties."""
+    for raw in (*BAD, *(b"ok" + raw for raw in BAD)):
+        for block in (b"\x00", b"\x02\x01\x01") if version == 5 else (b"",):
+            party = bed.connect("c", version)
+            body = len(raw).to_bytes(2, "big") + raw + block + b"payload"
+            party.write_bytes(b"\x30" + bytes((len(body),)) + body)
+            bed.settle()
+            assert party.closed, raw
+            party.drop()
+    assert bed.published() == []
 
 
 @pytest.mark.parametrize("retain", [True, False])

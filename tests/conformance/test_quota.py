@@ -19,7 +19,8 @@ VERSIONS = pytest.mark.parametrize("version", [4, 5])
 @pytest.mark.parametrize("qos", [1, 2])
 @pytest.mark.parametrize("pace", ["acknowledged", "batches"])
 def test_what_is_sent_again_keeps_within_the_new_connections_receive_maximum(make_bed: Make, qos: int, pace: str) -> None:
-    """[MQTT-3.3.4-9] [MQTT-4.4.0-1] [MQTT-4.9.0-2]: under the same packet ids, in order, before anything newer."""
+    """[MQTT-3.3.4-9] [MQTT-4.4.0-1] [MQTT-4.9.0-2] [MQTT-3.3.1-1] [MQTT-4.9.0-1]: under the same packet ids, in order, before anything
+    newer."""
     bed = make_bed(pace=pace)
     first = bed.connect("s", auto_ack=False, clean_start=False, session_expiry=600)
     first.subscribe("a", qos=2)
@@ -111,7 +112,7 @@ def test_an_answer_that_is_too_large_for_the_client_ends_the_connection(bed: Tes
 
 @pytest.mark.parametrize(("maximum", "told"), [(20, False), (200, True)])
 def test_a_reason_string_is_left_out_where_it_makes_disconnect_too_large(bed: Testbed, maximum: int, told: bool) -> None:
-    """[MQTT-3.14.2-3] [MQTT-3.1.2-24]"""
+    """[MQTT-3.14.2-3] [MQTT-3.1.2-24] [MQTT-3.14.2-2]"""
     party = bed.connect("s", properties=Properties(maximum_packet_size=maximum))
     party.write_bytes(b"\xf0\x00")
     properties = party.one(Disconnect).properties
@@ -132,7 +133,8 @@ def test_without_problem_information_no_reason_string_is_sent(bed: Testbed) -> N
 @pytest.mark.parametrize("topic", ["a", "a/p2p/s"])
 @pytest.mark.parametrize("qos", [0, 1, 2])
 def test_a_message_that_expired_on_its_way_through_the_log_is_not_delivered(bed: Testbed, topic: str, qos: int) -> None:
-    """[MQTT-3.3.2-5]: the log was slow, and nothing had been sent yet; what has no expiry, or a longer one, comes. 3.1.1 clients have it so too."""
+    """[MQTT-3.3.2-5]: the log was slow, and nothing had been sent yet; what has no expiry, or a longer one, comes. 3.1.1
+    clients have it so too."""
     parties = [bed.connect("s")]
     if topic == "a":
         parties += [bed.connect("old", 4), bed.connect("member"), bed.connect("picky")]

@@ -20,7 +20,8 @@ KEPT: dict[str, Any] = {"clean_start": False, "session_expiry": 600}
 @VERSIONS
 @pytest.mark.parametrize("expiry", [0, 60])
 def test_the_answers_have_the_packet_ids_of_their_packets(bed: Testbed, version: int, expiry: int) -> None:
-    """[MQTT-2.2.1-6] [MQTT-3.8.4-2] [MQTT-3.10.4-4] [MQTT-3.10.4-5]: also where several are under way, and where nothing is deleted."""
+    """[MQTT-2.2.1-6] [MQTT-3.8.4-2] [MQTT-3.10.4-4] [MQTT-3.10.4-5] [MQTT-3.8.4-1]: also where several are under way, and where nothing is
+    deleted."""
     party = bed.connect("s", version, clean_start=expiry == 0, session_expiry=expiry)
     for number in (65_535, 7, 300):
         party.send(Subscribe(packet_id=number, requests=(SubscriptionRequest(filter=f"a/{number}", qos=1),)))
@@ -46,7 +47,7 @@ def test_unsubscribe_compares_letter_by_letter(bed: Testbed, filters: tuple[str,
 
 
 def test_several_filters_are_a_sequence_with_one_answer(bed: Testbed) -> None:
-    """[MQTT-3.8.4-5] [MQTT-3.10.4-6]: the later of two equal ones holds, and is gone when it is named again."""
+    """[MQTT-3.8.4-5] [MQTT-3.10.4-6] [MQTT-3.11.3-1]: the later of two equal ones holds, and is gone when it is named again."""
     party = bed.connect("s")
     bed.connect("p").exchange("a", b"kept", retain=True)
     requests = (SubscriptionRequest(filter="a", qos=0), SubscriptionRequest(filter="a", qos=2, retain_handling=1))
