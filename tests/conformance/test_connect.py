@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import string
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -81,16 +82,17 @@ def test_no_packet_comes_before_connack(bed: Testbed, version: int) -> None:
     publisher.exchange("a", b"offline")
     commit, published = bed.store.commit, []
 
-    def slow(changes: Sequence[Any], positions: Any = None) -> Awaitable[Any]:
+    async def slow(changes: Sequence[Any], positions: Any = None) -> Any:
         session = bed.session("s")
         if session is not None and session.connection is not None and not published:
             published.append(True)
-            publisher.publish("a", b"0")
-            publisher.publish("a", b"1", 1)
-            publisher.publish("a", b"2", 2)
-        return commit(changes, positions)
+            for qos in range(3):
+                publisher.publish("a", b"%d" % qos, qos)
+            for _ in range(50):
+                await asyncio.sleep(0)
+        return await commit(changes, positions)
 
-    bed.store.commit = slow  # type: ignore[method-assign]
+    bed.store.commit = slow  # type: ignore[method-assign, assignment]
     second = bed.dial(version)
     second.send(connect_packet("s", version, **KEPT))
     bed.advance(1)

@@ -9,6 +9,7 @@ import pytest
 from gateway.protocol.encode import encode_packet
 from gateway.protocol.packets import Connack, Disconnect, PacketType, Publish, Suback, Subscribe, SubscriptionRequest, Unsuback, Unsubscribe
 from gateway.protocol.properties import Properties
+from schemas.limits import Limits
 from schemas.reasons import ReasonCode
 from tests.support.testbed import Testbed
 
@@ -128,6 +129,54 @@ def test_without_problem_information_no_reason_string_is_sent(bed: Testbed) -> N
     assert party.one(Suback).properties is None
     party.write_bytes(b"\xf0\x00")
     assert party.one(Disconnect).properties is None
+
+
+@pytest.mark.parametrize("way", ["queue", "window", "offline", "retained"])
+@pytest.mark.parametrize("qos", [1, 2])
+def test_a_message_that_expired_while_it_waited_is_not_delivered(make_bed: Make, way: str, qos: int) -> None:
+    """[MQTT-3.3.2-5]: at the moment of sending, not only when the sweep comes; what lives still is told what is left [MQTT-3.3.2-6]."""
+    bed = make_bed(limits=Limits(window=1))
+    party = bed.connect("s", auto_ack=False, clean_start=False, session_expiry=60)
+    if way != "retained":
+        party.subscribe("#", qos=2)
+    publisher = bed.connect("p")
+    if way == "window":
+        publisher.exchange("first")
+    elif way == "queue":
+        party.stop_reading()
+    elif way == "offline":
+        party.drop()
+    for name, expiry in (("short", 2), ("long", 30)):
+        publisher.exchange(name, name.encode(), qos, retain=way == "retained", message_expiry_interval=expiry)
+    bed.advance(4)
+    if way == "window":
+        party.ack(PacketType.PUBACK, party.one(Publish).packet_id)
+    elif way == "queue":
+        party.read_on()
+    elif way == "offline":
+        party = bed.connect("s", auto_ack=False, clean_start=False, session_expiry=60)
+    else:
+        party.subscribe("#", qos=2)
+    bed.advance(0.1)
+    packet = party.one(Publish)
+    assert packet.payload == b"long"
+    assert packet.properties is not None
+    assert packet.properties.message_expiry_interval == 26
+    assert bed.node.counters.dropped["expired"] == (way != "retained")  # the store gives no expired one
+
+
+def test_aliases_begin_anew_with_each_connection_of_a_kept_session(bed: Testbed) -> None:
+    """[MQTT-3.3.2-7]: named again, those of what is sent again too."""
+    publisher = bed.connect("p")
+    for again in (False, True):
+        party = bed.connect("s", auto_ack=False, clean_start=False, properties=Properties(topic_alias_maximum=2, session_expiry_interval=60))
+        if not again:
+            party.subscribe("a")
+            publisher.exchange("a", b"1")
+        publisher.exchange("a", b"2")
+        bed.advance(1)
+        assert [packet.topic for packet in party.deliveries()] == ["a", *[""] * (2 if again else 1)]
+        party.drop()
 
 
 @pytest.mark.parametrize("topic", ["a", "a/p2p/s"])
