@@ -102,6 +102,22 @@ def test_no_packet_comes_before_connack(bed: Testbed, version: int) -> None:
 
 
 @VERSIONS
+@pytest.mark.parametrize("connecting", [True, False])
+def test_who_is_closed_before_connack_gets_no_disconnect(bed: Testbed, version: int, connecting: bool) -> None:
+    """[MQTT-3.14.0-1]: as by a gateway that stops."""
+    bed.log.held = True
+    party = bed.dial(version)
+    if connecting:
+        party.send(connect_packet("c", version))
+        bed.settle()
+    party.connection.close_without_will(ReasonCode.SERVER_SHUTTING_DOWN, "gateway stopped")
+    bed.log.release_held()
+    bed.settle()
+    assert party.closed
+    assert party.inbox == []
+
+
+@VERSIONS
 def test_connack_comes_once(bed: Testbed, version: int) -> None:
     """[MQTT-3.2.0-2] [MQTT-3.1.4-5]"""
     party = bed.connect("c", version)

@@ -31,7 +31,7 @@ def drain(bed: Testbed, party: Party) -> list[bytes]:
 
 
 def test_offline_messages_come_in_order_before_live_ones(make_bed: Make) -> None:
-    """[MQTT-3.1.2-23] [MQTT-4.5.0-1]: QoS 0 is not kept."""
+    """[MQTT-3.1.2-23] [MQTT-4.5.0-1] [MQTT-4.6.0-5]: QoS 0 is not kept."""
     bed = make_bed(limits=Limits(window=4))
     leave(bed, "s", "a/#")
     publisher = bed.connect("p")
