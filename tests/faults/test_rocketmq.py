@@ -4,6 +4,7 @@ order, and both go on by themselves."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import random
 import signal
@@ -96,7 +97,13 @@ class Traffic:
 async def begin(broker: RocketMQ) -> tuple[RocketmqBackend, Traffic]:
     backend = RocketmqBackend(ConnectionSettings(name="main", kind="rocketmq", address=(broker.address,)))
     topic, rule = unique("fault"), unique("rule")
-    await backend.create_topic(topic, 4)
+    # A broker that has just started, or whose name server has, is registered a while later.
+    async with asyncio.timeout(60):
+        while True:
+            with contextlib.suppress(BackendError):
+                await backend.create_topic(topic, 4)
+                break
+            await asyncio.sleep(0.2)
     traffic = Traffic(backend.target(rule, ordered=True), backend.source(rule, topic, {}), topic)
     await traffic.goes_on(20)
     return backend, traffic
