@@ -15,7 +15,7 @@ from gateway.protocol.packets import MQTT_5_0
 from schemas.errors import StoreError
 from schemas.positions import At
 from schemas.reasons import ReasonCode
-from schemas.sessions import BoxEntry
+from schemas.sessions import BoxEntry, BoxState, SetEntry
 from streams.control import GetOffline
 from streams.fanout import Delivery
 from streams.offline import BATCH_EVERY, Pace, Pacing, Retry, next_load, retry
@@ -60,6 +60,24 @@ class Backlog:
                 session.backlog = True
                 session.refresh()
                 self.wake(session)
+
+    async def put_back(self, session: Session, in_flight: tuple[BoxEntry, ...]) -> tuple[BoxEntry, ...]:
+        """What of a claimed session's deliveries in flight is to be sent again at once.
+
+        After a crash the box may hold queued deliveries older than some in flight: the client had acknowledged them, and the replay queued them
+        again. QoS 1 deliveries in flight behind the first of them go back to the queue, so that what comes again comes in the log's order.
+        """
+        if not self.diverts or not any(entry.state == BoxState.IN_FLIGHT and entry.qos == 1 for entry in in_flight):
+            return in_flight
+        first = await self._node.store.entries(session.id, None, 1)
+        kept = []
+        for entry in in_flight:
+            if first and entry.at > first[0].at and entry.qos == 1 and entry.state == BoxState.IN_FLIGHT:
+                change = SetEntry(box=session.id, epoch=session.epoch, at=entry.at, state=BoxState.QUEUED, packet_id=0)
+                self._node.persistence.add(change)
+            else:
+                kept.append(entry)
+        return tuple(kept)
 
     def wake(self, session: Session) -> None:
         """There is room, or something new in the box."""

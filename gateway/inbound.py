@@ -17,6 +17,7 @@ from gateway.protocol.properties import Properties, forwardable
 from schemas.reasons import ReasonCode
 from schemas.records import Flag, Kind, Record
 from schemas.topics import is_topic_name
+from streams.expiry import message_deadline
 
 if TYPE_CHECKING:
     from gateway.connection import Connection
@@ -76,9 +77,7 @@ def publish(connection: Connection, first: int, data: bytes, start: int, stop: i
     if tail > stop:
         raise MalformedPacket("PUBLISH ends early")
     topics = connection.topics
-    if topics is None:
-        topics = connection.topics = {}
-    topic = topics.get(raw)
+    topic = topics.get(raw) if topics is not None else None
     if topic is None:
         topic = learn(connection, raw)
     flags = topic.flags
@@ -91,27 +90,25 @@ def publish(connection: Connection, first: int, data: bytes, start: int, stop: i
     assert session is not None  # noqa: S101 - connected
     if session.expiry:
         flags |= PERSISTENT
-        if session.ordered:
-            flags |= ORDERED
+    if session.ordered:
+        flags |= ORDERED
     if qos and not _may_begin(connection, session, qos, packet_id):
         return
     ids = connection.node.ids
     ids.counter += 1
     record_id = ids.prefix(now) + ids.counter.to_bytes(COUNTER_BYTES, "big")
-    name, owner, payload = topic.name, connection.principal.name, data[tail:stop]
+    name, owner, payload, (raw, expires_at) = topic.name, connection.principal.name, data[tail:stop], extras
     # By place, in the order of the record's fields: the quickest way, on the one path where that counts
-    # fmt: off
     connection.append(
-        Record(
-            0, record_id, now, session.client, name, payload, qos, flags, packet_id, session.id, session.epoch, owner, 0,
-            extras.expires_at, extras.raw,
-        )
+        Record(0, record_id, now, session.client, name, payload, qos, flags, packet_id, session.id, session.epoch, owner, 0, expires_at, raw)
     )
-    # fmt: on
 
 
 def _may_begin(connection: Connection, session: Session, qos: int, packet_id: int) -> bool:
-    """Whether a QoS 1 or 2 publish is to be taken; a QoS 2 id that awaits PUBREL is a repeat [MQTT-4.3.3-10]."""
+    """Whether a QoS 1 or 2 publish is to be taken; a QoS 2 id that awaits PUBREL is a repeat [MQTT-4.3.3-10], expired or not [MQTT-4.3.3-13].
+
+    No QoS 1 id is: behind its PUBACK it is a new publish, whatever DUP says [MQTT-4.3.2-5].
+    """
     if qos == 2:
         durable = session.received.get(packet_id)
         if durable is not None:
@@ -121,7 +118,7 @@ def _may_begin(connection: Connection, session: Session, qos: int, packet_id: in
     maximum = connection.node.limits.receive_maximum
     if connection.pending + len(session.received) >= maximum:
         if connection.version == MQTT_5_0:
-            raise ProtocolError("more publishes than the receive maximum", ReasonCode.RECEIVE_MAXIMUM_EXCEEDED)  # [MQTT-3.3.4-9]
+            raise ProtocolError("more publishes than the receive maximum", ReasonCode.RECEIVE_MAXIMUM_EXCEEDED)  # [MQTT-3.3.4-7]
         if len(session.received) >= maximum:
             raise ProtocolError(f"more than {maximum} QoS 2 publishes without PUBREL", ReasonCode.RECEIVE_MAXIMUM_EXCEEDED)
     if qos == 2:
@@ -142,7 +139,7 @@ def _with_properties(connection: Connection, first: int, body: bytes, start: int
         raise ProtocolError("PUBLISH has neither topic nor alias")
     if properties.subscription_identifier:
         raise ProtocolError("a client's PUBLISH has a subscription identifier")  # [MQTT-3.3.4-6]
-    expires_at = 0 if properties.message_expiry_interval is None else now + properties.message_expiry_interval * 1000
+    expires_at = message_deadline(properties.message_expiry_interval, now)
     return raw, Extras(forwardable(properties), expires_at), start + len(body) - len(packet.payload)
 
 
@@ -151,9 +148,9 @@ def _aliased(connection: Connection, alias: int, raw: bytes) -> bytes:
     if aliases is None:
         aliases = connection.aliases = {}
     if not 0 < alias <= connection.node.limits.topic_alias_maximum:
-        raise ProtocolError("the topic alias is over the maximum", ReasonCode.TOPIC_ALIAS_INVALID)  # [MQTT-3.3.2-9]
+        raise ProtocolError("the topic alias is over the maximum", ReasonCode.TOPIC_ALIAS_INVALID)  # [MQTT-3.3.2-9] [MQTT-3.2.2-17] [MQTT-3.2.2-18]
     if raw:
-        aliases[alias] = raw
+        aliases[alias] = raw  # any up to the maximum [MQTT-3.3.2-12]
         return raw
     known = aliases.get(alias)
     if known is None:
@@ -179,15 +176,19 @@ def learn(connection: Connection, raw: bytes) -> KnownTopic:
     control = name in CONTROLS
     allowed = control or node.access.may(connection.principal, "publish", name)
     topics = connection.topics
-    assert topics is not None  # noqa: S101
-    if len(topics) >= MAX_TOPICS:
-        topics.clear()
+    if topics is None or len(topics) >= MAX_TOPICS:
+        topics = connection.topics = {}
     topic = topics[raw] = KnownTopic(name, allowed, flags, control)
     return topic
 
 
 def apart(connection: Connection, topic: KnownTopic, qos: int, packet_id: int, payload: bytes) -> None:
     """A publish that does not go to the log: refused, or to a control topic."""
+    session = connection.session
+    assert session is not None  # noqa: S101 - connected
+    is_repeat = qos == 2 and packet_id in session.received
+    if (is_repeat or (qos and topic.control)) and not _may_begin(connection, session, qos, packet_id):
+        return
     reason = ReasonCode.SUCCESS
     if topic.control:
         reason = CONTROLS[topic.name](connection, payload)
@@ -208,21 +209,21 @@ def apart(connection: Connection, topic: KnownTopic, qos: int, packet_id: int, p
             connection.acknowledge(hot.PUBACK | packet_id)
     elif qos == 2:
         if connection.version == MQTT_5_0 and reason:
+            session.received.pop(packet_id, None)  # the next publish of that id is a new one [MQTT-4.3.3-9]
             connection.send_packet(Ack(type=PacketType.PUBREC, packet_id=packet_id, reason_code=reason))
         else:
-            session = connection.session
-            assert session is not None  # noqa: S101
             session.received[packet_id] = True
             connection.acknowledge(hot.PUBREC | packet_id)
 
 
 def second_step(session: Session | None, record: Record) -> int:
-    """What a durable QoS 2 record is answered with: PUBREC to the publish, PUBCOMP to the release."""
+    """What a durable QoS 2 record is answered with: PUBREC to the publish [MQTT-4.3.3-8], PUBCOMP to the release."""
     if record.kind == Kind.PUBLISH:
         if session is not None and record.packet_id in session.received:
             session.received[record.packet_id] = True
         return hot.PUBREC | record.packet_id
     if session is not None and session.received.get(record.packet_id):
+        # From now on the id is a new publish [MQTT-4.3.3-12]
         del session.received[record.packet_id]  # unless a PUBREL that came twice is late, and the id in use again
     return hot.PUBCOMP | record.packet_id
 
@@ -282,10 +283,11 @@ def packet(connection: Connection, received: Packet) -> None:
     elif isinstance(received, Disconnect):
         connection.disconnected(received)
     else:
-        raise ProtocolError(f"a client may not send {type(received).__name__.upper()} here")  # [MQTT-3.1.0-2]
+        raise ProtocolError(f"a client may not send {type(received).__name__.upper()} here")  # AUTH, for one [MQTT-4.12.0-7] [MQTT-4.12.1-2]
 
 
 def _acknowledged(connection: Connection, session: Session, ack: Ack) -> None:
+    """A refusal settles like an acknowledgement [MQTT-4.4.0-2], in a shared subscription too [MQTT-4.8.2-6]."""
     refused = ack.reason_code >= 0x80
     if ack.type == PacketType.PUBACK:
         session.puback(ack.packet_id)

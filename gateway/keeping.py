@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gateway.protocol import hot
 from schemas.positions import At
 from schemas.sessions import BoxEntry, BoxState, DropEntry, PutEntry, ReserveBlock, SetEntry, TrimBox
 from streams.fanout import Delivery
@@ -23,8 +22,10 @@ SPILL_AT = 5_000
 
 
 def keeps(session: Session, delivery: Delivery) -> bool:
-    """Whether the delivery outlives the connection: by the session, or in the client id's mailbox."""
-    return delivery.qos > 0 and (session.id != 0 or (delivery.mailbox and session.mailbox != 0))
+    """Whether the delivery outlives the connection: by the session, or in the client id's mailbox. Preset apsaramq: not under QoS 2."""
+    if session.id != 0 and (delivery.qos == 1 or (delivery.qos == 2 and not session.node.strict)):
+        return True
+    return delivery.mailbox and delivery.qos > 0 and (session.id or session.mailbox) != 0
 
 
 def box_of(session: Session) -> int:
@@ -185,28 +186,3 @@ def refuse(session: Session, delivery: Delivery, box: int) -> None:
     else:
         session.node.persistence.add(DropEntry(box=box, epoch=0, at=delivery.at))
 
-
-def resume(session: Session, entries: tuple[BoxEntry, ...]) -> None:
-    """Send again what was in flight: same id, DUP, or PUBREL where PUBREC was seen [MQTT-4.4.0-1]."""
-    if session.muted:
-        session.waiting = entries
-        return
-    now = session.node.clock.wall()
-    for entry in entries:
-        delivery = Delivery(entry.record, entry.at, entry.qos, entry.retain, entry.identifiers)
-        if entry.state != BoxState.RELEASED and not session.node.may_have(session.principal, entry.record):
-            refuse(session, delivery, session.id)
-            continue
-        if entry.state != BoxState.RELEASED and session.too_large(delivery, now):
-            session.node.counters.dropped["packet_too_large"] += 1
-            drop(session, delivery, session.id)
-            continue
-        session.in_flight[entry.packet_id] = delivery
-        session.stored_boxes()[entry.packet_id] = session.id
-        if entry.state == BoxState.RELEASED:
-            session.released_ids().add(entry.packet_id)
-            if session.connection is not None:
-                session.connection.acknowledge(hot.PUBREL | entry.packet_id)
-        else:
-            session.write(delivery, entry.packet_id, now, dup=True)
-            session.node.counters.redelivered += 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from gateway.auth.access import Access
@@ -94,6 +94,10 @@ class Node:
         self.mailboxes: dict[str, int] = {}
         """Mailboxes by client id: who has none has no stored P2P messages."""
         self.draining = False
+        self.admitting = False
+        """Whether listeners are open: inflow rules wait for that."""
+        self.undelivered: Callable[[Record, str], None] = lambda record, reason: None
+        """Is told of records that came by an inflow rule and won't be delivered."""
         self.connecting: Connecting
         self.subscribing: Subscribing
         self.ending: Ending
@@ -124,7 +128,12 @@ class Node:
 
     def may_have(self, principal: Principal, record: Record) -> bool:
         """Whether a stored or queued record may be sent to the principal now."""
-        return self.access.may(principal, "receive" if record.flags & P2P else "read", record.real_topic or record.topic)
+        return self.access.may(principal, "receive" if record.flags & P2P else "read", record.topic)
+
+    def shown_topic(self, principal: Principal, record: Record) -> str:
+        """The topic that a receiver sees: the one that a backend asked for, where the receiver may read it (design: rules)."""
+        real = record.real_topic
+        return real if real and self.may_read(principal, real) else record.topic
 
     def routes_add(self, parsed: SharedFilter, session: Session, subscription: Subscription) -> None:
         """Route a subscription. Shared ones are targets of their own: a session may have the same filter in several groups."""

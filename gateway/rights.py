@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
-from gateway import keeping
 from schemas.reasons import ReasonCode
 from schemas.records import Flag
 from schemas.topics import parse_subscription
@@ -57,7 +56,7 @@ class Rights:
         allowed: dict[tuple[str, int], bool] = {}
         for delivery in session.queue or ():
             record = delivery.record
-            key = (record.real_topic or record.topic, record.flags & P2P)
+            key = (record.topic, record.flags & P2P)
             if key not in allowed:
                 allowed[key] = node.may_have(session.principal, record)
             if allowed[key]:
@@ -81,6 +80,4 @@ class Rights:
         if session.muted and (tokens is None or tokens.has("read")):
             session.muted = False
             waiting, session.waiting = session.waiting, ()
-            keeping.resume(session, waiting)
-            session.refresh()
-            node.backlog.begin(session)
+            node.connecting.resume(session, waiting)

@@ -16,6 +16,7 @@ from sqlalchemy import Connection, bindparam, delete, update
 from bridges.database.ending import remove_session
 from bridges.database.entries import EntryChanges
 from bridges.database.rows import encode
+from bridges.database.rules import drop_dead_letters, drop_rule, put_dead_letter, put_rule, put_rule_state
 from bridges.database.sql import Prepared, key_is, upsert
 from bridges.database.tables import channels, documents, positions, received, retained, sessions, statuses, subscriptions
 from schemas.positions import At
@@ -39,11 +40,16 @@ from streams.store import (
     CommitResult,
     Document,
     DropChannel,
+    DropDeadLetters,
     DropDocument,
+    DropRule,
     FinishReplayed,
     OpenChannel,
     PutChannel,
+    PutDeadLetter,
     PutDocument,
+    PutRule,
+    PutRuleState,
     PutStatus,
     Stale,
 )
@@ -229,6 +235,9 @@ class Changes:
     def finish_replayed(self, change: FinishReplayed, _: Outcome) -> None:
         self._entries.finish(change.upto)
 
+    def of_rule(self, change: PutRule | DropRule | PutRuleState | PutDeadLetter | DropDeadLetters, _: Outcome) -> None:
+        _OF_RULES[type(change)](self._connection, change)
+
 
 def document_row(document: Document) -> dict[str, object]:
     return {"kind": document.kind, "name": document.name, "body": document.body, "expires_at": document.expires_at}
@@ -244,6 +253,14 @@ def _retained_row(put: PutRetained) -> dict[str, object]:
         "record": encode(record) if record is not None else None,
     }
 
+
+_OF_RULES: Final[dict[type, Callable[[Connection, Any], None]]] = {
+    PutRule: put_rule,
+    DropRule: drop_rule,
+    PutRuleState: put_rule_state,
+    PutDeadLetter: put_dead_letter,
+    DropDeadLetters: drop_dead_letters,
+}
 
 _TAKE: Final[dict[type, Callable[[Changes, Any, Outcome], None]]] = {
     PutEntry: Changes.put_entry,
@@ -264,6 +281,7 @@ _TAKE: Final[dict[type, Callable[[Changes, Any, Outcome], None]]] = {
     PutDocument: Changes.put_document,
     DropDocument: Changes.drop_document,
     FinishReplayed: Changes.finish_replayed,
+    **dict.fromkeys(_OF_RULES, Changes.of_rule),
 }
 
 NUMBER_OF: Final[dict[type, Callable[[Any], int]]] = dict.fromkeys((PutEntry, SetEntry, DropEntry, TrimBox), attrgetter("box")) | dict.fromkeys(

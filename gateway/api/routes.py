@@ -18,6 +18,7 @@ from gateway.api.bodies import NewKeyBody, PublishBody, RotationBody, read_paylo
 from gateway.api.errors import ApiError, install
 from gateway.api.guard import BodyLimit, guards
 from gateway.api.registers import register_routes
+from gateway.api.rules import rule_routes
 from gateway.api.services import ApiServices
 from gateway.auth.credentials import credential_of
 from gateway.auth.keys import KeyLimit
@@ -25,7 +26,7 @@ from schemas.identities import Principal
 
 _log = logging.getLogger(__name__)
 
-_HEADERS: Final = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+_HEADERS: Final[dict[str, str]] = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 
 
 def create_api(services: ApiServices) -> FastAPI:
@@ -38,6 +39,7 @@ def create_api(services: ApiServices) -> FastAPI:
     app.include_router(_client_routes(services), prefix="/api/v1")
     app.include_router(_node_routes(services), prefix="/api/v1")
     app.include_router(register_routes(services), prefix="/api/v1")
+    app.include_router(rule_routes(services, _HEADERS), prefix="/api/v1")
     return app
 
 

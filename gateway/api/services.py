@@ -13,6 +13,7 @@ from gateway.auth.login import Authenticator
 from gateway.auth.policies import Policies
 from gateway.auth.resources import Resources
 from gateway.protocol.properties import Properties
+from gateway.rules.management import RuleManagement
 from schemas.identities import Principal
 from schemas.limits import Limits
 from schemas.presence import ClientStatus
@@ -53,6 +54,7 @@ class ApiServices(Protocol):
     limits: Limits
     resources: Resources
     policies: Policies
+    rules: RuleManagement
 
     def node(self) -> NodeInfo: ...
 

@@ -28,10 +28,15 @@ from streams.store import (
     Change,
     CommitResult,
     DropChannel,
+    DropDeadLetters,
     DropDocument,
+    DropRule,
     FinishReplayed,
     PutChannel,
+    PutDeadLetter,
     PutDocument,
+    PutRule,
+    PutRuleState,
     PutStatus,
     Stale,
 )
@@ -135,6 +140,28 @@ def _put_status(state: State, change: PutStatus) -> None:
     state.statuses[change.status.client] = (change.status, change.state)
 
 
+def _drop_rule(state: State, change: DropRule) -> None:
+    state.rules.pop(change.id, None)
+    state.rule_states.pop(change.id, None)
+    for key in [key for key in state.letters if key[0] == change.id]:
+        del state.letters[key]
+
+
+def _put_rule_state(state: State, change: PutRuleState) -> None:
+    if change.rule in state.rules:
+        state.rule_states[change.rule] = change.state
+
+
+def _put_letter(state: State, change: PutDeadLetter) -> None:
+    if change.letter.rule in state.rules:
+        state.letters[change.letter.rule, change.letter.number] = change.letter
+
+
+def _drop_letters(state: State, change: DropDeadLetters) -> None:
+    for key in [key for key in state.letters if key[0] == change.rule and change.first <= key[1] <= change.last]:
+        del state.letters[key]
+
+
 _APPLY: Final[dict[type, Callable[[State, Any], object]]] = {
     PutSubscription: _put_subscription,
     DropSubscription: _drop_subscription,
@@ -153,4 +180,9 @@ _APPLY: Final[dict[type, Callable[[State, Any], object]]] = {
     PutDocument: lambda state, change: state.documents.update({(change.document.kind, change.document.name): change.document}),
     DropDocument: lambda state, change: state.documents.pop((change.kind, change.name), None),
     FinishReplayed: _finish_replayed,
+    PutRule: lambda state, change: state.rules.update({change.rule.id: change.rule}),
+    DropRule: _drop_rule,
+    PutRuleState: _put_rule_state,
+    PutDeadLetter: _put_letter,
+    DropDeadLetters: _drop_letters,
 }

@@ -248,7 +248,7 @@ def do_bridge(cell: Cell, item: Case, effect: str) -> bool:
 
 def do_api(cell: Cell, item: Case, effect: str) -> bool:
     bed = cell.bed
-    app = create_api(Services(bed.node, bed.keyring, "0", lambda: 0.0))
+    app = create_api(Services(bed.node, bed.keyring, bed.engine, "0", lambda: 0.0))
     if effect == "revoked":
         cell.revoke(item.rules)
 

@@ -20,6 +20,7 @@ KEPT = {"clean_start": False, "session_expiry": 86_400}
 @pytest.mark.parametrize("wait", [0.0, 0.3, 0.7, 3.0])
 @pytest.mark.parametrize("online", [True, False])
 def test_what_was_acknowledged_is_delivered_after_a_crash(bed: Testbed, online: bool, wait: float) -> None:
+    """[MQTT-4.5.0-1]"""
     party = bed.connect("s", auto_ack=False, **KEPT)
     party.subscribe("a", qos=2)
     if not online:
@@ -55,6 +56,28 @@ def test_what_a_prompt_client_had_acknowledged_may_come_again_once_in_order_and_
     last = bed.connect("s", **KEPT)
     bed.advance(2)
     assert last.deliveries() == []
+
+
+@pytest.mark.parametrize("crashes", [1, 2])
+def test_what_comes_again_comes_in_order_also_where_some_of_it_was_stored_in_flight(bed: Testbed, crashes: int) -> None:
+    """The end of a connection stores what is unacknowledged; a crash right after it brings back what was acknowledged before that."""
+    party = bed.connect("s", auto_ack=False, **KEPT)
+    party.subscribe("a", qos=1)
+    publisher = bed.connect("p")
+    for number in range(10):
+        publisher.exchange("a", b"%d" % number, 1)
+    for delivery in party.deliveries()[:6]:
+        party.ack(PacketType.PUBACK, delivery.packet_id)
+    party.drop()
+    bed.advance(0.05)
+    assert bed.stored("s") == [b"6", b"7", b"8", b"9"]
+    for _ in range(crashes):
+        bed.crash()
+        bed.advance(2 if crashes > 1 else 0)  # by then the position has passed them
+    again = bed.connect("s", **KEPT)
+    bed.advance(1)
+    assert again.payloads() == [b"%d" % number for number in range(10)]
+    assert bed.stored("s") == []
 
 
 def test_after_the_settle_time_nothing_comes_again(bed: Testbed) -> None:

@@ -23,7 +23,7 @@ FAMILIES = pytest.mark.parametrize("family", [v1, acs3])
 class Site:
     def __init__(self, bed: Testbed) -> None:
         self.bed = bed
-        services = Services(bed.node, bed.keyring, "0", lambda: 0.0)
+        services = Services(bed.node, bed.keyring, bed.engine, "0", lambda: 0.0)
         self.app = create_api(services)
         self.app.include_router(open_api_routes(bed.node, services))
         self.key = bed.loop.finish(bed.keyring.create("manager", 0))

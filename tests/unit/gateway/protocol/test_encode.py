@@ -7,7 +7,6 @@ import pytest
 from gateway.protocol.decode import answer_version, decode_packet
 from gateway.protocol.encode import encode_packet, encode_within
 from gateway.protocol.errors import Unencodable
-from gateway.protocol.framing import Framer
 from gateway.protocol.packets import (
     Ack,
     Auth,
@@ -24,6 +23,7 @@ from gateway.protocol.properties import Properties
 from gateway.protocol.reason_tables import RETURN_CODES
 from schemas.limits import Limits
 from schemas.reasons import CONNECT_RETURN_CODES, ReasonCode
+from tests.support.frames import Framer
 from tests.unit.gateway.protocol.vectors import written
 
 LIMITS = Limits()
@@ -66,6 +66,7 @@ def test_within(packet: Packet) -> None:
 
 
 def test_within_keeps_other_properties() -> None:
+    """[MQTT-3.2.2-19] [MQTT-3.2.2-20]"""
     packet = Connack(
         session_present=True,
         reason_code=ReasonCode.SUCCESS,
