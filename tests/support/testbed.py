@@ -194,4 +194,3 @@ class Testbed:
         number = self.store._state.mailboxes.get(client, 0)
         box = self.store._state.boxes.get(number)
         return [] if box is None else [entry.record.payload for _, entry in sorted(box.entries.items())]
-
