@@ -27,9 +27,6 @@ log = logging.getLogger(__name__)
 QUEUES = 8
 """Queues a broker of a topic that the creation hint makes."""
 
-LISTED_WITHIN = 0.1
-"""Seconds."""
-
 _KINDS = frozenset({"", "NORMAL", "FIFO", "DELAY", "TRANSACTION", "MIXED"})
 
 
@@ -116,8 +113,6 @@ class RocketmqBackend:
     async def resolve(self, topic: str, start: SourceStart) -> Mapping[str, int]:
         name = self._client.named(topic)
         if start == "now":
-            # A broker lists what it has acknowledged in its queues a moment later: that is not new.
-            await asyncio.sleep(LISTED_WITHIN)
             return {queue: following for queue, (_, following) in (await ends(self._client, name, topic)).items()}
         if isinstance(start, int):
             return await self._at(topic, name, start)
