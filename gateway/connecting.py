@@ -1,4 +1,4 @@
-"""CONNECT: who is it, whose session, and the answer. One connect at a time per client id (registry.Turns).
+"""CONNECT: who is it, whose session [MQTT-3.1.3-2], and the answer [MQTT-3.1.4-5]. One connect at a time per client id (registry.Turns).
 
 What must be durable before CONNACK is: the claim of a session that outlives its connection, and the connect event.
 """
@@ -84,7 +84,7 @@ class Connecting:
             self._node.counters.refused["connect_" + refused.code.name.lower()] += 1
             self._node.log_refused(connection, packet.client_id, refused.words)
             self.refuse(connection, refused.code)
-            connection.shut()
+            connection.shut()  # [MQTT-3.1.4-2] [MQTT-3.2.2-7]; what came behind CONNECT is dropped with it [MQTT-3.1.4-6]
         except (StoreError, LogError):
             self.refuse(connection, ReasonCode.SERVER_UNAVAILABLE)
             connection.shut()
@@ -101,12 +101,13 @@ class Connecting:
         if len(node.connections) > node.limits.connections:
             raise ConnectRefused(ReasonCode.QUOTA_EXCEEDED, "connection limit")
         if properties.authentication_method is not None:
-            raise ConnectRefused(ReasonCode.BAD_AUTHENTICATION_METHOD, "no enhanced authentication")  # [MQTT-4.12.0-1]
+            raise ConnectRefused(ReasonCode.BAD_AUTHENTICATION_METHOD, "no enhanced authentication")  # [MQTT-4.12.0-1] [MQTT-4.12.0-4]
         client = packet.client_id
         if not client:
             if packet.version != MQTT_5_0 and not packet.clean_start:
                 raise ConnectRefused(ReasonCode.CLIENT_IDENTIFIER_NOT_VALID, "no client id")  # [MQTT-3.1.3-8] of 3.1.1
-            client = ASSIGNED_PREFIX + secrets.token_hex(12)
+            client = ASSIGNED_PREFIX + secrets.token_hex(12)  # [MQTT-3.1.3-6] [MQTT-3.1.3-7]
+        # 1 to 23 letters and digits pass whatever the limit [MQTT-3.1.3-5]
         if len(client.encode()) > node.limits.client_id_bytes or CONTROL_CHARACTERS.search(client):
             raise ConnectRefused(ReasonCode.CLIENT_IDENTIFIER_NOT_VALID, "client id too long or with control characters")
         limited = connection.send_packet_maximum != NO_LIMIT_PACKET
@@ -140,6 +141,7 @@ class Connecting:
         properties = will.properties or NONE
         expiry = -1 if properties.message_expiry_interval is None else properties.message_expiry_interval
         delay = properties.will_delay_interval or 0
+        # [MQTT-3.1.2-14] [MQTT-3.1.2-15]; the user properties in their order [MQTT-3.1.3-10]
         return Will(will.topic, will.payload, will.qos, will.retain, delay, forwardable(properties), expiry)
 
     # The session
@@ -166,7 +168,7 @@ class Connecting:
         session.expiry = expiry
         node.ending.wills.reconnected(client, resumed=session is existing)
         connection.principal = principal
-        connection.will = will
+        connection.will = will  # [MQTT-3.1.2-7]
         connection.channel = node.ids.next(node.clock.wall()).hex()
         try:
             await node.presence.connected(connection, session, expiry)
@@ -207,6 +209,7 @@ class Connecting:
         state: SessionState | Refused | None = None
         try:
             await node.persistence.barrier()
+            # Clean start is done by the store [MQTT-3.1.4-4]
             state = await node.store.claim(
                 client, principal.name, clean_start=clean_start, expiry=expiry, now=node.clock.due(), limit=node.limits.sessions
             )
@@ -224,7 +227,7 @@ class Connecting:
         return state
 
     def _session(self, existing: Session | None, state: SessionState | None, client: str, principal: Principal) -> Session:
-        """The session that goes on, or a new one in its place [MQTT-3.1.2-4] [MQTT-3.1.2-5]."""
+        """The session that goes on [MQTT-3.1.2-5], or a new one in its place [MQTT-3.1.2-4] [MQTT-3.1.2-6]."""
         if existing is not None and state is not None and state.present:
             existing.principal = principal
             return existing
@@ -245,16 +248,17 @@ class Connecting:
     def _negotiate(self, connection: Connection, packet: Connect) -> None:
         properties = packet.properties or NONE
         limits = self._node.limits
+        # The quota of this connection [MQTT-4.9.0-1]
         connection.send_maximum = min(properties.receive_maximum or limits.window, 65535)
         connection.send_packet_maximum = properties.maximum_packet_size or NO_LIMIT_PACKET
         connection.send_alias_maximum = min(properties.topic_alias_maximum or 0, limits.topic_alias_maximum)
         connection.problem_information = properties.request_problem_information != 0
-        connection.keep_alive = packet.keep_alive
+        connection.keep_alive = packet.keep_alive  # [MQTT-3.2.2-22]
         if packet.version == MQTT_5_0 and limits.keep_alive and (packet.keep_alive == 0 or packet.keep_alive > limits.keep_alive):
             connection.keep_alive = limits.keep_alive  # [MQTT-3.2.2-21]
 
     def _connack(self, connection: Connection, packet: Connect, client: str, *, present: bool) -> Connack:
-        """The answer of success to a CONNECT of 5.0."""
+        """The answer of success to a CONNECT of 5.0: no method [MQTT-4.12.0-6], and never response information [MQTT-3.1.2-28]."""
         limits, expiry = self._node.limits, self._expiry(packet)
         asked = (packet.properties or NONE).session_expiry_interval or 0
         properties = Properties(
@@ -268,6 +272,7 @@ class Connecting:
         return Connack(session_present=present, reason_code=ReasonCode.SUCCESS, properties=properties)
 
     def _answer(self, connection: Connection, packet: Connect, client: str, *, present: bool) -> None:
+        """CONNACK, once [MQTT-3.2.0-2] and before all else: until now nothing is sent [MQTT-3.2.0-1]. [MQTT-3.2.2-2] [MQTT-3.2.2-3]"""
         node = self._node
         if packet.version != MQTT_5_0:
             connection.send(CONNACKS_3[present])

@@ -22,7 +22,10 @@ WAIT_FOR_ROOM = 0.02
 
 
 def resume(session: Session, entries: tuple[BoxEntry, ...]) -> dict[int, Delivery]:
-    """Send again as much as the window allows; what is left by packet id, to be given to ``finish``."""
+    """Send again as much as the window allows; what is left by packet id, to be given to ``finish``.
+
+    That is so for shared subscriptions too [MQTT-4.8.2-4], and whether or not a message has expired meanwhile [MQTT-4.3.3-7].
+    """
     left: dict[int, Delivery] = {}
     now = session.node.clock.wall()
     room = session.window
