@@ -10,7 +10,8 @@ import os
 import signal
 import sys
 import zlib
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from importlib import import_module
 from importlib.metadata import version as distribution_version
 
 import uvloop
@@ -37,16 +38,23 @@ from gateway.node import Node
 from gateway.presence import PRESENCE_READER, PresenceEvents
 from gateway.pressure import PressureValve
 from gateway.recovery import ROUTER_READER, clean_channels, load_sessions, replay, starting_position
+from gateway.rules.engine import Engine, Surroundings, off_loop
 from gateway.services import Services
 from gateway.subscribing import Subscribing
 from gateway.ticks import Ticks
 from gateway.transports.listeners import Listeners, ListenerSpec, start_listeners
 from gateway.transports.sockets import bind
+from schemas.connections import ConnectionSettings
 from schemas.errors import StartError
 from schemas.reasons import ReasonCode
 from schemas.records import PRESENCE_TOPIC, PUBLISH_TOPIC
 from schemas.settings import Address, Settings
+from streams.backend import Backend
+from streams.log import Log
+from streams.mapping.inflow import Stamp
 from streams.runtime import PresenceFold, Router
+from streams.runtime.sending import Judge
+from streams.store import Store
 
 GC_THRESHOLDS = (50_000, 50, 1_000)
 """Collections are rare and the third generation's all but never: the hot path makes no cycles (design: choices)."""
@@ -54,6 +62,8 @@ DRAIN = 4.0
 """Seconds that a stop waits for what is on its way to the log."""
 SWITCH_INTERVAL = 0.0002
 """Seconds after which a busy thread lets another have the interpreter: the writer's two turns a commit wait no longer than that."""
+BACKENDS = {"kafka": ("bridges.kafka.backend", "KafkaBackend"), "rocketmq": ("bridges.rocketmq.backend", "RocketmqBackend")}
+"""Imported when a connection of the kind is configured: a plain install lacks what they need."""
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +78,15 @@ class App:
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._listeners: Listeners | None = None
         self._http: HttpServer | None = None
+        self._connect: Callable[[ConnectionSettings], Backend] = connect_backend
+        self._judge: Judge = off_loop
+        self._engine: Engine | None = None
+        self._services: Services | None = None
+        self._lock: int | None = None
+        self._opened: list[Log | Store] = []
+        """What is to be closed, in order: the log's sinks are told of what is still on its way, and the store takes what they say."""
+        self._ticks: Ticks | None = None
+        """There once the start has recovered: from then on a stop drains."""
         self.node: Node
 
     async def start(self) -> None:
@@ -81,6 +100,7 @@ class App:
         probe(settings.http)
         self._lock = lock_folder(settings.data)
         self._store = DatabaseStore.open(settings.data / "state.db", loop)
+        self._opened.append(self._store)
         epoch = await self._store.next_epoch()
         self._log = await open_log(
             settings.data / "log",
@@ -94,6 +114,7 @@ class App:
                 retention_age=settings.log.retention_age,
             ),
         )
+        self._opened.insert(0, self._log)
         self._keyring = await open_keyring(self._store, settings.seal_file, settings.instance_id)
         self._build(epoch, loop)
         await self._recover()
@@ -131,6 +152,35 @@ class App:
         for name, flow in (("router", router.run()), ("presence", fold.run()), ("ticks", self._ticks.run())):
             self._run(name, flow)
         await clean_channels(node, self._keyring, seen)
+        await self._start_rules()
+
+    async def _start_rules(self) -> None:
+        node, settings = self.node, self._settings
+
+        def stamp() -> Stamp:
+            now = node.clock.wall()
+            return Stamp(node.ids.next(now), now)
+
+        engine = self._engine = Engine(
+            Surroundings(
+                log=self._log,
+                store=self._store,
+                connections={connection.name: connection for connection in settings.connections},
+                backends={connection.name: self._connect(connection) for connection in settings.connections},
+                instance=self._keyring.instance_id,
+                limits=settings.limits,
+                retention=settings.log,
+                is_p2p=node.is_p2p,
+                stamp=stamp,
+                is_open=lambda: node.admitting and not node.draining and not node.pressure.withhold,
+                wall=node.clock.wall,
+                monotonic=node.monotonic,
+                judge=self._judge,
+            )
+        )
+        await engine.load()
+        node.undelivered = engine.undelivered.tell
+        self._run("rules", engine.run())
 
     def _run(self, name: str, flow: Coroutine[None, None, None]) -> None:
         """Run a part for as long as the process lives; if it fails the process ends, since nothing may go on without it."""
@@ -155,15 +205,17 @@ class App:
             occupied=lambda: len(node.connections),
             refused=lambda reason: node.counters.refused.update((reason,)),
         )
-        self._services = Services(node, self._keyring, self._version, lambda: self._ticks.loop_lag)
-        self._http = serve(create_api(self._services), settings.http)
+        ticks, engine = self._ticks, self._engine
+        assert ticks is not None and engine is not None  # noqa: S101 - listeners open after the recovery
+        services = self._services = Services(node, self._keyring, engine, self._version, lambda: ticks.loop_lag)
+        self._http = serve(create_api(services), settings.http)
         http = await self._http.start()
         listening: dict[str, list[str]] = {"mqtt": [], "mqtts": [], "ws": [], "wss": [], "http": [str(http)]}
         for spec in self._listeners.addresses:
             listening[spec.kind].append(spec.address)
-        self._services.listeners = listening
-        self._services.serving = True
-        self._run("counts", self._count())
+        services.listeners = listening
+        services.serving = node.admitting = True
+        self._run("counts", self._count(services))
         now = node.clock.wall()
         await prepare_administrator(self._keyring, settings.data, now)
         write_rendezvous(
@@ -179,9 +231,9 @@ class App:
         words.sort(key=lambda word: ("mqtt=", "http=").index(word[:5]) if word[:5] in ("mqtt=", "http=") else 2)
         print("ready " + " ".join(words), flush=True)  # noqa: T201 - what starts us waits for this line
 
-    async def _count(self) -> None:
+    async def _count(self, services: Services) -> None:
         while True:
-            await self._services.refresh()
+            await services.refresh()
             self.node.broker_topics.publish()
             await asyncio.sleep(10)
 
@@ -193,25 +245,27 @@ class App:
 
     async def stop(self) -> None:
         """Drain: no new clients, a reason for those who can read one, everything accepted durable and acknowledged."""
-        with contextlib.suppress(AttributeError):
-            await self._drain()
+        if self._ticks is not None:
+            await self._drain(self._ticks)
+        if self._engine is not None:
+            await self._engine.stop()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._http is not None:
             await self._http.stop()
-        for part in ("_log", "_store"):
-            if hasattr(self, part):
-                await getattr(self, part).close()
+        for part in self._opened:
+            await part.close()
         remove_rendezvous(self._settings.data)
-        if hasattr(self, "_lock"):
+        if self._lock is not None:
             os.close(self._lock)
 
-    async def _drain(self) -> None:
+    async def _drain(self, ticks: Ticks) -> None:
         node = self.node
         node.draining = True
-        if self._listeners is not None:
+        if self._services is not None:
             self._services.serving = False
+        if self._listeners is not None:
             self._listeners.stop_accepting()
         deadline = node.monotonic() + DRAIN
         for connection in node.connections.all():
@@ -222,12 +276,25 @@ class App:
             connection.release_withheld()
             connection.close_without_will(ReasonCode.SERVER_SHUTTING_DOWN, "gateway stopped")
         await asyncio.sleep(0.05)
-        self._ticks.finish()
+        ticks.finish()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(max(0.5, deadline - node.monotonic())):
                 await node.persistence.barrier()
         if self._listeners is not None:
             await self._listeners.close()
+
+
+def connect_backend(connection: ConnectionSettings) -> Backend:
+    """The connection's backend, which connects when it is used; StartError where what it needs isn't installed."""
+    module, name = BACKENDS[connection.kind]
+    try:
+        make: Callable[[ConnectionSettings], Backend] = getattr(import_module(module), name)
+    except ModuleNotFoundError as error:
+        raise StartError(
+            f"connections.{connection.name}.kind: {connection.kind} needs the package {error.name}, which isn't installed: "
+            f"pip install 'sluiceway[{connection.kind}]'"
+        ) from None
+    return make(connection)
 
 
 def _listener_specs(settings: Settings) -> list[ListenerSpec]:

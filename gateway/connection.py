@@ -314,8 +314,8 @@ class Connection:
         return self._paused and self.writable
 
     def resume(self) -> None:
-        """Read on, first what had come in meanwhile."""
-        if not self._paused or self.transport is None or self.state == ConnectionState.DISCONNECTING:
+        """Read on, first what had come in meanwhile; a gateway that drains reads nothing more."""
+        if not self._paused or self.transport is None or self.state == ConnectionState.DISCONNECTING or self.node.draining:
             return
         self._paused = False
         self.seen = self.node.tick

@@ -12,7 +12,8 @@ from gateway.protocol.packets import Disconnect
 from gateway.wills import Wills
 from schemas.reasons import ReasonCode
 from schemas.records import Kind
-from schemas.sessions import NEVER_EXPIRES, EndConnection, RemoveSession
+from schemas.sessions import EndConnection, RemoveSession
+from streams.expiry import is_expired, session_deadline, will_due
 
 if TYPE_CHECKING:
     from gateway.node import Node
@@ -56,13 +57,12 @@ class Ending:
         will = connection.will
         due = 0
         if will is not None:
-            due = now + min(will.delay, session.expiry) * 1000  # [MQTT-3.1.3-9]
+            due = will_due(now, will.delay, session.expiry)
         node.presence.event(Kind.TCPCLEAN, connection, session, reason=words, will_due=due)
         if will is not None:
             self.wills.fall_due(connection, session, will, due)
         if session.expiry and session.id:  # [MQTT-3.1.2-23]
-            expires_at = 0 if session.expiry == NEVER_EXPIRES else now + session.expiry * 1000
-            session.expires_at = expires_at
+            expires_at = session.expires_at = session_deadline(session.expiry, now)
             node.persistence.add(EndConnection(session=session.id, epoch=session.epoch, expiry=session.expiry, expires_at=expires_at))
         else:
             self.remove(session)
@@ -80,5 +80,5 @@ class Ending:
     def expire(self, now: int) -> None:
         """End offline sessions, and no others [MQTT-4.1.0-1], whose time is up [MQTT-4.1.0-2]; ``now`` wall-clock ms. Called about once a second."""
         sessions = self._node.registry.sessions.values()
-        for session in [s for s in sessions if 0 < s.expires_at <= now and s.connection is None and s.claiming is None]:
+        for session in [s for s in sessions if is_expired(s.expires_at, now) and s.connection is None and s.claiming is None]:
             self.remove(session)

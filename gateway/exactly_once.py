@@ -57,7 +57,7 @@ def pubrec(session: Session, packet_id: int, *, refused: bool) -> bool:
     released = session.released_ids()
     known = packet_id in released
     released.add(packet_id)  # no PUBLISH of it any more [MQTT-4.3.3-6]
-    if known or not session.id:
+    if known or not session.id or packet_id not in session.stored_boxes():
         _send_pubrel(session, packet_id)
         return True
     if failpoints.ARMED:
@@ -79,7 +79,7 @@ def _finish(session: Session, packet_id: int) -> None:
     """A delivery from the log leaves its row, so that a replay knows it; a retained message, which no replay brings, leaves none."""
     delivery = session.in_flight.pop(packet_id)
     box = abs(session.stored_boxes().pop(packet_id, 0))
-    if session.id and delivery.at.shard >= 0:
+    if session.id and box and delivery.at.shard >= 0:
         session.stored_count -= 1
         done = SetEntry(box=session.id, epoch=session.epoch, at=delivery.at, state=BoxState.DONE, packet_id=packet_id)
         session.node.persistence.add(done)

@@ -22,8 +22,10 @@ SPILL_AT = 5_000
 
 
 def keeps(session: Session, delivery: Delivery) -> bool:
-    """Whether the delivery outlives the connection: by the session, or in the client id's mailbox."""
-    return delivery.qos > 0 and (session.id != 0 or (delivery.mailbox and session.mailbox != 0))
+    """Whether the delivery outlives the connection: by the session, or in the client id's mailbox. Preset apsaramq: not under QoS 2."""
+    if session.id != 0 and (delivery.qos == 1 or (delivery.qos == 2 and not session.node.strict)):
+        return True
+    return delivery.mailbox and delivery.qos > 0 and (session.id or session.mailbox) != 0
 
 
 def box_of(session: Session) -> int:

@@ -10,6 +10,7 @@ from schemas.errors import LogError
 from schemas.positions import At
 from schemas.presence import Presence, encode_presence
 from schemas.records import PRESENCE_TOPIC, Kind, Record
+from streams.log import Sink
 from streams.presence import tcpclean_id
 from streams.runtime import PresenceFold
 from streams.store import Change
@@ -33,29 +34,21 @@ class PresenceEvents:
         """The connect event, durable when this returns. Raises LogError."""
         waiting = Waiting(self._node.loop)
         presence = Presence(connection.channel, connection.peer.address, session_expiry=expiry, will=connection.will)
-        record = self._record(Kind.CONNECT, connection, session, presence)
-        self._node.log.append(PRESENCE_TOPIC, session.client, record, waiting)
+        self.append(Kind.CONNECT, presence, session.client, session.id, session.principal.name, self._node.clock.wall(), waiting)
         await waiting.future
 
     def event(self, kind: Kind, connection: Connection, session: Session, *, reason: str, will_due: int = 0) -> None:
         """A disconnect or tcpclean event; nobody waits for it."""
         presence = Presence(connection.channel, connection.peer.address, reason=reason, will_due=will_due)
-        self._node.log.append(PRESENCE_TOPIC, session.client, self._record(kind, connection, session, presence), self)
+        self.append(kind, presence, session.client, session.id, session.principal.name, self._node.clock.wall())
 
-    def _record(self, kind: Kind, connection: Connection, session: Session, presence: Presence) -> Record:
+    def append(self, kind: Kind, presence: Presence, client: str, session: int, principal: str, now: int, sink: Sink | None = None) -> None:
+        """One event into the log; ``session`` is its number, ``sink`` who waits for it."""
         node = self._node
-        now = node.clock.wall()
-        record_id = tcpclean_id(connection.channel) if kind == Kind.TCPCLEAN else node.ids.next(now)
-        return Record(
-            int(kind),
-            record_id,
-            now,
-            session.client,
-            payload=encode_presence(presence),
-            session=session.id,
-            epoch=node.epoch,
-            principal=session.principal.name,
-        )
+        record_id = tcpclean_id(presence.channel) if kind == Kind.TCPCLEAN else node.ids.next(now)
+        payload = encode_presence(presence)
+        record = Record(int(kind), record_id, now, client, payload=payload, session=session, epoch=node.epoch, principal=principal)
+        node.log.append(PRESENCE_TOPIC, client, record, sink or self)
 
     def appended(self, records: Sequence[Record], first: At) -> None:
         """Nothing waits."""

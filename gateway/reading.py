@@ -83,7 +83,7 @@ def _long_size(data: bytes, position: int) -> tuple[int, int]:
 
 
 def _check_size(connection: Connection, first: int, size: int) -> None:
-    """Refuse by the announced length, before anything of it is kept."""
+    """Refuse by the announced length [MQTT-3.2.2-15], before anything of it is kept."""
     limits = connection.node.limits
     if connection.state == AWAITING_CONNECT:
         if first != 0x10:

@@ -15,13 +15,14 @@ from gateway.wills import Due
 from schemas.errors import LogDamaged
 from schemas.identities import ANONYMOUS, Principal
 from schemas.positions import START, At
-from schemas.presence import Presence, encode_presence
-from schemas.records import PRESENCE_TOPIC, PUBLISH_TOPIC, Kind, Record
+from schemas.presence import Presence
+from schemas.records import PRESENCE_TOPIC, PUBLISH_TOPIC, Kind
 from schemas.sessions import NEVER_EXPIRES, EndConnection, SessionState
 from schemas.topics import parse_subscription
-from streams.presence import tcpclean_id, will_mark
+from streams.expiry import session_deadline, will_due
+from streams.presence import will_mark
 from streams.runtime import PresenceFold, Router
-from streams.store import DropChannel, OpenChannel
+from streams.store import DropChannel
 
 if TYPE_CHECKING:
     from gateway.auth.keys import KeyRing
@@ -58,7 +59,7 @@ def _load_session(node: Node, state: SessionState, principal: Principal, now: in
     session.expires_at = state.expires_at
     if not state.expires_at and state.expiry != NEVER_EXPIRES:
         # It was connected when the process ended: its time runs from now
-        session.expires_at = max(1, now + state.expiry * 1000)
+        session.expires_at = max(1, session_deadline(state.expiry, now))
         end = EndConnection(session=state.id, epoch=state.epoch, expiry=state.expiry, expires_at=session.expires_at)
         node.persistence.add(end)
     node.registry.sessions[state.client] = session
@@ -107,9 +108,9 @@ async def clean_channels(node: Node, keyring: KeyRing, wills_seen: set[bytes]) -
         due, passed = row.will_due, node.clock.due()
         if not due:
             passed = now
-            due = 0 if row.will is None else now + min(row.will.delay, row.session_expiry) * 1000
+            due = 0 if row.will is None else will_due(now, row.will.delay, row.session_expiry)
             presence = Presence(row.channel, row.address, reason="gateway restarted", will_due=0 if seen else due)
-            node.log.append(PRESENCE_TOPIC, row.client, _tcpclean(node, row, presence, now), node.presence)
+            node.presence.append(Kind.TCPCLEAN, presence, row.client, row.session, row.principal, now)
         if row.will is None:
             if row.will_due:
                 node.persistence.add(DropChannel(channel=row.channel))  # its tcpclean is known and its connect never was
@@ -120,16 +121,3 @@ async def clean_channels(node: Node, keyring: KeyRing, wills_seen: set[bytes]) -
             principal = principal_of(keyring, row.principal)
             node.ending.wills.add(Due(row.channel, row.client, principal, row.session_expiry > 0, row.will, due), passed)
     logger.info("recovered sessions=%d", len(node.registry.sessions))
-
-
-def _tcpclean(node: Node, row: OpenChannel, presence: Presence, now: int) -> Record:
-    return Record(
-        int(Kind.TCPCLEAN),
-        tcpclean_id(row.channel),
-        now,
-        row.client,
-        payload=encode_presence(presence),
-        session=row.session,
-        epoch=node.epoch,
-        principal=row.principal,
-    )

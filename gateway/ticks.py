@@ -24,6 +24,8 @@ SETTLE = 0.2
 SLOW = 1.0
 SWEEP = 10.0
 SWEEP_LIMIT = 5_000
+SWEEP_BEHIND = 5_000
+"""Ms by which the sweep's time lags: ``Ending.expire``, which knows a session's routes, comes first."""
 SWEEPS = 100
 """Sweeps in a row while there is more to remove: each lets others use the store between."""
 
@@ -116,14 +118,14 @@ class Ticks:
             self._reader.release(mark)
 
     async def _sweep(self) -> None:
-        """Sessions past their time are ended by ``Ending.expire``, which knows their routes; the sweep finds none of them left."""
+        """Remove what is past its time or over a limit; sessions were ended by ``Ending.expire`` before it comes to them."""
         node, limits = self._node, self._node.limits
         for _ in range(SWEEPS):
             if node.clock.doubted:
                 return
             try:
                 swept = await node.store.sweep(
-                    node.clock.wall(),
+                    node.clock.wall() - SWEEP_BEHIND,
                     entries_per_box=limits.offline_messages,
                     entries_total=limits.offline_messages_total,
                     entry_age=limits.offline_age,

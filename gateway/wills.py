@@ -14,6 +14,7 @@ from schemas.identities import Principal
 from schemas.positions import At
 from schemas.presence import Will
 from schemas.records import PUBLISH_TOPIC, Flag, Kind, Record, Source
+from streams.expiry import message_deadline
 from streams.presence import will_id
 from streams.store import DropChannel
 
@@ -99,7 +100,7 @@ class Wills:
             flags=int(flags),
             principal=due.principal.name,
             source=int(Source.WILL),
-            expires_at=0 if will.expiry < 0 else now + will.expiry * 1000,
+            expires_at=message_deadline(None if will.expiry < 0 else will.expiry, now),
             properties=will.properties,
         )
         self._publishing[record.id] = due.channel

@@ -38,7 +38,7 @@ def message_deadline(interval: int | None, received: int) -> int:
 
 def is_expired(deadline: int, now: int) -> bool:
     """Past it a message is not delivered to new receivers [MQTT-3.3.2-5], and a session is over."""
-    return deadline != NEVER and deadline <= now
+    return NEVER < deadline <= now
 
 
 def remaining_seconds(deadline: int, now: int) -> int | None:
@@ -47,11 +47,6 @@ def remaining_seconds(deadline: int, now: int) -> int | None:
     Rounded up, so that a message that hardly waited keeps its interval and one that still lives never says 0.
     """
     return None if deadline == NEVER else max(0, -(-(deadline - now) // 1000))
-
-
-def granted_expiry(asked: int, limit: int) -> int:
-    """The session expiry interval in force, seconds; NEVER_EXPIRES is the largest number there is, so it caps like any other."""
-    return min(asked, limit)
 
 
 def session_deadline(expiry: int, ended: int) -> int:

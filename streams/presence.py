@@ -91,11 +91,6 @@ def fold_presence(
     return Folded(after, changes)
 
 
-def settle_will(row: OpenChannel) -> list[Change]:
-    """What follows when the channel's will was published or cancelled: without its tcpclean the row stays, and that will drop it."""
-    return [DropChannel(row.channel)] if row.will_due else []
-
-
 def _connect(record: Record, presence: Presence, row: OpenChannel | None, *, was_closed: bool) -> list[Change]:
     opened = OpenChannel(
         channel=presence.channel,

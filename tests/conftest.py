@@ -12,6 +12,8 @@ from tests.support import process
 from tests.support.gateway import Gateway
 from tests.support.wire import Clients
 
+pytest_plugins = ("tests.support.brokers.fixtures",)
+
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, pytest.TestReport, pytest.TestReport]:

@@ -1,4 +1,4 @@
-"""Bytes to packets: the body of one packet, framed by framing.py, in either direction.
+"""Bytes to packets: the body of one packet, framed by gateway/reading.py, in either direction.
 
 Any bytes give a packet or a PacketError with the reason code to answer with. Checks what a packet says by itself; what depends
 on the connection (states.py, aliases, quotas, permissions) is judged elsewhere. ``from_server`` is for clients: tools and tests.

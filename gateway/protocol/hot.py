@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from schemas.records import Record
+from streams.expiry import remaining_seconds
 from streams.fanout import MAX_HEADS, Delivery, Run
 
 PACKET_IDS: Final[list[bytes]] = [struct.pack(">H", packet_id) for packet_id in range(65536)]
@@ -61,19 +62,12 @@ def _cached_head(heads: dict[int, bytes], first: int, topic: str, behind: int) -
     return found
 
 
-def remaining_expiry(record: Record, now: int) -> int:
-    """Seconds left of a message expiry interval, at least 0; -1 where there is none. ``now`` in ms."""
-    if not record.expires_at:
-        return -1
-    return max(0, (record.expires_at - now + 999) // 1000)
-
-
 def publish_block(record: Record, identifiers: Sequence[int], now: int) -> bytes:
     """The property block of an outgoing PUBLISH, without its length: what is left of the expiry [MQTT-3.3.2-6], identifiers, what is forwarded."""
-    left = remaining_expiry(record, now)
-    if left < 0 and not identifiers:
+    left = remaining_seconds(record.expires_at, now)
+    if left is None and not identifiers:
         return record.properties
-    parts = [] if left < 0 else [b"\x02" + left.to_bytes(4, "big")]
+    parts = [] if left is None else [b"\x02" + left.to_bytes(4, "big")]
     parts += [b"\x0b" + varint(identifier) for identifier in identifiers]
     parts.append(record.properties)
     return b"".join(parts)

@@ -34,6 +34,9 @@ def free_port() -> int:
 
 
 class Process:
+    lasting = False
+    """Outlives the test that started it: forget() leaves it alone, and the terminal's Ctrl-C does too."""
+
     def __init__(self, name: str, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.name = name
@@ -47,8 +50,11 @@ class Process:
         if self.alive:
             raise AssertionError(f"{self.name} runs already")
         with self.out.open("ab") as out, self.err.open("ab") as err:
-            self._child = subprocess.Popen(command, env=dict(env), cwd=cwd, stdin=subprocess.DEVNULL, stdout=out, stderr=err)
-        started.append(self)
+            self._child = subprocess.Popen(
+                command, env=dict(env), cwd=cwd, stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=self.lasting
+            )
+        if not self.lasting:
+            started.append(self)
 
     @property
     def pid(self) -> int:

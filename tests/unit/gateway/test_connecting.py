@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from gateway.auth.login import sign, signature_user_name
-from gateway.protocol.packets import Connack, Disconnect, Pingresp
+from gateway.protocol.packets import Connack, Disconnect, Pingresp, Suback, Subscribe, SubscriptionRequest
 from gateway.protocol.properties import Properties
 from schemas.limits import Limits
 from schemas.reasons import ReasonCode
@@ -351,3 +351,22 @@ def test_a_session_that_is_claimed_does_not_expire_meanwhile(bed: Testbed) -> No
     assert again.one(Connack).session_present
     bed.connect("p").exchange("a", b"1")
     assert again.payloads() == [b"1"]
+
+
+@pytest.mark.parametrize("size", range(1, 80))
+def test_no_answer_is_larger_than_the_client_takes(bed: Testbed, size: int) -> None:
+    """[MQTT-3.1.2-24] [MQTT-3.2.2-19]: what can't be told within the maximum ends the connection instead."""
+    party = bed.dial()
+    lengths: list[int] = []
+    write = party.write
+    party.write = lambda data: (lengths.append(len(data)), write(data))[1]  # type: ignore[method-assign]
+    party.connect("", properties=Properties(maximum_packet_size=size))
+    welcome = party.connack is not None and party.connack.reason_code == ReasonCode.SUCCESS
+    if welcome:
+        party.send(Subscribe(packet_id=7, requests=tuple(SubscriptionRequest(filter=f"a/{number}", qos=0) for number in range(60))))
+        bed.settle()
+    assert max(lengths, default=0) <= size
+    answered = any(isinstance(packet, Suback) for packet in party.inbox)
+    assert answered or party.closed
+    assert answered == (size >= 65)
+    assert welcome == (size >= 49)

@@ -337,3 +337,17 @@ def test_the_sender_of_a_kept_session_is_marked_in_the_record(bed: Testbed) -> N
     bed.connect("p", session_expiry=60).exchange("a")
     bed.connect("q").exchange("a")
     assert [record.flags & Flag.PERSISTENT for record in bed.published()] == [Flag.PERSISTENT, 0]
+
+
+def test_a_gateway_that_drains_reads_on_no_connection(bed: Testbed) -> None:
+    """What becomes durable meanwhile is acknowledged; it is no cause to take more."""
+    party = bed.connect("p")
+    bed.log.held = True
+    party.publish("a", bytes(70_000), 1)
+    bed.settle()
+    assert party.connection.paused
+    bed.node.draining = True
+    bed.log.release_held()
+    bed.settle()
+    assert len(party.acks(PacketType.PUBACK)) == 1
+    assert party.connection.paused

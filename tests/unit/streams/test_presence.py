@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from schemas.presence import ClientStatus, Presence, Will, encode_presence
 from schemas.records import Kind, Record
-from streams.presence import event_json, fold_presence, settle_will, tcpclean_id, will_id, will_mark
+from streams.presence import event_json, fold_presence, tcpclean_id, will_id, will_mark
 from streams.status import StatusState, decode_status
 from streams.store import Change, DropChannel, OpenChannel, PutChannel, PutStatus
 
@@ -44,8 +44,8 @@ class World:
 
     def settle(self, channel: str = "f" * 32) -> None:
         self.settled.add(channel)
-        if channel in self.rows:
-            self.apply(settle_will(self.rows[channel]))
+        if channel in self.rows and self.rows[channel].will_due:  # before that the tcpclean takes it along
+            del self.rows[channel]
 
     def apply(self, changes: list[Change]) -> None:
         for change in changes:

@@ -7,9 +7,9 @@ import pytest
 from gateway.protocol.decode import decode_packet
 from gateway.protocol.encode import encode_packet
 from gateway.protocol.errors import MalformedPacket, PacketError
-from gateway.protocol.framing import Framer
 from gateway.protocol.packets import PacketType
 from schemas.limits import Limits
+from tests.support.frames import Framer
 from tests.unit.gateway.protocol.test_vectors import GOOD, LIMITS, VECTORS
 from tests.unit.gateway.protocol.vectors import Vector
 

@@ -7,7 +7,6 @@ import pytest
 from gateway.protocol.decode import answer_version, decode_packet
 from gateway.protocol.encode import encode_packet, encode_within
 from gateway.protocol.errors import Unencodable
-from gateway.protocol.framing import Framer
 from gateway.protocol.packets import (
     Ack,
     Auth,
@@ -24,6 +23,7 @@ from gateway.protocol.properties import Properties
 from gateway.protocol.reason_tables import RETURN_CODES
 from schemas.limits import Limits
 from schemas.reasons import CONNECT_RETURN_CODES, ReasonCode
+from tests.support.frames import Framer
 from tests.unit.gateway.protocol.vectors import written
 
 LIMITS = Limits()

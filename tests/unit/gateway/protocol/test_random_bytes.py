@@ -18,10 +18,10 @@ import pytest
 from gateway.protocol.decode import answer_version, decode_packet
 from gateway.protocol.encode import encode_packet
 from gateway.protocol.errors import MalformedPacket, PacketError, ProtocolError
-from gateway.protocol.framing import Framer
 from gateway.protocol.packets import PacketType
 from gateway.protocol.reason_tables import REASONS
 from schemas.limits import Limits
+from tests.support.frames import Framer
 from tests.unit.gateway.protocol.test_vectors import VECTORS
 
 LIMITS = Limits()

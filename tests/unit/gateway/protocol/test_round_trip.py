@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from gateway.protocol.decode import decode_packet
 from gateway.protocol.encode import encode_packet
-from gateway.protocol.framing import Framer
 from gateway.protocol.packets import PacketType
 from schemas.limits import Limits
+from tests.support.frames import Framer
 from tests.unit.gateway.protocol.strategies import of_type
 
 LIMITS = Limits()

@@ -6,7 +6,6 @@ import pytest
 
 from gateway.protocol.decode import decode_packet
 from gateway.protocol.errors import MalformedPacket, Unencodable
-from gateway.protocol.framing import Framer
 from gateway.protocol.strings import (
     MAX_VARINT,
     put_binary,
@@ -20,6 +19,7 @@ from gateway.protocol.strings import (
     read_varint,
 )
 from schemas.limits import Limits
+from tests.support.frames import Framer
 from tests.unit.gateway.protocol.vectors import written
 
 LIMITS = Limits()

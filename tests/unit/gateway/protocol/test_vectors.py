@@ -7,8 +7,8 @@ import pytest
 from gateway.protocol.decode import decode_packet
 from gateway.protocol.encode import encode_packet
 from gateway.protocol.errors import PacketError
-from gateway.protocol.framing import Framer
 from schemas.limits import Limits
+from tests.support.frames import Framer
 from tests.unit.gateway.protocol.vectors import Vector
 from tests.unit.gateway.protocol.vectors.connect import CONNACK, CONNECT
 from tests.unit.gateway.protocol.vectors.control import AUTH, DISCONNECT, PING, RESERVED
