@@ -83,14 +83,14 @@ def _long_size(data: bytes, position: int) -> tuple[int, int]:
 
 
 def _check_size(connection: Connection, first: int, size: int) -> None:
-    """Refuse by the announced length [MQTT-3.2.2-15], before anything of it is kept."""
+    """Refuse by the announced length, before anything of it is kept."""
     limits = connection.node.limits
     if connection.state == AWAITING_CONNECT:
         if first != 0x10:
             raise ProtocolError("the first packet is not CONNECT")  # [MQTT-3.1.0-1]
         if size > limits.connect_bytes:
             raise ProtocolError(f"CONNECT has more than {limits.connect_bytes} bytes", ReasonCode.PACKET_TOO_LARGE)
-    elif size > limits.packet:
+    elif size > limits.packet:  # [MQTT-3.2.2-15]
         raise ProtocolError(f"a packet has more than {limits.packet} bytes", ReasonCode.PACKET_TOO_LARGE)
 
 
