@@ -154,7 +154,7 @@ def _aliased(connection: Connection, alias: int, raw: bytes) -> bytes:
         return raw
     known = aliases.get(alias)
     if known is None:
-        raise ProtocolError("the topic alias is not known", ReasonCode.TOPIC_ALIAS_INVALID)
+        raise ProtocolError("the topic alias is not known")  # section 3.3.4: 0x82, not the 0x94 of an alias out of range
     return known
 
 
