@@ -5,6 +5,7 @@ What they return has passed their models; what they raise has the product's code
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -79,7 +80,9 @@ async def test_every_action_answers_the_new_sdk(site: Site, algorithm: str | Non
     call = site.tea(algorithm=algorithm)
     device = "GID_sdk@@@d 1é"
     wire = await clients.connect(site.gateway.mqtt, device)
-    assert call("query_session_by_client_id", client_id=device).online_status is True
+    async with asyncio.timeout(10):  # the status is a fold over events: it follows the CONNACK, soon
+        while call("query_session_by_client_id", client_id=device).online_status is not True:
+            await asyncio.sleep(0.02)
     batch = call("batch_query_session_by_client_ids", client_id_list=[device, "GID_sdk@@@other"])
     assert [(s.client_id, s.online_status) for s in batch.online_status_list] == [(device, True), ("GID_sdk@@@other", False)]
     await wire.subscribe("plant/#")
