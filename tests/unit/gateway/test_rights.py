@@ -125,6 +125,7 @@ def test_rules_are_in_force_after_a_crash(site: Site) -> None:
     assert site.connect(**KEPT).payloads() == [b"b"]
 
 
+@pytest.mark.slow
 def test_failed_logins_are_limited_by_address_and_key(site: Site) -> None:
     def attempt(host: str, user: str, password: bytes) -> int:
         party = site.bed.dial(4, host=host)

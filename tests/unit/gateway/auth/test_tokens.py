@@ -108,6 +108,7 @@ async def test_revocation_is_stored_until_the_token_ends_and_swept_then(site):
     assert len(site.mint._revoked) == 0
 
 
+@pytest.mark.slow
 async def test_ten_thousand_mutations_of_a_token_are_forged(site):
     text, chance = site.apply(actions="R,W"), random.Random(5)
     alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"

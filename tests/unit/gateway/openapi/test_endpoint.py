@@ -82,6 +82,7 @@ def test_get_and_a_form_are_taken_as_well(site: Site) -> None:
     assert [group["GroupId"] for group in site.call("ListGroupId")["Data"]] == ["GID_form"]
 
 
+@pytest.mark.slow
 @FAMILIES
 def test_of_a_thousand_repeats_none_is_taken(site: Site, family: Callable[..., Any]) -> None:
     made = site.make("SendMessage", family, MqttTopic="a", Payload="once")
@@ -137,6 +138,7 @@ def test_both_secrets_sign_while_a_key_is_rotated(site: Site) -> None:
     assert code(site.send(site.make("ListGroupId", key=old)), 400) == "SignatureDoesNotMatch"
 
 
+@pytest.mark.slow
 def test_a_key_that_fails_too_often_waits(site: Site) -> None:
     now = site.bed.clock.wall()
     for _ in range(100):
@@ -166,6 +168,7 @@ def test_a_devices_key_manages_nothing(site: Site) -> None:
     site.call("QuerySessionByClientId", key=device, ClientId="x")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(ACTIONS))
 def test_no_parameter_breaks_an_action(site: Site, name: str) -> None:
     """Missing, empty, too long, of the wrong kind: a 4xx with a code of the product and no stored change, never a 5xx."""

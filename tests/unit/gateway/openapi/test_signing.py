@@ -102,6 +102,7 @@ def test_v1_signs_query_and_form_together():
     assert claim_of(Request("GET", "/", split[0], split[1], {}, b"")).is_signed_with(b"SK")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", [v1, acs3])
 def test_ten_thousand_changed_requests_verify_nowhere(family):
     chance = random.Random(11)
