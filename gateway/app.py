@@ -206,7 +206,7 @@ class App:
             refused=lambda reason: node.counters.refused.update((reason,)),
         )
         ticks, engine = self._ticks, self._engine
-        assert ticks is not None and engine is not None  # noqa: S101, PT018 - listeners open after the recovery
+        assert ticks is not None and engine is not None  # noqa: S101 - listeners open after the recovery
         services = self._services = Services(node, self._keyring, engine, self._version, lambda: ticks.loop_lag)
         self._http = serve(create_api(services), settings.http)
         http = await self._http.start()

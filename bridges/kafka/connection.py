@@ -31,8 +31,8 @@ from aiokafka.protocol.metadata import MetadataRequest
 from schemas.connections import ConnectionSettings
 from schemas.errors import BackendError
 
-ANSWER_WITHIN: Final = 8.0
-"""Seconds for whatever is asked; the port promises 10."""
+ANSWER_WITHIN: Final = 7.0
+"""Seconds for whatever is asked; the port promises 10, and the reason of a failure is asked for after that."""
 
 REQUEST_MS: Final = 5_000
 """A request that is not answered by then is given up, and its connection with it."""
@@ -143,12 +143,12 @@ class Connection:
     async def _why(self, error: KafkaConnectionError) -> str:
         """aiokafka says that it can't connect and keeps the reason to itself: one connection by hand tells it."""
         options = {name: value for name, value in self.options().items() if name not in ("bootstrap_servers", "metadata_max_age_ms")}
-        for host, port, _ in collect_hosts(list(self.settings.address), randomize=False):
-            try:
-                async with asyncio.timeout(ASK_WHY):
+        try:
+            async with asyncio.timeout(ASK_WHY):
+                for host, port, _ in collect_hosts(list(self.settings.address), randomize=False):
                     (await create_conn(host, port, **options)).close()
-            except (KafkaError, OSError) as reason:
-                return f"{host}:{port}: {words(reason)}"
+        except (KafkaError, OSError) as reason:
+            return f"{host}:{port}: {words(reason)}"
         return words(error)
 
     def failed(self, what: str, why: str) -> BackendError:
@@ -201,7 +201,11 @@ class Connection:
         request = OffsetCommitRequest(group, -1, "", -1, [(topic, partitions)])
         async with self._client() as client:
             coordinator = await client.coordinator_lookup(CoordinationType.GROUP, group)
-            await client.send(coordinator, request, group=ConnectionGroup.COORDINATION)
+            answer = await client.send(coordinator, request, group=ConnectionGroup.COORDINATION)
+        for _, errors in answer.topics:
+            for _, code in errors:
+                if for_code(code) is not NoError:
+                    raise for_code(code)(group)
 
     async def _ask(self, request: object) -> Any:
         async with self._client() as client:

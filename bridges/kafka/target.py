@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from aiokafka import AIOKafkaProducer, TopicPartition
-from aiokafka.errors import InvalidTimestampError, KafkaError, MessageSizeTooLargeError, ProducerClosed, RecordListTooLargeError
+from aiokafka.errors import InvalidTimestampError, KafkaError, MessageSizeTooLargeError, RecordListTooLargeError
 from aiokafka.partitioner import murmur2
 from aiokafka.producer.message_accumulator import BatchBuilder
 
@@ -231,6 +231,7 @@ async def _bury(producer: AIOKafkaProducer) -> None:
     if not sender.done():
         sender.cancel()
         await asyncio.wait([sender], timeout=1.0)
-    producer._message_accumulator.fail_all(ProducerClosed())  # noqa: SLF001 - stop() would wait for what is never sent
+    # Its own stop() would wait for what is never sent
+    producer._closed = True  # noqa: SLF001
     with contextlib.suppress(KafkaError, OSError):
-        await producer.stop()
+        await producer.client.close()

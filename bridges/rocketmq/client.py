@@ -29,25 +29,25 @@ REQUEST_TIMEOUT = 3.0
 REFRESH_EVERY = 10.0
 """Seconds between two looks at the routes in use."""
 HEARTBEAT_EVERY = 30.0
-ROUTE_TRUSTED = 30.0
-ROUTE_KEPT = 120.0
-"""Seconds for which a route is good although no name server can be asked, or knows no more of it: a new one learns of its brokers within 30 s."""
+MISSING_BELIEVED = 60.0
+"""Seconds for which name servers must have said that a topic is gone whose route we have: a new one learns of its brokers within 30 s."""
 MISSING_TRUSTED = 1.0
 """Seconds for which a topic that is missing is taken as missing."""
-NEVER = float("-inf")
+NEVER, FOREVER = float("-inf"), float("inf")
 ROUTE_UNUSED = 300.0
 ROUTES_LIMIT = 10_000
 
 
 class _Kept:
-    """A route, None for a topic that is missing, when it was told, and when it was used last."""
+    """A route, None for a topic that is missing, when it was told, when it was used last, and since when name servers say that it is gone."""
 
-    __slots__ = ("route", "told", "used")
+    __slots__ = ("gone", "route", "told", "used")
 
     def __init__(self, route: Route | None, now: float) -> None:
         self.route = route
         self.told = now
         self.used = now
+        self.gone: float | None = None
 
 
 class Client:
@@ -126,20 +126,17 @@ class Client:
     # Routes
 
     async def route(self, topic: str, *, fresh: bool = False) -> Route | None:
-        """Where the topic's queues are; None where the name servers say that there is no such topic."""
+        """Where the topic's queues are; None where the name servers say that there is no such topic.
+
+        A route that is in use is refreshed in the background and waits for nobody: brokers serve on while name servers are away.
+        """
         now = self._loop.time()
         kept = self._routes.get(topic)
         if kept is not None:
             kept.used = now
-            if not fresh and now - kept.told < (MISSING_TRUSTED if kept.route is None else ROUTE_TRUSTED):
+            if not fresh and now - kept.told < (MISSING_TRUSTED if kept.route is None else FOREVER):
                 return kept.route
-        try:
-            return await self._fetch(topic)
-        except Unreachable:
-            kept = self._routes.get(topic)
-            if fresh or kept is None or kept.route is None or now - kept.told > ROUTE_KEPT:
-                raise
-            return kept.route
+        return await self._fetch(topic)
 
     def doubt(self, topic: str) -> None:
         """A broker refused what the route promised: it is asked for again before it is used."""
@@ -151,9 +148,11 @@ class Client:
         now = self._loop.time()
         if answer.code == ResponseCode.TOPIC_NOT_EXIST:
             kept = self._routes.get(topic)
-            if kept is not None and kept.route is not None and now - kept.told < ROUTE_KEPT:
+            if kept is not None and kept.route is not None and kept.told != NEVER:
                 # A name server that has just started knows no topic yet.
-                return kept.route
+                kept.gone = now if kept.gone is None else kept.gone
+                if now - kept.gone < MISSING_BELIEVED:
+                    return kept.route
             self._keep_route(topic, None, now)
             return None
         if answer.code != ResponseCode.SUCCESS:
@@ -165,7 +164,7 @@ class Client:
     def _keep_route(self, topic: str, route: Route | None, now: float) -> None:
         kept = self._routes.get(topic)
         if kept is not None:
-            kept.route, kept.told = route, now
+            kept.route, kept.told, kept.gone = route, now, None
             return
         if len(self._routes) >= ROUTES_LIMIT:
             del self._routes[next(iter(self._routes))]

@@ -29,11 +29,12 @@ Sign = Callable[[Mapping[str, str], bytes], dict[str, str]]
 
 
 class Connection(asyncio.Protocol):
-    """Made by ``connect``. ``closed`` is why it is no more, empty while it lives."""
+    """Made by ``connect``. ``closed`` is why it is no more, empty while it lives; ``heard`` is whether the peer ever said anything."""
 
     def __init__(self, peer: str, sign: Sign | None) -> None:
         self.peer = peer
         self.closed = ""
+        self.heard = False
         self._sign = sign
         self._reader = FrameReader()
         self._transport: asyncio.Transport | None = None
@@ -51,6 +52,7 @@ class Connection(asyncio.Protocol):
             log.warning("rocketmq_garbage peer=%s error=%s", self.peer, error)
             self._end(str(error))
             return
+        self.heard = True
         for command in commands:
             if command.is_response:
                 self._answered(command)

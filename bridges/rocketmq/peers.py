@@ -85,16 +85,22 @@ class Peers:
             raise
         finally:
             peer.opening = None
-        if peer.trouble:
-            log.info("rocketmq_reachable peer=%s", address)
-        peer.connection, peer.pause, peer.trouble, peer.retry_at = connection, PAUSE_FIRST, "", 0.0
+        peer.connection = connection
         self._opened(connection)
         return connection
 
     def _failed(self, peer: _Peer, words: str) -> None:
+        self._look(peer)
         peer.trouble = words
         peer.retry_at = asyncio.get_running_loop().time() + peer.pause
         peer.pause = min(peer.pause * 2, PAUSE_LONGEST)
+
+    def _look(self, peer: _Peer) -> None:
+        """A peer that speaks is well. That it took a connection says nothing: a process that was stopped does."""
+        connection = peer.connection
+        if peer.trouble and connection is not None and connection.heard and not connection.closed:
+            log.info("rocketmq_reachable peer=%s", connection.peer)
+            peer.pause, peer.trouble = PAUSE_FIRST, ""
 
     def suspect(self, connection: Connection, words: str) -> None:
         """It owed an answer for too long: what comes next gets a new connection, after the pause of a failure."""
@@ -106,11 +112,10 @@ class Peers:
     def trouble(self, address: str) -> str:
         """Why the address can't be used just now, empty while it can or nobody tried."""
         peer = self._peers.get(address)
-        if peer is None or self.ready(address) is not None:
+        if peer is None:
             return ""
-        if peer.trouble:
-            return peer.trouble
-        return f"{address}: {peer.connection.closed}" if peer.connection is not None else ""
+        self._look(peer)
+        return peer.trouble
 
     def retain(self, addresses: set[str]) -> None:
         """Close connections to all others: their brokers are no more."""

@@ -27,6 +27,12 @@ from tests.unit.bridges.rocketmq.conftest import message
 ROUTE = RequestCode.GET_ROUTEINFO_BY_TOPIC
 
 
+async def until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not holds():
+            await asyncio.sleep(0.01)
+
+
 @pytest.fixture
 async def client(fake: FakeRocketmq) -> AsyncIterator[Client]:
     client = Client(ConnectionSettings(name="main", kind="rocketmq", address=(fake.address,)))
@@ -62,17 +68,23 @@ async def test_a_name_server_that_is_busy_is_passed_over(make_backend: Callable[
 async def test_routes_outlive_their_name_servers(
     fake: FakeRocketmq, make_backend: Callable[..., RocketmqBackend], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(clients, "REFRESH_EVERY", 0.02)
     async with FakeRocketmq(names=("broker-a",), elsewhere={"broker-a": fake.address}, topics={"T": FakeTopic([[]])}) as server:
-        target = make_backend(server.address).target("rule", ordered=True)
+        backend = make_backend(server.address)
+        target = backend.target("rule", ordered=True)
         await target.send([message()])
-        monkeypatch.setattr(clients, "ROUTE_TRUSTED", 0.0)
         await server.stop()
+        await until(lambda: bool(backend.trouble))
         assert await target.send([message()]) == []
-        await server.start()
         # One that has just started knows nothing yet.
         server.topics.clear()
+        await server.start()
+        asked = len(server.seen(ROUTE))
+        await until(lambda: len(server.seen(ROUTE)) > asked + 1)
         assert await target.send([message()]) == []
-        monkeypatch.setattr(clients, "ROUTE_KEPT", 0.0)
+        monkeypatch.setattr(clients, "MISSING_BELIEVED", 0.0)
+        asked = len(server.seen(ROUTE))
+        await until(lambda: len(server.seen(ROUTE)) > asked + 1)
         with pytest.raises(BackendError, match="does not exist"):
             await target.send([message()])
 
@@ -101,14 +113,10 @@ async def test_routes_in_use_are_refreshed_and_others_forgotten(fake: FakeRocket
     client = Client(ConnectionSettings(name="main", kind="rocketmq", address=(fake.address,)))
     client.join_producers("group")
     await client.route("T")
-    async with asyncio.timeout(5):
-        while len(fake.seen(ROUTE)) < 4 or len(fake.heartbeats) < 3:
-            await asyncio.sleep(0.01)
+    await until(lambda: len(fake.seen(ROUTE)) >= 4 and len(fake.heartbeats) >= 3)
     assert fake.heartbeats[-1] == {"clientID": client.id, "producerDataSet": [{"groupName": "group"}], "consumerDataSet": []}
     monkeypatch.setattr(clients, "ROUTE_UNUSED", 0.0)
-    async with asyncio.timeout(5):
-        while client._routes or client.peers.live():
-            await asyncio.sleep(0.01)
+    await until(lambda: not client._routes and not client.peers.live())
     await client.close()
 
 
@@ -130,6 +138,28 @@ async def test_tries_to_connect_have_growing_pauses_and_the_first_success_ends_t
     assert client.peers.trouble(fake.address)
     peer.retry_at = 0.0
     await fake.start()
+    assert (await client.ask(fake.address, RequestCode.HEART_BEAT, {}, b"{}")).code == 0
+    assert client.peers.trouble(fake.address) == ""
+    assert peer.pause == peers.PAUSE_FIRST
+
+
+async def test_a_peer_that_takes_connections_and_says_nothing_is_in_trouble(
+    fake: FakeRocketmq, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a process that was stopped."""
+    monkeypatch.setattr(clients, "REQUEST_TIMEOUT", 0.05)
+    fake.judge = lambda _: "silent"
+    pauses = []
+    for _ in range(3):
+        with pytest.raises(Unreachable, match="did not answer"):
+            await client.ask(fake.address, RequestCode.HEART_BEAT, {}, b"{}")
+        peer = client.peers._peers[fake.address]
+        pauses.append(peer.pause)
+        peer.retry_at = 0.0
+        await client.peers.connection(fake.address)
+        assert "did not answer" in client.peers.trouble(fake.address)
+    assert pauses == [0.4, 0.8, 1.6]
+    fake.judge = lambda _: None
     assert (await client.ask(fake.address, RequestCode.HEART_BEAT, {}, b"{}")).code == 0
     assert client.peers.trouble(fake.address) == ""
     assert peer.pause == peers.PAUSE_FIRST

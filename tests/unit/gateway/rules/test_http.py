@@ -16,7 +16,7 @@ from gateway.app import App
 from gateway.auth.credentials import read_credential
 from schemas.settings import Address, Settings
 from tests.support.gateway import Endpoint
-from tests.support.memory_backend import MemoryBackend
+from tests.support.noting_backend import NotingBackend
 from tests.support.wire import Clients
 from tests.unit.gateway.rules.conftest import CONNECTION
 
@@ -26,7 +26,7 @@ OUT = {"id": "out", "kind": "outflow", "connection": "main", "backendTopic": "or
 
 
 class Site:
-    def __init__(self, data: Path, app: App, backend: MemoryBackend, capsys: pytest.CaptureFixture[str]) -> None:
+    def __init__(self, data: Path, app: App, backend: NotingBackend, capsys: pytest.CaptureFixture[str]) -> None:
         self.data, self.app, self.backend, self._capsys = data, app, backend, capsys
         assert app._http is not None
         credential = read_credential(data)
@@ -65,7 +65,7 @@ class Site:
 @pytest.fixture
 async def site(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> AsyncIterator[Site]:
     here = Address("127.0.0.1", 0)
-    backend = MemoryBackend("orders", "commands", "events")
+    backend = NotingBackend("orders", "commands", "events")
     app = App(Settings(data=tmp_path, mqtt=(here,), http=here, anonymous=True, connections=(CONNECTION,)))
     app._connect = lambda connection: backend  # type: ignore[assignment, return-value]
     await app.start()
@@ -155,7 +155,7 @@ async def test_commands_say_what_is_wrong(site: Site) -> None:
     code, _, err = await site.command("create", "outflow", "x", "--topic", "shop", "--to", "main/orders")
     assert (code, err) == (1, "sluiceway: id 'x' is refused, it must be 3 to 64 letters, digits, - and _\n")
     assert "CONNECTION/TOPIC" in (await site.command("create", "outflow", "out", "--topic", "shop", "--to", "orders"))[2]
-    assert "make-topic none" in (await site.command("create", "outflow", "out", "--topic", "shop", "--to", "main/none"))[2]
+    assert "create none" in (await site.command("create", "outflow", "out", "--topic", "shop", "--to", "main/none"))[2]
     assert "no rule of this id" in (await site.command("show", "out"))[2]
     assert "nothing to change" in (await site.command("update", "out"))[2]
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from schemas.errors import StoreError
 from schemas.rules import RuleError
 from schemas.settings import LogSettings
 from tests.unit.gateway.rules.conftest import RuleBed
@@ -24,7 +25,7 @@ def refused(bed: RuleBed, work: Any) -> RuleError:
     ("changes", "field", "words"),
     [
         ({"connection": "other"}, "connection", "known: main"),
-        ({"backendTopic": "missing"}, "backendTopic", "make-topic missing"),
+        ({"backendTopic": "missing"}, "backendTopic", "create missing"),
         ({"backendTopic": "__internal"}, "backendTopic", "internal"),
         ({"backendTopic": "RMQ_SYS_TRACE_TOPIC"}, "backendTopic", "internal"),
         ({"backendTopic": "a.b"}, "backendTopic", "no RocketMQ topic"),
@@ -61,7 +62,7 @@ def test_a_hundred_rules_are_the_most(bed: RuleBed) -> None:
 
 def test_a_store_that_fails_leaves_no_rule_behind(bed: RuleBed) -> None:
     bed.store.failing = True
-    with pytest.raises(Exception, match="failing"):
+    with pytest.raises(StoreError):
         bed.outflow()
     bed.store.failing = False
     assert bed.rules.all() == []
@@ -137,7 +138,7 @@ def test_a_dry_run_of_an_inflow_rule(bed: RuleBed) -> None:
 
 
 def test_dead_letters_are_dropped_by_number_or_all(bed: RuleBed) -> None:
-    bed.backend.refuses = lambda message: "no"
+    bed.backend.faults.refuse = lambda message: "no"
     bed.outflow()
     party = bed.connect("p")
     for number in range(4):
@@ -152,7 +153,7 @@ def test_dead_letters_are_dropped_by_number_or_all(bed: RuleBed) -> None:
 
 def test_no_more_dead_letters_than_the_limit(bed: RuleBed, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("streams.runtime.sending.MAX_LETTERS", 3)
-    bed.backend.refuses = lambda message: "no"
+    bed.backend.faults.refuse = lambda message: "no"
     bed.outflow()
     party = bed.connect("p")
     for number in range(5):
@@ -171,7 +172,7 @@ def test_a_rule_whose_connection_is_gone_says_so(bed: RuleBed) -> None:
 
 def test_an_alarm_before_retention_cuts(make_bed: Callable[..., RuleBed]) -> None:
     bed = make_bed(log=LogSettings(retention_age=60))
-    bed.backend.down = "away"
+    bed.backend.faults.down = "away"
     bed.outflow()
     bed.connect("p").exchange("shop/1", b"x")
     bed.advance(10)
