@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import aiomqtt
 import httpx
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from tests.examples.programs import Program
 from tests.examples.sending import to_kafka
-from tests.examples.status_events import Event, Story, body, tell
+from tests.examples.status_events import GROUPS, Event, Story, body, tell
 from tests.support.brokers.fixtures import unique
 from tests.support.brokers.kafka import Kafka
+from tests.support.gateway import Gateway
 from tests.support.process import free_port
+from tests.support.rules import connection, create
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 PARTITIONS = 4
@@ -50,14 +54,18 @@ def lag(kafka: Kafka, group: str, topic: str) -> int:
     return asyncio.run(ask())
 
 
+def worker(start_example: Callable[..., Program], kafka: Kafka, topic: str, name: str, port: int, folder: Path) -> Program:
+    return start_example(
+        "-m", "faust", "-A", "status_faust", "--datadir", str(folder / "data"), "worker", "--web-host", "127.0.0.1", "--web-port", str(port),
+        KAFKA=kafka.address, STATUS_TOPIC=topic, PARTITIONS=str(PARTITIONS), APP=name,
+    )  # fmt: skip
+
+
 def test_tables_survive_kills(kafka: Kafka, start_example: Callable[..., Program], tmp_path: Path) -> None:
     topic, name, port = unique("status"), unique("faust"), free_port()
     kafka.create_topic(topic, PARTITIONS)
     story = tell(11, time.time_ns() // 1_000_000 - 600_000)
-    program = start_example(
-        "-m", "faust", "-A", "status_faust", "--datadir", str(tmp_path / "data"), "worker", "--web-host", "127.0.0.1", "--web-port", str(port),
-        KAFKA=kafka.address, STATUS_TOPIC=topic, PARTITIONS=str(PARTITIONS), APP=name,
-    )  # fmt: skip
+    program = worker(start_example, kafka, topic, name, port, tmp_path)
 
     def send(events: Sequence[Event]) -> None:
         to_kafka(kafka, topic, ((event["clientId"], body(event)) for event in events))
@@ -73,3 +81,31 @@ def test_tables_survive_kills(kafka: Kafka, start_example: Callable[..., Program
     program.kill()  # at rest: nothing is read again but the changelogs
     program.start()
     program.until(lambda: (page(port, "online"), page(port, "connections")) == expected(story), WITHIN, "the tables back from their changelogs")
+
+
+def test_a_gateway_feeds_it(kafka: Kafka, start_gateway: Callable[..., Gateway], start_example: Callable[..., Program], tmp_path: Path) -> None:
+    """Every other client leaves."""
+    topic, name, port = unique("status"), unique("faust"), free_port()
+    kafka.create_topic(topic, PARTITIONS)
+    gateway = start_gateway(config=connection(kafka))
+    create(gateway, "status", "who", "--group", "*", "--to", f"main/{topic}")
+    program = worker(start_example, kafka, topic, name, port, tmp_path)
+    clients = [f"{group}@@@{number}" for group in GROUPS for number in range(4)]
+
+    def counted() -> dict[str, int]:
+        return {group: sum(count for each, _, count in page(port, "connections") or () if each == group) for group in GROUPS}
+
+    async def come() -> None:
+        async with contextlib.AsyncExitStack() as stay:
+            for client in clients:
+                connected = aiomqtt.Client(gateway.mqtt.host, gateway.mqtt.port, identifier=client)
+                if int(client[-1]) % 2:
+                    await stay.enter_async_context(connected)
+                else:
+                    async with connected:
+                        pass
+            expected = (sorted(client for client in clients if int(client[-1]) % 2), dict.fromkeys(GROUPS, 4))
+            await asyncio.to_thread(program.until, lambda: (page(port, "online"), counted()) == expected, WITHIN, "all clients")
+
+    asyncio.run(come())
+    program.until(lambda: page(port, "online") == [], WITHIN, "everybody gone")

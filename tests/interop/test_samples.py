@@ -124,14 +124,14 @@ async def test_tls_and_websocket(start_gateway: Callable[..., Gateway], tmp_path
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     who = login(key, DEVICE)
-    for trusts, code in ((authority, 0), (Authority(elsewhere), 8)):
+    for trusts, goes in ((authority, True), (Authority(elsewhere), False)):
         publisher = await asyncio.create_subprocess_exec(
             executable("mosquitto_pub"), "-h", ends["mqtts"].host, "-p", str(ends["mqtts"].port), "--cafile", str(trusts.path),
             "-i", DEVICE, "-u", who["username"], "-P", who["password"], "-t", "sample/a", "-m", "b", "-q", "1",
             stderr=asyncio.subprocess.PIPE,
         )  # fmt: skip
         _, complaint = await asyncio.wait_for(publisher.communicate(), WITHIN)
-        assert publisher.returncode == code, complaint
+        assert (publisher.returncode == 0, b"TLS error" not in complaint) == (goes, goes), complaint
 
 
 # Between devices and backends
