@@ -8,11 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import Connection, bindparam, select, update
+from sqlalchemy import Connection, bindparam, select, text, update
 
 from bridges.database.ending import remove_session
+from bridges.database.locks import is_shared, learn_epochs
 from bridges.database.reads import in_flight, received_of, subscriptions_of
-from bridges.database.sql import Prepared, key_is, upsert
+from bridges.database.sql import Prepared, Row, key_is, upsert
 from bridges.database.tables import boxes, counters, mailboxes, sessions
 from schemas.sessions import SessionState
 from streams.store import Refused
@@ -24,6 +25,9 @@ _SESSION: Final = Prepared(
 )
 _MAILBOX: Final = Prepared(select(mailboxes.c.id).where(key_is(mailboxes, "client")))
 _COUNTER: Final = Prepared(select(counters.c.value).where(key_is(counters, "name")))
+_SPREAD: Final = Prepared(text("SELECT coalesce(sum(value), 0)::bigint FROM counters WHERE name >= :low AND name < :high"))
+_LAST_NUMBER: Final = Prepared(text("SELECT coalesce(max(id), 0) FROM boxes"))
+_NEXT_NUMBER: Final = Prepared(text("SELECT nextval('box_numbers')"))
 _COUNT: Final = Prepared(update(counters).where(key_is(counters, "name")).values(value=counters.c.value + bindparam("by")))
 _PUT_SESSION: Final = upsert(sessions)
 _PUT_BOX: Final = upsert(boxes)
@@ -50,13 +54,30 @@ class Connections:
 
 
 def counter(connection: Connection, name: str) -> int:
-    return _COUNTER.number(connection, the_name=name)
+    """See ``tables.counters``."""
+    if not is_shared(connection) or name == "node epoch":
+        return _COUNTER.number(connection, the_name=name)
+    if name == "box":
+        return _LAST_NUMBER.number(connection)
+    return _SPREAD.number(connection, low=name, high=name + "!")  # the character behind the space
 
 
 def next_number(connection: Connection, name: str) -> int:
     """The counter's value, one higher than at any call before."""
+    if name == "box" and is_shared(connection):
+        return _NEXT_NUMBER.number(connection)
     _COUNT.run(connection, the_name=name, by=1)
     return counter(connection, name)
+
+
+def _found(connection: Connection, epochs: dict[int, int], client: str) -> Row | None:
+    """The client's session. Where others write as well, nobody else changes it from here on, and what was read is of after that."""
+    found = _SESSION.first(connection, the_client=client)
+    if is_shared(connection):
+        while found is not None and found[0] not in epochs:
+            learn_epochs(connection, epochs, [found[0]])
+            found = _SESSION.first(connection, the_client=client)
+    return found
 
 
 def claim(
@@ -72,7 +93,7 @@ def claim(
     limit: int,
 ) -> SessionState | Refused:
     """See ``streams.store.Store.claim``; ``epochs`` of the transaction are kept right."""
-    found = _SESSION.first(connection, the_client=client)
+    found = _found(connection, epochs, client)
     if found is not None:
         number, owner, expires_at, next_block, epoch, queued, box = found
         if not 0 < expires_at <= now:
@@ -114,7 +135,8 @@ def open_mailbox(connection: Connection, epochs: dict[int, int], client: str) ->
     number = _MAILBOX.number(connection, the_client=client)
     if not number:
         number = next_number(connection, "box")
-        _PUT_MAILBOX.run(connection, client=client, id=number)
+        if not _PUT_MAILBOX.run(connection, client=client, id=number):
+            return _MAILBOX.number(connection, the_client=client)  # another node made it in the meantime
         _PUT_BOX.run(connection, id=number, epoch=0, queued=0)
         epochs[number] = 0
     return number

@@ -21,7 +21,8 @@ from bridges.database.sql import upsert
 from bridges.database.sweeps import Cursors, sweep
 from bridges.database.tables import access_keys, properties
 from bridges.database.worker import Transaction, Worker
-from schemas.identities import AccessKey
+from schemas.errors import StartError
+from schemas.identities import AccessKey, Secret
 from schemas.positions import At
 from schemas.presence import ClientStatus
 from schemas.sessions import BoxEntry, RetainedMessage, SessionState
@@ -45,6 +46,15 @@ class DatabaseStore:
         """The store in a SQLite file, made or brought up to date; StartError where that can't be. Blocks for the time it takes."""
         return cls(open_database(path), loop)
 
+    @classmethod
+    def connect(cls, url: str, loop: asyncio.AbstractEventLoop, password: Secret | None = None) -> DatabaseStore:
+        """The same in a PostgreSQL database, which others may use as well."""
+        try:
+            from bridges.database.postgresql import open_postgresql  # its driver is an extra
+        except ImportError:
+            raise StartError("store.url needs the driver of PostgreSQL: pip install 'sluiceway[postgresql]'") from None
+        return cls(open_postgresql(url, password), loop)
+
     @property
     def failures(self) -> int:
         """Calls that failed, commits included that nobody waited for."""
@@ -64,7 +74,7 @@ class DatabaseStore:
                 limit=limit,
             )
 
-        found: SessionState | Refused = await self._worker.call(work)
+        found: SessionState | Refused = await self._worker.call(work, client)
         return found
 
     def commit(self, changes: Sequence[Change], positions: Mapping[str, At] | None = None) -> Awaitable[CommitResult]:

@@ -6,26 +6,29 @@ the tables and the triggers that keep ``boxes.queued`` and the counters exact, s
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, Table, Text, text
+from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, Table, text
+
+from bridges.database.columns import NUMBER, TEXT
 
 metadata = MetaData()
-
-_NUMBER = BigInteger().with_variant(Integer, "sqlite")
-"""A key that SQLite takes as the row's own number, which only its type INTEGER can be."""
 
 counters = Table(
     "counters",
     metadata,
-    Column("name", Text, primary_key=True, nullable=False),
+    Column("name", TEXT, primary_key=True, nullable=False),
     Column("value", BigInteger, nullable=False),
     sqlite_with_rowid=False,
 )
-"""`box`: the last number given to a session or mailbox; `node epoch`; and kept by triggers: `sessions`, `queued`."""
+"""`node epoch`; kept by triggers: `sessions`, `queued`; and `box`, the last number given to a session or mailbox.
+
+On PostgreSQL the first of these is a row, `box` a sequence, and what triggers keep is spread over rows such as `queued 7`,
+so that transactions of several nodes don't wait for each other at one row.
+"""
 
 boxes = Table(
     "boxes",
     metadata,
-    Column("id", _NUMBER, primary_key=True, autoincrement=False),
+    Column("id", NUMBER, primary_key=True, autoincrement=False),
     Column("epoch", BigInteger, nullable=False),
     Column("queued", BigInteger, nullable=False),
 )
@@ -34,9 +37,9 @@ boxes = Table(
 sessions = Table(
     "sessions",
     metadata,
-    Column("id", _NUMBER, primary_key=True, autoincrement=False),
-    Column("client", Text, nullable=False, unique=True),
-    Column("principal", Text, nullable=False),
+    Column("id", NUMBER, primary_key=True, autoincrement=False),
+    Column("client", TEXT, nullable=False, unique=True),
+    Column("principal", TEXT, nullable=False),
     Column("expiry", BigInteger, nullable=False),
     Column("expires_at", BigInteger, nullable=False),
     Column("next_block", Integer, nullable=False),
@@ -46,7 +49,7 @@ sessions = Table(
 mailboxes = Table(
     "mailboxes",
     metadata,
-    Column("client", Text, primary_key=True, nullable=False),
+    Column("client", TEXT, primary_key=True, nullable=False),
     Column("id", BigInteger, nullable=False),
     sqlite_with_rowid=False,
 )
@@ -55,7 +58,7 @@ subscriptions = Table(
     "subscriptions",
     metadata,
     Column("session", BigInteger, primary_key=True, nullable=False),
-    Column("filter", Text, primary_key=True, nullable=False),
+    Column("filter", TEXT, primary_key=True, nullable=False),
     Column("detail", LargeBinary, nullable=False),
     sqlite_with_rowid=False,
 )
@@ -109,7 +112,7 @@ _RETAINED_TO_EXPIRE = text("expires_at > 0")
 retained = Table(
     "retained",
     metadata,
-    Column("topic", Text, primary_key=True, nullable=False),
+    Column("topic", TEXT, primary_key=True, nullable=False),
     Column("time", BigInteger, nullable=False),
     Column("id", LargeBinary, nullable=False),
     Column("expires_at", BigInteger, nullable=False),
@@ -122,7 +125,7 @@ retained = Table(
 positions = Table(
     "positions",
     metadata,
-    Column("reader", Text, primary_key=True, nullable=False),
+    Column("reader", TEXT, primary_key=True, nullable=False),
     Column("shard", Integer, primary_key=True, nullable=False),
     Column("offset", BigInteger, nullable=False),
     Column("idx", Integer, nullable=False),
@@ -132,14 +135,14 @@ positions = Table(
 channels = Table(
     "channels",
     metadata,
-    Column("channel", Text, primary_key=True, nullable=False),
+    Column("channel", TEXT, primary_key=True, nullable=False),
     Column("detail", LargeBinary, nullable=False),
 )
 
 statuses = Table(
     "statuses",
     metadata,
-    Column("client", Text, primary_key=True, nullable=False),
+    Column("client", TEXT, primary_key=True, nullable=False),
     Column("status", LargeBinary, nullable=False),
     Column("state", LargeBinary, nullable=False),
 )
@@ -147,14 +150,14 @@ statuses = Table(
 access_keys = Table(
     "access_keys",
     metadata,
-    Column("id", Text, primary_key=True, nullable=False),
+    Column("id", TEXT, primary_key=True, nullable=False),
     Column("detail", LargeBinary, nullable=False),
 )
 
 properties = Table(
     "properties",
     metadata,
-    Column("name", Text, primary_key=True, nullable=False),
-    Column("value", Text, nullable=False),
+    Column("name", TEXT, primary_key=True, nullable=False),
+    Column("value", TEXT, nullable=False),
     sqlite_with_rowid=False,
 )

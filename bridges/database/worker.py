@@ -14,11 +14,11 @@ from collections.abc import Callable, Mapping, Sequence
 from queue import Empty, SimpleQueue
 from typing import Any, Final
 
-from sqlalchemy import Connection, Engine, bindparam, select
+from sqlalchemy import Connection, Engine
 
 from bridges.database.changes import NUMBER_OF, Changes, Outcome
-from bridges.database.opening import MEDIUM_ERRORS, reason
-from bridges.database.tables import boxes
+from bridges.database.failures import Meaning, meaning, reason
+from bridges.database.locks import learn_clients, learn_epochs
 from schemas.errors import StoreError
 from schemas.positions import At
 from streams.store import Change
@@ -30,9 +30,10 @@ CALL_COST: Final = 16
 PENDING_CHANGES: Final = 250_000
 """Changes that may be asked for and not yet be durable; further ones are refused until some are."""
 
-logger = logging.getLogger(__name__)
+TRIES: Final = 5
+"""How often a transaction that lost against another node's is done at all."""
 
-_EPOCHS: Final = select(boxes.c.id, boxes.c.epoch).where(boxes.c.id.in_(bindparam("numbers", expanding=True)))
+logger = logging.getLogger(__name__)
 
 
 class Transaction:
@@ -43,22 +44,29 @@ class Transaction:
         self.epochs: dict[int, int] = {}
         self.changes = Changes(connection, self.epochs)
 
-    def learn_epochs(self, commits: Sequence[Commit]) -> None:
-        """Exact for the whole transaction: whoever changes an epoch in it, or ends a session, changes it here as well."""
-        numbers = list({of(change) for commit in commits for change in commit.changes if (of := NUMBER_OF.get(type(change))) is not None})
-        for start in range(0, len(numbers), 500):
-            for number, epoch in self.connection.execute(_EPOCHS, {"numbers": numbers[start : start + 500]}):
-                self.epochs[number] = epoch
+    def prepare(self, group: Sequence[Call | Commit]) -> None:
+        """The boxes that the group is about are this transaction's own, and their epochs known."""
+        numbers: list[int] = []
+        clients: list[str] = []
+        for call in group:
+            if isinstance(call, Commit):
+                numbers += [of(change) for change in call.changes if (of := NUMBER_OF.get(type(change))) is not None]
+            elif call.client is not None:
+                clients.append(call.client)
+        if clients:
+            numbers += learn_clients(self.connection, clients)
+        learn_epochs(self.connection, self.epochs, numbers)
 
 
 class Call:
-    """Something asked of the store, other than a commit; it sees all changes asked for before it."""
+    """Something asked of the store, other than a commit; it sees all changes asked for before it. ``client``: whose session it takes."""
 
-    __slots__ = ("cost", "future", "result", "work")
+    __slots__ = ("client", "cost", "future", "result", "work")
 
-    def __init__(self, future: asyncio.Future[Any], work: Callable[[Transaction], Any]) -> None:
+    def __init__(self, future: asyncio.Future[Any], work: Callable[[Transaction], Any], client: str | None = None) -> None:
         self.future = future
         self.work = work
+        self.client = client
         self.cost = CALL_COST
         self.result: Any = None
 
@@ -110,8 +118,8 @@ class Worker:
     def commit(self, changes: Sequence[Change], positions: Mapping[str, At]) -> asyncio.Future[Any]:
         return self._ask(Commit(self._loop.create_future(), changes, positions))
 
-    def call(self, work: Callable[[Transaction], Any]) -> asyncio.Future[Any]:
-        return self._ask(Call(self._loop.create_future(), work))
+    def call(self, work: Callable[[Transaction], Any], client: str | None = None) -> asyncio.Future[Any]:
+        return self._ask(Call(self._loop.create_future(), work, client))
 
     async def close(self) -> None:
         """Once all that was asked for is done and the connection is closed."""
@@ -170,17 +178,22 @@ class Worker:
         return group, False
 
     def _outcomes(self, group: Sequence[Call | Commit]) -> list[tuple[Sequence[Call | Commit], StoreError | None]]:
-        try:
-            self._transact(group)
-        except MEDIUM_ERRORS as error:
-            self._let_go()
-            return [(group, StoreError(f"the store failed: {reason(error)}"))]
-        except Exception as error:
-            self._let_go()
-            if len(group) > 1:  # one of them is at fault: it alone shall fail
-                return [outcome for call in group for outcome in self._outcomes([call])]
-            logger.exception("store-call-failed")
-            return [(group, StoreError(f"the store can't do this: {error}"))]
+        for remaining in reversed(range(TRIES)):
+            try:
+                self._transact(group)
+            except Exception as error:
+                means = meaning(error, self._engine.dialect.dbapi)
+                if means is Meaning.AGAIN and remaining:
+                    continue
+                self._let_go()
+                if means is not Meaning.CALL:
+                    return [(group, StoreError(f"the store failed: {reason(error)}"))]
+                if len(group) > 1:  # one of them is at fault: it alone shall fail
+                    return [outcome for call in group for outcome in self._outcomes([call])]
+                logger.exception("store-call-failed")
+                return [(group, StoreError(f"the store can't do this: {reason(error)}"))]
+            else:
+                break
         return [(group, None)]
 
     def _transact(self, group: Sequence[Call | Commit]) -> None:
@@ -188,7 +201,7 @@ class Worker:
             self._connection = self._engine.connect()
         with self._connection.begin():
             transaction = Transaction(self._connection)
-            transaction.learn_epochs([call for call in group if isinstance(call, Commit)])
+            transaction.prepare(group)
             for call in group:
                 call.run(transaction)
             transaction.changes.flush()
@@ -200,7 +213,9 @@ class Worker:
         if connection is not None:
             try:
                 connection.close()
-            except MEDIUM_ERRORS as error:
+            except Exception as error:
+                if meaning(error, self._engine.dialect.dbapi) is Meaning.CALL:
+                    raise
                 logger.warning("store-connection-lost error=%s", reason(error))
 
     def _tell(self, callback: Callable[..., None], *arguments: object) -> None:
