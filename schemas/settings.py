@@ -75,6 +75,13 @@ class LogSettings(msgspec.Struct, frozen=True, kw_only=True):
     retention_age: float = DAY
 
 
+class StoreSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """``url`` empty: SQLite, in the data folder. The URL is libpq's, without a password; ``password_file`` holds that and nothing else."""
+
+    url: str = ""
+    password_file: Path | None = None
+
+
 class LoggingSettings(msgspec.Struct, frozen=True, kw_only=True):
     level: LogLevel = "info"
     format: LogFormat = "text"
@@ -109,6 +116,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     p2p: P2PSettings = P2PSettings()
     keys: KeySettings = KeySettings()
     log: LogSettings = LogSettings()
+    store: StoreSettings = StoreSettings()
     logging: LoggingSettings = LoggingSettings()
     node: NodeSettings = NodeSettings()
     compatibility: CompatibilitySettings = CompatibilitySettings()

@@ -54,5 +54,5 @@ def hold_free(connection: Connection, epochs: dict[int, int], numbers: Collectio
 def _read(connection: Connection, query: Select[Any], epochs: dict[int, int], numbers: Iterable[int]) -> None:
     wanted = sorted({number for number in numbers if number not in epochs})
     for start in range(0, len(wanted), AT_ONCE):
-        for number, epoch in connection.execute(query, {"numbers": wanted[start : start + AT_ONCE]}):
-            epochs[number] = epoch
+        found = connection.execute(query, {"numbers": wanted[start : start + AT_ONCE]}).all()
+        epochs.update((number, epoch) for number, epoch in found)

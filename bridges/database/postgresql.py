@@ -45,7 +45,9 @@ _SETTINGS: Final = {
     "enable_mergejoin": "off",
     "jit": "off",
 }
-_KEEPALIVE: Final = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3, "tcp_user_timeout": 10_000}
+_DURABLE: Final = "SELECT CASE WHEN current_setting('synchronous_commit') IN ('off', 'local') THEN set_config('synchronous_commit', 'on', false) END"
+"""A server may ask for more than that, never for less."""
+_KEEPALIVE: Final[dict[str, Any]] = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3, "tcp_user_timeout": 10_000}
 
 logger = logging.getLogger(__name__)
 
@@ -99,8 +101,8 @@ def connect(url: str, password: Secret | None, *, autocommit: bool = False) -> p
         if connection.info.server_version >= 170_000:
             settings["transaction_timeout"] = f"{TRANSACTION_SECONDS}s"
         values = ", ".join(f"set_config('{setting}', '{value}', false)" for setting, value in settings.items())
-        connection.execute(f"SELECT {values}, CASE WHEN current_setting('synchronous_commit') IN ('off', 'local')"  # noqa: S608 - constants
-                           " THEN set_config('synchronous_commit', 'on', false) END")
+        connection.execute(f"SELECT {values}")
+        connection.execute(_DURABLE)
         connection.autocommit = autocommit
     except BaseException:
         connection.close()

@@ -61,7 +61,9 @@ EXPIRED_RETAINED: Final = Prepared(
     .order_by(retained.c.expires_at, retained.c.topic)
     .limit(bindparam("count"))
 )
-_STILL_ENDING: Final = Prepared(select(sessions.c.id).where(key_is(sessions, "id"), text("expires_at > 0"), sessions.c.expires_at <= bindparam("now")))
+_STILL_ENDING: Final = Prepared(
+    select(sessions.c.id).where(key_is(sessions, "id"), text("expires_at > 0"), sessions.c.expires_at <= bindparam("now"))
+)
 _BURY: Final = Prepared(
     update(retained)
     .where(key_is(retained, "topic"), text("expires_at > 0"), retained.c.expires_at <= bindparam("now"))
@@ -73,9 +75,7 @@ TOMBSTONES: Final = Prepared(
     .order_by(retained.c.time, retained.c.topic)
     .limit(bindparam("count"))
 )
-_DELETE_TOMBSTONE: Final = Prepared(
-    delete(retained).where(key_is(retained, "topic"), text("record IS NULL"), retained.c.time <= bindparam("before"))
-)
+_DELETE_TOMBSTONE: Final = Prepared(delete(retained).where(key_is(retained, "topic"), text("record IS NULL"), retained.c.time <= bindparam("before")))
 _ALONE: Final = Prepared(text(f"SELECT pg_try_advisory_xact_lock({SWEEP_LOCK})"))
 
 _AFTER_ALL_IDS: Final = b"\xff" * 17
@@ -173,9 +173,7 @@ def _bodies(connection: Connection, cursors: Cursors, now: int, limit: int) -> i
     return drop_bodies(connection, gone)
 
 
-def _unreferenced(
-    connection: Connection, cursors: Cursors, after: bytes, before: bytes, now: int, looks: int, limit: int
-) -> tuple[list[bytes], int]:
+def _unreferenced(connection: Connection, cursors: Cursors, after: bytes, before: bytes, now: int, looks: int, limit: int) -> tuple[list[bytes], int]:
     """Bodies that may go, and how many were looked at; the cursor stands where looking stopped, or is empty at the end of the range."""
     gone: list[bytes] = []
     looked = 0
