@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from sqlalchemy import Connection, bindparam, delete, select, text, tuple_
+from sqlalchemy import Connection, bindparam, delete, exists, select, text, tuple_
 
 from bridges.database.bodies import Body, put_bodies
 from bridges.database.rows import encode, encode_identifiers
 from bridges.database.sql import Bulk, Prepared
-from bridges.database.tables import boxes, entries
+from bridges.database.tables import boxes, entries, sessions
 from schemas.positions import At
 from schemas.sessions import BoxEntry, BoxState
 from streams.store import BODY_MS
@@ -45,12 +45,14 @@ DELETE_OLDEST: Final = Prepared(
         )
     )
 )
-DELETE_DONE: Final = Prepared(
-    delete(entries).where(
-        text("state = 3"),
-        entries.c.shard == bindparam("shard"),
-        tuple_(entries.c.offset, entries.c.idx) < tuple_(bindparam("offset"), bindparam("index")),
-    )
+_done = delete(entries).where(
+    text("state = 3"),
+    entries.c.shard == bindparam("shard"),
+    tuple_(entries.c.offset, entries.c.idx) < tuple_(bindparam("offset"), bindparam("index")),
+)
+DELETE_DONE: Final = Prepared(_done)
+DELETE_DONE_OF: Final = Prepared(
+    _done.where(exists(select(text("1")).select_from(sessions).where(sessions.c.id == entries.c.box, sessions.c.node_epoch == bindparam("owner"))))
 )
 QUEUED: Final = select(boxes.c.id, boxes.c.queued).where(boxes.c.id.in_(bindparam("ids", expanding=True)))
 
@@ -121,10 +123,14 @@ class EntryChanges:
             self._puts.setdefault(key, entry)
         trim.late = {}
 
-    def finish(self, upto: At) -> None:
-        """DONE entries before ``upto`` go."""
+    def finish(self, upto: At, owner: int) -> None:
+        """DONE entries before ``upto`` go, with ``owner`` those in its sessions."""
         self.flush()
-        DELETE_DONE.run(self._connection, shard=upto.shard, offset=upto.offset, index=upto.index)
+        place = {"shard": upto.shard, "offset": upto.offset, "index": upto.index}
+        if owner:
+            DELETE_DONE_OF.run(self._connection, owner=owner, **place)
+        else:
+            DELETE_DONE.run(self._connection, **place)
 
     def flush(self) -> None:
         """All that was gathered is in the tables."""

@@ -23,6 +23,7 @@ from bridges.database.versions import migrate, reason, refuse_unknown, stored_ve
 from schemas.errors import StartError
 from schemas.identities import Secret
 
+Error: Final = psycopg.Error
 OLDEST: Final = 15
 CONNECT_SECONDS: Final = 5
 LOCK_SECONDS: Final = 10
@@ -108,6 +109,14 @@ def connect(url: str, password: Secret | None, *, autocommit: bool = False) -> p
         connection.close()
         raise
     return connection
+
+
+async def connect_to_listen(url: str, password: Secret | None) -> psycopg.AsyncConnection[Any]:
+    """A connection for notices alone: it waits on the loop for what comes."""
+    secret: dict[str, Any] = {"password": password.reveal()} if password else {}
+    return await psycopg.AsyncConnection.connect(
+        url, connect_timeout=CONNECT_SECONDS, autocommit=True, application_name="sluiceway notices", **secret, **_KEEPALIVE
+    )
 
 
 def _refuse_unfit(name: str, connection: Connection) -> None:

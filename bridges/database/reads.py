@@ -66,23 +66,20 @@ _SUBSCRIPTIONS: Final = Prepared(
     select(session_subscriptions.c.detail).where(key_is(session_subscriptions, "session")).order_by(session_subscriptions.c.filter)
 )
 _RECEIVED: Final = Prepared(select(received.c.packet_id).where(key_is(received, "session")).order_by(received.c.packet_id))
-_SESSIONS: Final = Prepared(
-    select(
-        sessions.c.id,
-        boxes.c.epoch,
-        sessions.c.client,
-        sessions.c.principal,
-        sessions.c.expiry,
-        sessions.c.next_block,
-        boxes.c.queued,
-        mailboxes.c.id,
-        sessions.c.expires_at,
-    )
-    .select_from(sessions.join(boxes, boxes.c.id == sessions.c.id).outerjoin(mailboxes, mailboxes.c.client == sessions.c.client))
-    .where(sessions.c.id > bindparam("after"))
-    .order_by(sessions.c.id)
-    .limit(bindparam("count"))
-)
+_SESSION: Final = select(
+    sessions.c.id,
+    boxes.c.epoch,
+    sessions.c.client,
+    sessions.c.principal,
+    sessions.c.expiry,
+    sessions.c.next_block,
+    boxes.c.queued,
+    mailboxes.c.id,
+    sessions.c.expires_at,
+    sessions.c.node_epoch,
+).select_from(sessions.join(boxes, boxes.c.id == sessions.c.id).outerjoin(mailboxes, mailboxes.c.client == sessions.c.client))
+_SESSIONS: Final = Prepared(_SESSION.where(sessions.c.id > bindparam("after")).order_by(sessions.c.id).limit(bindparam("count")))
+_SESSION_NUMBERED: Final = Prepared(_SESSION.where(key_is(sessions, "id")))
 TOPICS: Final = Prepared(
     select(retained_topics.c.topic)
     .where(retained_topics.c.topic > bindparam("after"), retained_topics.c.topic >= bindparam("low"), retained_topics.c.topic < bindparam("high"))
@@ -153,23 +150,32 @@ def entries_page(connection: Connection, box: int, after: At | None, limit: int,
 
 def sessions_page(connection: Connection, after: int, limit: int) -> list[SessionState]:
     """Without entries."""
-    return [
-        SessionState(
-            number,
-            epoch,
-            client,
-            principal,
-            True,
-            expiry,
-            subscriptions=subscriptions_of(connection, number),
-            next_block=next_block,
-            queued=queued,
-            mailbox=mailbox or 0,
-            received=received_of(connection, number),
-            expires_at=expires_at,
-        )
-        for number, epoch, client, principal, expiry, next_block, queued, mailbox, expires_at in _SESSIONS.all(connection, after=after, count=limit)
-    ]
+    return [_session(connection, row) for row in _SESSIONS.all(connection, after=after, count=limit)]
+
+
+def session_numbered(connection: Connection, number: int, *, owner: int) -> SessionState | None:
+    """The same of one, said to have had an owner."""
+    row = _SESSION_NUMBERED.first(connection, the_id=number)
+    return _session(connection, (*row[:-1], owner)) if row is not None else None
+
+
+def _session(connection: Connection, row: Row) -> SessionState:
+    number, epoch, client, principal, expiry, next_block, queued, mailbox, expires_at, owner = row
+    return SessionState(
+        number,
+        epoch,
+        client,
+        principal,
+        True,
+        expiry,
+        subscriptions=subscriptions_of(connection, number),
+        next_block=next_block,
+        queued=queued,
+        mailbox=mailbox or 0,
+        received=received_of(connection, number),
+        expires_at=expires_at,
+        owner=owner,
+    )
 
 
 def retained_page(connection: Connection, topic_filter: str, after: str, limit: int) -> list[RetainedMessage]:

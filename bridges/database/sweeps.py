@@ -14,9 +14,11 @@ from bridges.database.claims import counter
 from bridges.database.ending import remove_session
 from bridges.database.entries import DELETE_OLDEST, drop_queued
 from bridges.database.locks import hold_free, is_shared
+from bridges.database.membership import Told
 from bridges.database.sql import Prepared, Row, key_is
 from bridges.database.tables import bodies, boxes, entries, retained, sessions
 from schemas.positions import At
+from streams.cluster import SESSION, Notice
 from streams.store import BODY_MS, TOMBSTONE_MS, Swept
 
 LOOKS: Final = 4
@@ -27,7 +29,7 @@ ENTRIES_WITH_SESSIONS: Final = 50_000
 SWEEP_LOCK: Final = 0x51_75_1C_E2
 
 ENDING: Final = Prepared(
-    select(sessions.c.id, sessions.c.client, boxes.c.queued)
+    select(sessions.c.id, sessions.c.client, boxes.c.queued, sessions.c.node_epoch)
     .select_from(sessions.join(boxes, boxes.c.id == sessions.c.id))
     .where(text("expires_at > 0"), sessions.c.expires_at <= bindparam("now"))
     .order_by(sessions.c.expires_at, sessions.c.id)
@@ -92,6 +94,7 @@ class Cursors:
 def sweep(
     connection: Connection,
     epochs: dict[int, int],
+    told: Told,
     cursors: Cursors,
     now: int,
     *,
@@ -107,7 +110,7 @@ def sweep(
     if is_shared(connection) and not _ALONE.number(connection):
         return Swept()
     return Swept(
-        sessions=_sessions(connection, epochs, now, limit),
+        sessions=_sessions(connection, epochs, told, now, limit),
         expired_entries=_drop(connection, epochs, EXPIRED.all(connection, now=now, count=limit)),
         aged_entries=_drop(connection, epochs, OLDEST.all(connection, before=_id_after(now - entry_age * 1000), count=limit)),
         over_limit_entries=_over_limit(connection, epochs, cursors, entries_per_box, entries_total, limit),
@@ -127,18 +130,20 @@ def _drop(connection: Connection, epochs: dict[int, int], keys: Sequence[Row]) -
     return drop_queued(connection, [(box, At(shard, offset, index)) for box, shard, offset, index in keys if box in held])
 
 
-def _sessions(connection: Connection, epochs: dict[int, int], now: int, limit: int) -> tuple[tuple[int, str], ...]:
+def _sessions(connection: Connection, epochs: dict[int, int], told: Told, now: int, limit: int) -> tuple[tuple[int, str], ...]:
     ended: list[tuple[int, str]] = []
     gone = 0
     ending = ENDING.all(connection, now=now, count=limit)
     held = hold_free(connection, epochs, {row[0] for row in ending})
-    for number, client, queued in ending:
+    for number, client, queued, owner in ending:
         if gone > ENTRIES_WITH_SESSIONS:
             break
         if is_shared(connection) and (number not in held or not _STILL_ENDING.number(connection, the_id=number, now=now)):
             continue
         remove_session(connection, epochs, number)
         ended.append((number, client))
+        if owner:
+            told[Notice(SESSION, f"{owner} {number} 0")] = None
         gone += queued
     return tuple(ended)
 

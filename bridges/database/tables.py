@@ -43,6 +43,8 @@ sessions = Table(
     Column("expiry", BigInteger, nullable=False),
     Column("expires_at", BigInteger, nullable=False),
     Column("next_block", Integer, nullable=False),
+    Column("node_epoch", BigInteger, nullable=False, server_default=text("0")),
+    Index("sessions_owned", "node_epoch", "id", sqlite_where=text("node_epoch > 0"), postgresql_where=text("node_epoch > 0")),
     Index("sessions_ending", "expires_at", sqlite_where=text("expires_at > 0"), postgresql_where=text("expires_at > 0")),
 )
 
@@ -161,3 +163,37 @@ properties = Table(
     Column("value", TEXT, nullable=False),
     sqlite_with_rowid=False,
 )
+
+nodes = Table(
+    "nodes",
+    metadata,
+    Column("epoch", BigInteger, primary_key=True, nullable=False),
+    Column("node", TEXT, nullable=False),
+    Column("until", BigInteger, nullable=False),
+    Column("dead", Integer, nullable=False),
+    Column("routes", BigInteger, nullable=False),
+    Column("detail", TEXT, nullable=False),
+    sqlite_with_rowid=False,
+)
+"""``until`` is when the lease ends, in ms of the database's clock; ``routes`` the version of the node's newest route."""
+
+leases = Table(
+    "leases",
+    metadata,
+    Column("name", TEXT, primary_key=True, nullable=False),
+    Column("token", BigInteger, nullable=False),
+    Column("epoch", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+routes = Table(
+    "routes",
+    metadata,
+    Column("epoch", BigInteger, primary_key=True, nullable=False),
+    Column("filter", TEXT, primary_key=True, nullable=False),
+    Column("count", BigInteger, nullable=False),
+    Column("version", BigInteger, nullable=False),
+    Index("routes_changed", "epoch", "version"),
+    sqlite_with_rowid=False,
+)
+"""``epoch`` in these three is a node's."""

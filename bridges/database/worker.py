@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from queue import Empty, SimpleQueue
 from typing import Any, Final
 
@@ -18,9 +18,12 @@ from sqlalchemy import Connection, Engine
 
 from bridges.database.changes import NUMBER_OF, Changes, Outcome
 from bridges.database.failures import Meaning, meaning, reason
-from bridges.database.locks import learn_clients, learn_epochs
+from bridges.database.locks import is_shared, learn_clients, learn_epochs
+from bridges.database.membership import holds
+from bridges.database.notices import notify
 from schemas.errors import StoreError
 from schemas.positions import At
+from streams.cluster import Fence, Notice
 from streams.store import Change
 
 GROUP_CHANGES: Final = 1024
@@ -42,7 +45,8 @@ class Transaction:
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self.epochs: dict[int, int] = {}
-        self.changes = Changes(connection, self.epochs)
+        self.told: dict[Notice, None] = {}
+        self.changes = Changes(connection, self.epochs, self.told)
 
     def prepare(self, group: Sequence[Call | Commit]) -> None:
         """The boxes that the group is about are this transaction's own, and their epochs known."""
@@ -81,18 +85,23 @@ class Call:
 class Commit:
     """Changes that are durable together or not at all."""
 
-    __slots__ = ("changes", "cost", "future", "outcome", "positions", "result")
+    __slots__ = ("changes", "cost", "fences", "future", "outcome", "positions", "result")
 
-    def __init__(self, future: asyncio.Future[Any], changes: Sequence[Change], positions: Mapping[str, At]) -> None:
+    def __init__(self, future: asyncio.Future[Any], changes: Sequence[Change], positions: Mapping[str, At], fences: Sequence[Fence]) -> None:
         self.future = future
         self.changes = changes
         self.positions = positions
+        self.fences = fences
         self.cost = len(changes) + len(positions)
         self.outcome = Outcome()
         self.result: Any = None
 
     def run(self, transaction: Transaction) -> None:
         self.outcome = Outcome()
+        if self.fences:
+            self.outcome.lost = tuple(fence for fence in self.fences if not holds(transaction.connection, fence))
+            if self.outcome.lost:
+                return
         transaction.changes.take(self.changes, self.positions, self.outcome)
 
     def finish(self) -> None:
@@ -101,10 +110,11 @@ class Commit:
 
 
 class Worker:
-    """``failures`` counts calls that failed, also where nobody waited for them."""
+    """``failures`` counts calls that failed, also where nobody waited for them. ``tell`` hears notices, on the loop's thread."""
 
-    def __init__(self, engine: Engine, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, engine: Engine, loop: asyncio.AbstractEventLoop, tell: Callable[[Iterable[Notice]], None]) -> None:
         self.failures = 0
+        self._tell_notices = tell
         self._engine = engine
         self._loop = loop
         self._connection: Connection | None = None
@@ -115,8 +125,8 @@ class Worker:
         self._thread = threading.Thread(target=self._serve, name="store", daemon=True)
         self._thread.start()
 
-    def commit(self, changes: Sequence[Change], positions: Mapping[str, At]) -> asyncio.Future[Any]:
-        return self._ask(Commit(self._loop.create_future(), changes, positions))
+    def commit(self, changes: Sequence[Change], positions: Mapping[str, At], fences: Sequence[Fence]) -> asyncio.Future[Any]:
+        return self._ask(Commit(self._loop.create_future(), changes, positions, fences))
 
     def call(self, work: Callable[[Transaction], Any], client: str | None = None) -> asyncio.Future[Any]:
         return self._ask(Call(self._loop.create_future(), work, client))
@@ -207,6 +217,9 @@ class Worker:
             transaction.changes.flush()
             for call in group:
                 call.finish()
+            notify(self._connection, transaction.told)
+        if transaction.told and not is_shared(self._connection):
+            self._tell(self._tell_notices, list(transaction.told))
 
     def _let_go(self) -> None:
         connection, self._connection = self._connection, None

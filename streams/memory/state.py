@@ -8,6 +8,7 @@ from schemas.identities import AccessKey
 from schemas.positions import At
 from schemas.presence import ClientStatus
 from schemas.sessions import BoxEntry, BoxState, PutRetained, Subscription
+from streams.cluster import Lease, Notice, Route
 from streams.store import OpenChannel
 
 
@@ -31,8 +32,30 @@ class Session:
     expiry: int = 0
     expires_at: int = 0
     next_block: int = 1
+    owner: int = 0
     subscriptions: dict[str, Subscription] = field(default_factory=dict)
     received: set[int] = field(default_factory=set)
+
+
+@dataclass
+class Node:
+    """``until`` in ms of the clock."""
+
+    node: str
+    detail: str = ""
+    until: int = 0
+    dead: bool = False
+    routes: int = 0
+
+
+@dataclass
+class ClusterState:
+    """By node epoch, name, and (node epoch, filter). ``told`` are notices that the commit under way gives rise to."""
+
+    nodes: dict[int, Node] = field(default_factory=dict)
+    leases: dict[str, Lease] = field(default_factory=dict)
+    routes: dict[tuple[int, str], Route] = field(default_factory=dict)
+    told: dict[Notice, None] = field(default_factory=dict)
 
 
 @dataclass
@@ -52,6 +75,7 @@ class State:
     positions: dict[str, dict[int, At]] = field(default_factory=dict)
     keys: dict[str, AccessKey] = field(default_factory=dict)
     properties: dict[str, str] = field(default_factory=dict)
+    cluster: ClusterState = field(default_factory=ClusterState)
 
     def next_number(self) -> int:
         """For a session or a mailbox."""
