@@ -99,10 +99,11 @@ def all_nodes(connection: Connection) -> list[NodeState]:
 
 def declare_dead(connection: Connection, epoch: int) -> bool:
     """Whether it is so: a node that lives isn't to be declared dead. One that is not registered is."""
-    node = _TAKE_NODE.first(connection, the_epoch=epoch)
+    node = _LOOK.first(connection, the_epoch=epoch)
     if node is None or node[1]:
         return True
-    if node[0] > clock(connection):
+    node = _TAKE_NODE.first(connection, the_epoch=epoch)  # its commits under way are over now
+    if node is not None and node[0] > clock(connection):
         return False
     _DECLARE.run(connection, the_epoch=epoch)
     return True

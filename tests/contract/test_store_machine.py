@@ -195,6 +195,6 @@ class StoresAgreeOnPostgresql(StoresAgree):
 
 
 StoresAgree.TestCase.settings = settings(max_examples=25, stateful_step_count=15, deadline=None, derandomize=True, database=None)
-StoresAgreeOnPostgresql.TestCase.settings = StoresAgree.TestCase.settings
+StoresAgreeOnPostgresql.TestCase.settings = settings(StoresAgree.TestCase.settings, max_examples=8)
 TestStoresAgree = StoresAgree.TestCase
 TestStoresAgreeOnPostgresql = StoresAgreeOnPostgresql.TestCase

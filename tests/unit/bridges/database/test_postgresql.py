@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import Text, inspect
+from sqlalchemy import Engine, Text, create_engine, inspect
 
 from bridges.database import adopting, bodies, entries, reads, routing, sweeps
 from bridges.database.postgresql import connect, open_postgresql
@@ -29,8 +30,13 @@ def _run(url: str, *statements: str) -> None:
             connection.execute(statement)  # type: ignore[call-overload]
 
 
+def _reflecting(url: str) -> Engine:
+    """With cursors as SQLAlchemy expects them when it reads catalogues."""
+    return create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(url))
+
+
 def test_the_migrations_lead_to_the_tables() -> None:
-    engine = open_postgresql(fresh(empty=True))
+    engine = _reflecting(fresh())
     with engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
         made = {name: sorted(str(index) for index in inspect(connection).get_indexes(name)) for name in metadata.tables}
@@ -43,7 +49,7 @@ def test_the_migrations_lead_to_the_tables() -> None:
 
 def test_all_text_compares_by_code_point() -> None:
     """Topics are paged through by ranges, and a locale's order would lose some of them."""
-    engine = open_postgresql(fresh())
+    engine = _reflecting(fresh())
     with engine.connect() as connection:
         for name in metadata.tables:
             for column in inspect(connection).get_columns(name):
@@ -156,16 +162,13 @@ def database() -> str:
 @pytest.mark.parametrize("what", [*PREPARED, *BULK])
 def test_a_statement_finds_its_rows_by_an_index(database: str, what: str) -> None:
     engine = open_postgresql(database)
-    if what in PREPARED:
-        texts = [PREPARED[what].compiled(engine.dialect).text]
-    else:
-        texts = [BULK[what].text(size, "postgresql") for size in BULK_SIZES]
+    prepared = PREPARED.get(what)
+    texts = [prepared.compiled(engine.dialect).text] if prepared else [BULK[what].text(size, "postgresql") for size in BULK_SIZES]
     engine.dispose()
     with connect(database, None) as connection:
         for text in texts:
             if what in BULK:
-                kind = "bytea" if "bodies" in what else "bigint"
-                text = text.replace(", $", f"::{kind}, $").replace(")", f"::{kind})", text.count("$"))
-            plan = "\n".join(row[0] for row in connection.execute(f"EXPLAIN (GENERIC_PLAN) {text}"))  # type: ignore[call-overload]
+                text = re.sub(r"(\$\d+)", r"\1::bytea" if "bodies" in what else r"\1::bigint", text)
+            plan = "\n".join(row[0] for row in psycopg.Cursor(connection).execute(f"EXPLAIN (GENERIC_PLAN) {text}"))
             assert "Seq Scan" not in plan
             assert "Index" in plan

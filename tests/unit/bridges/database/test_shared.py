@@ -13,7 +13,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from bridges.database import bodies, postgresql, sweeps
+from bridges.database import bodies, sweeps
 from bridges.database.claims import claim, next_number, open_mailbox
 from bridges.database.locks import learn_epochs
 from bridges.database.store import DatabaseStore
@@ -61,7 +61,9 @@ class Held:
         return self._then(transaction) if self._then else result
 
     async def begun(self) -> Held:
-        assert await asyncio.to_thread(self._done.wait, 20)
+        waiting = asyncio.ensure_future(asyncio.to_thread(self._done.wait, 20))
+        await asyncio.wait([self.outcome, waiting], return_when=asyncio.FIRST_COMPLETED)
+        assert self._done.is_set(), self.outcome
         return self
 
     async def go(self) -> Any:
@@ -92,7 +94,17 @@ UntilWaiting = Callable[[Awaitable[Any]], Awaitable[asyncio.Future[Any]]]
 
 def _claim(store: DatabaseStore, client: str = "c1", *, clean_start: bool = False) -> Work:
     return lambda transaction: claim(
-        transaction.connection, transaction.epochs, store._connections, client, "p1", clean_start=clean_start, expiry=3600, now=NOW, limit=MANY
+        transaction.connection,
+        transaction.epochs,
+        store._connections,
+        client,
+        "p1",
+        clean_start=clean_start,
+        expiry=3600,
+        now=NOW,
+        limit=MANY,
+        owner=0,
+        told=transaction.told,
     )
 
 
@@ -282,10 +294,10 @@ async def test_transactions_that_wait_for_each_other_are_done_again_and_once(one
     assert (one.failures, two.failures) == (0, 0)
 
 
-async def test_a_node_that_stands_still_loses_its_transaction(one: DatabaseStore, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_node_that_stands_still_loses_its_transaction(one: DatabaseStore, url: str) -> None:
     session = await claimed(one)
-    monkeypatch.setitem(postgresql._SETTINGS, "idle_in_transaction_session_timeout", "50ms")
     frozen = DatabaseStore.connect(url, asyncio.get_running_loop())
+    await frozen._worker.call(lambda transaction: transaction.connection.exec_driver_sql("SET idle_in_transaction_session_timeout = 50"))
     standing = await Held(frozen, _commit(PutEntry(session.id, session.epoch, entry(1)))).begun()
     again = await claimed(one)
     with pytest.raises(StoreError) as caught:
