@@ -11,9 +11,10 @@ from gateway.persistence import PENDING_LIMIT, RETRY_AFTER
 from gateway.retained_room import RetainedRoom
 from schemas.errors import StoreError
 from schemas.positions import At
-from schemas.records import Flag, Record
+from schemas.records import Flag, Record, Source
 from schemas.sessions import BoxEntry, DropReceived, PutEntry, PutReceived, PutRetained, TrimBox
 from schemas.topics import parse_p2p
+from streams.expiry import is_expired
 from streams.fanout import Plan, Variant, fan_out, make_run
 from streams.p2p import Place, place
 from streams.store import Change
@@ -22,11 +23,14 @@ if TYPE_CHECKING:
     from gateway.node import Node
     from gateway.session import Session
 
+SECOND = 1000
+"""In ms."""
 SLOW_AT = 2000
 """Queued deliveries from which a receiver counts as queueing."""
 SLOW_FOR = 0.05
 """Seconds for which a publisher's acknowledgements are held back when most of its receivers are queueing."""
 PERSISTENT = int(Flag.PERSISTENT)
+INFLOW = int(Source.INFLOW)
 P2P_VARIANT = Variant(2, retain_as_published=False, identifiers=())
 
 
@@ -42,16 +46,27 @@ class LocalDownlink:
         self._retained_room = RetainedRoom(node)
 
     def deliver(self, records: Sequence[Record], ats: Sequence[At]) -> None:
-        """See ``streams.runtime.Downlink``."""
+        """See ``streams.runtime.router.Downlink``."""
         topic = records[0].topic
         if self.replaying:
             for record, at in zip(records, ats, strict=True):
                 fan_out(self._plan_at(topic, at), (record,), (at,))
             return
         plan = self._node.routes.match_cached(topic, partial(self._node.derive_plan, topic))
+        if self._node.clock.last - records[0].time >= SECOND:
+            records, ats = self._unexpired(records, ats, plan.receivers())
+            if not records:
+                return
         fan_out(plan, records, ats)
         if self._mostly_queueing(plan):
             self._slow_down(records)
+
+    def _unexpired(self, records: Sequence[Record], ats: Sequence[At], receivers: int) -> tuple[Sequence[Record], Sequence[At]]:
+        """Without what expired on its way here, counted for each receiver [MQTT-3.3.2-5]. Younger than a second is never expired."""
+        due = self._node.clock.due()
+        left = [(record, at) for record, at in zip(records, ats, strict=True) if not is_expired(record.expires_at, due)]
+        self._node.counters.dropped["expired"] += (len(records) - len(left)) * receivers
+        return [record for record, _ in left], [at for _, at in left]
 
     def _plan_at(self, topic: str, at: At) -> Plan:
         matches = self._node.routes.match(topic)
@@ -74,11 +89,15 @@ class LocalDownlink:
                 session.connection.slow_down(until)
 
     def deliver_p2p(self, records: Sequence[Record], ats: Sequence[At]) -> None:
-        """See ``streams.runtime.Downlink``."""
+        """See ``streams.runtime.router.Downlink``."""
         node, first = self._node, records[0]
         parsed = parse_p2p(first.topic)
         if parsed is None:
             return
+        if node.clock.last - first.time >= SECOND:
+            records, ats = self._unexpired(records, ats, 1)
+            if not records:
+                return
         session = node.registry.get(parsed.client)
         keeps = first.flags & PERSISTENT != 0 and first.qos > 0
         where = place(
@@ -94,12 +113,15 @@ class LocalDownlink:
                 self._to_mailbox(parsed.client, records, ats)
             else:
                 node.counters.dropped["p2p_no_target"] += len(records)
+                for record in records:
+                    if record.source == INFLOW:
+                        node.undelivered(record, "the client is not connected")
             return
         if keeps and not session.id and not self._has_mailbox(session):
             self._to_mailbox(parsed.client, records, ats)
             return
         if any(record.real_topic for record in records):
-            runs = [make_run(r.real_topic or r.topic, {}, P2P_VARIANT, (r,), (at,)) for r, at in zip(records, ats, strict=True)]
+            runs = [make_run(node.shown_topic(session.principal, r), {}, P2P_VARIANT, (r,), (at,)) for r, at in zip(records, ats, strict=True)]
         else:
             runs = [make_run(first.topic, {}, P2P_VARIANT, records, ats)]
         for run in runs:
@@ -131,7 +153,7 @@ class LocalDownlink:
         node.persistence.add(TrimBox(box=box, epoch=0, keep=node.limits.mailbox_messages))
 
     def change(self, change: Change) -> None:
-        """See ``streams.runtime.Downlink``."""
+        """See ``streams.runtime.router.Downlink``."""
         if self.replaying and isinstance(change, PutReceived | DropReceived):
             self._restore_received(change)
         if isinstance(change, PutRetained):
@@ -154,7 +176,7 @@ class LocalDownlink:
                 session.received.pop(change.packet_id, None)
 
     async def settle(self, end: At) -> None:
-        """See ``streams.runtime.Downlink``."""
+        """See ``streams.runtime.router.Downlink``."""
         node = self._node
         if self._new_mailboxes:
             new, self._new_mailboxes = self._new_mailboxes, []

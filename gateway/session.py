@@ -14,6 +14,7 @@ from gateway import exactly_once, failpoints, keeping
 from gateway.keeping import BLOCK, SPILL_AT
 from gateway.protocol import hot
 from schemas.identities import Principal
+from schemas.records import Source
 from schemas.sessions import SessionState, Subscription
 from streams.control import TokenBucket
 from streams.expiry import is_expired
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 UNLIMITED = 1 << 62
 NO_LIMIT_PACKET = 1 << 30
+INFLOW = int(Source.INFLOW)
 
 
 class Session:
@@ -92,7 +94,7 @@ class Session:
         self.stored: dict[int, int] | None = None
         self.queue: deque[Delivery] | None = None
         self.aliases: dict[str, int] | None = None
-        self.alias_limit = 0
+        self.alias_limit = 0  # none is sent, unless the client takes some [MQTT-3.1.2-27]
         self.maximum_packet = NO_LIMIT_PACKET
         self.window = 0
         self.version = 4
@@ -118,7 +120,7 @@ class Session:
         self.connection = connection
         self.version = connection.version
         self.window = connection.send_maximum
-        self.maximum_packet = connection.send_packet_maximum or NO_LIMIT_PACKET
+        self.maximum_packet = connection.send_packet_maximum
         self.alias_limit = connection.send_alias_maximum
         if state is not None and state.id:
             first = state.next_block if 0 < state.next_block <= 65535 else 1
@@ -206,7 +208,7 @@ class Session:
         for delivery in deliveries:
             keeps = keeping.keeps(self, delivery)
             if not online:
-                if keeps:
+                if keeps:  # [MQTT-4.5.0-1]
                     keeping.store(self, delivery)
                 else:
                     self.node.counters.dropped["offline"] += 1
@@ -222,6 +224,7 @@ class Session:
         connection = self.connection
         if connection is None or not connection.writable:
             return False
+        # Without quota no more of QoS 1 and 2 [MQTT-4.9.0-2]
         return not delivery.qos or (len(self.in_flight) < self.window and self.used < self.reserved)
 
     def has_room(self) -> bool:
@@ -237,6 +240,8 @@ class Session:
         record = delivery.record
         if is_expired(record.expires_at, now):
             self.node.counters.dropped["expired"] += 1
+            if record.source == INFLOW:
+                self.node.undelivered(record, "expired")
             keeping.drop(self, delivery, box)
             return
         if self.too_large(delivery, now):
@@ -262,20 +267,20 @@ class Session:
         if self.maximum_packet == NO_LIMIT_PACKET:
             return False
         alias = 1 if self.alias_limit else 0
-        return len(hot.single(delivery, _topic(delivery), 1, version=self.version, dup=False, now=now, alias=alias)) > self.maximum_packet
+        return len(hot.single(delivery, self._topic(delivery), 1, version=self.version, dup=False, now=now, alias=alias)) > self.maximum_packet
 
     def write(self, delivery: Delivery, packet_id: int, now: int, *, dup: bool = False) -> None:
         connection = self.connection
         if connection is None:
             return
-        topic, alias = _topic(delivery), 0
+        topic, alias = self._topic(delivery), 0
         if self.alias_limit:
             topic, alias = self._alias(topic)
         connection.send(hot.single(delivery, topic, packet_id, version=self.version, dup=dup, now=now, alias=alias))
         self.node.counters.delivered += 1
 
     def _alias(self, topic: str) -> tuple[str, int]:
-        """The topic as sent and its alias: named once, then empty; 0 once all aliases are taken [MQTT-3.1.2-26]."""
+        """The topic as sent and its alias: named once, then empty; 0 once all are taken [MQTT-3.1.2-26] [MQTT-3.3.2-11]."""
         aliases = self.aliases
         if aliases is None:
             aliases = self.aliases = {}
@@ -290,7 +295,7 @@ class Session:
     def _take_packet_id(self) -> int:
         packet_id = self.last_packet_id
         while True:
-            packet_id = packet_id + 1 if packet_id < 65535 else 1
+            packet_id = packet_id + 1 if packet_id < 65535 else 1  # [MQTT-2.2.1-4] [MQTT-4.3.2-1] [MQTT-4.3.3-1]
             if packet_id not in self.in_flight:
                 break
         self.last_packet_id = packet_id
@@ -378,7 +383,6 @@ class Session:
         elif token >> 16 == self.epoch:
             exactly_once.committed(self, token & 0xFFFF)
 
-
-def _topic(delivery: Delivery) -> str:
-    """The topic that the receiver sees."""
-    return delivery.record.real_topic or delivery.record.topic
+    def _topic(self, delivery: Delivery) -> str:
+        """The topic that the receiver sees."""
+        return self.node.shown_topic(self.principal, delivery.record)

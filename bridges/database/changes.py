@@ -17,6 +17,7 @@ from bridges.database.ending import remove_session
 from bridges.database.entries import EntryChanges
 from bridges.database.routing import RouteChanges
 from bridges.database.rows import encode
+from bridges.database.rules import drop_dead_letters, drop_rule, put_dead_letter, put_rule, put_rule_state
 from bridges.database.sql import Prepared, key_is, upsert
 from bridges.database.tables import channels, positions, received, retained, sessions, statuses, subscriptions
 from schemas.positions import At
@@ -36,7 +37,21 @@ from schemas.sessions import (
     TrimBox,
 )
 from streams.cluster import Fence, Notice, PutRoute, Tell, TrimRoutes
-from streams.store import Change, CommitResult, DropChannel, FinishReplayed, OpenChannel, PutChannel, PutStatus, Stale
+from streams.store import (
+    Change,
+    CommitResult,
+    DropChannel,
+    DropDeadLetters,
+    DropRule,
+    FinishReplayed,
+    OpenChannel,
+    PutChannel,
+    PutDeadLetter,
+    PutRule,
+    PutRuleState,
+    PutStatus,
+    Stale,
+)
 
 PUT_SUBSCRIPTION: Final = upsert(subscriptions, "detail")
 DELETE_SUBSCRIPTION: Final = Prepared(delete(subscriptions).where(key_is(subscriptions, "session", "filter")))
@@ -224,6 +239,9 @@ class Changes:
     def tell(self, change: Tell, _: Outcome) -> None:
         self._told[change.notice] = None
 
+    def of_rule(self, change: PutRule | DropRule | PutRuleState | PutDeadLetter | DropDeadLetters, _: Outcome) -> None:
+        _OF_RULES[type(change)](self._connection, change)
+
 
 def _retained_row(put: PutRetained) -> dict[str, object]:
     record = put.record
@@ -235,6 +253,14 @@ def _retained_row(put: PutRetained) -> dict[str, object]:
         "record": encode(record) if record is not None else None,
     }
 
+
+_OF_RULES: Final[dict[type, Callable[[Connection, Any], None]]] = {
+    PutRule: put_rule,
+    DropRule: drop_rule,
+    PutRuleState: put_rule_state,
+    PutDeadLetter: put_dead_letter,
+    DropDeadLetters: drop_dead_letters,
+}
 
 _TAKE: Final[dict[type, Callable[[Changes, Any, Outcome], None]]] = {
     PutEntry: Changes.put_entry,
@@ -256,6 +282,7 @@ _TAKE: Final[dict[type, Callable[[Changes, Any, Outcome], None]]] = {
     PutRoute: Changes.put_route,
     TrimRoutes: Changes.trim_routes,
     Tell: Changes.tell,
+    **dict.fromkeys(_OF_RULES, Changes.of_rule),
 }
 
 NUMBER_OF: Final[dict[type, Callable[[Any], int]]] = dict.fromkeys((PutEntry, SetEntry, DropEntry, TrimBox), attrgetter("box")) | dict.fromkeys(

@@ -35,7 +35,7 @@ def meaning(error: Exception, driver: Any) -> Meaning:
     found = getattr(error, "orig", None) or error
     if getattr(found, "sqlstate", None) in _LOST:
         return Meaning.AGAIN
-    if driver is not sqlite3 and not issubclass(driver.Error, sqlite3.Error):
+    if driver is not sqlite3:
         if isinstance(found, tuple(getattr(driver, name) for name in _OF_THE_CALL)):
             return Meaning.CALL
         if isinstance(found, driver.Error):
