@@ -48,6 +48,7 @@ from gateway.transports.listeners import Listeners, ListenerSpec, start_listener
 from gateway.transports.sockets import bind
 from schemas.connections import ConnectionSettings
 from schemas.errors import StartError
+from schemas.identities import Secret
 from schemas.reasons import ReasonCode
 from schemas.records import PRESENCE_TOPIC, PUBLISH_TOPIC
 from schemas.settings import Address, Settings
@@ -101,7 +102,7 @@ class App:
                 sock.close()
         probe(settings.http)
         self._lock = lock_folder(settings.data)
-        self._store = DatabaseStore.open(settings.data / "state.db", loop)
+        self._store = _open_store(settings, loop)
         self._opened.append(self._store)
         epoch = await self._store.next_epoch()
         self._log = await open_log(
@@ -322,6 +323,19 @@ def _prepare_folder(settings: Settings) -> None:
         raise StartError(f"data folder {data} can't be made: {error.strerror}") from None
     if not os.access(data, os.W_OK | os.X_OK):
         raise StartError(f"data folder {data} can't be written: give this user the right, or name another with --data")
+
+
+def _open_store(settings: Settings, loop: asyncio.AbstractEventLoop) -> DatabaseStore:
+    if not settings.store.url:
+        return DatabaseStore.open(settings.data / "state.db", loop)
+    file, password = settings.store.password_file, None
+    if file is not None:
+        try:
+            password = Secret(file.read_text().strip("\r\n"))
+        except (OSError, UnicodeDecodeError) as error:
+            why = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+            raise StartError(f"store.password_file: {file} can't be read: {why}") from None
+    return DatabaseStore.connect(settings.store.url, loop, password)
 
 
 def _warn(settings: Settings) -> None:

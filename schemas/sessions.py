@@ -59,7 +59,7 @@ class SessionState(msgspec.Struct, frozen=True, array_like=True):
     ``present`` is false for one that the claim created. ``expiry`` is the session expiry interval in seconds.
     ``next_block`` is the first packet id of the block to use; ``in_flight`` lists entries in state IN_FLIGHT and RELEASED
     in log order; ``queued`` counts the rest; ``mailbox`` is the client id's mailbox, 0 for none, and
-    ``received`` the inbound QoS 2 packet ids that await PUBREL.
+    ``received`` the inbound QoS 2 packet ids that await PUBREL. ``owner`` is the node epoch that owned it before the claim, 0 for none.
     """
 
     id: int
@@ -75,6 +75,7 @@ class SessionState(msgspec.Struct, frozen=True, array_like=True):
     mailbox: int = 0
     received: tuple[int, ...] = ()
     expires_at: int = 0
+    owner: int = 0
 
 
 # Changes: what one transaction of the store applies. Those with ``epoch`` are bound to a session and refused when it is old.

@@ -84,6 +84,13 @@ class LogSettings(msgspec.Struct, frozen=True, kw_only=True):
     retention_age: float = DAY
 
 
+class StoreSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """``url`` empty: SQLite, in the data folder. The URL is libpq's, without a password; ``password_file`` holds that and nothing else."""
+
+    url: str = ""
+    password_file: Path | None = None
+
+
 class LoggingSettings(msgspec.Struct, frozen=True, kw_only=True):
     level: LogLevel = "info"
     format: LogFormat = "text"
@@ -119,6 +126,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     keys: KeySettings = KeySettings()
     jwt: JwtSettings = JwtSettings()
     log: LogSettings = LogSettings()
+    store: StoreSettings = StoreSettings()
     logging: LoggingSettings = LoggingSettings()
     node: NodeSettings = NodeSettings()
     compatibility: CompatibilitySettings = CompatibilitySettings()

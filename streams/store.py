@@ -34,6 +34,7 @@ from schemas.sessions import (
     TrimBox,
 )
 from streams.backend import Incoming
+from streams.cluster import Cluster, Fence, PutRoute, Tell, TrimRoutes
 
 BODY_MS: Final = 600_000
 """A record that is delivered everywhere stays as long, so that another box may refer to it."""
@@ -99,9 +100,10 @@ class DropDocument(msgspec.Struct, frozen=True, tag=True):
 
 
 class FinishReplayed(msgspec.Struct, frozen=True, tag=True):
-    """The node's position has passed ``upto``: entries in state DONE before it may go."""
+    """The node's position has passed ``upto``: entries in state DONE before it may go. ``owner``: of that node epoch's sessions only."""
 
     upto: At
+    owner: int = 0
 
 
 class DeadLetter(msgspec.Struct, frozen=True):
@@ -167,6 +169,9 @@ Change = (
     | PutDocument
     | DropDocument
     | FinishReplayed
+    | PutRoute
+    | TrimRoutes
+    | Tell
     | PutRule
     | DropRule
     | PutRuleState
@@ -193,10 +198,14 @@ class Stale(msgspec.Struct, frozen=True):
 
 
 class CommitResult(msgspec.Struct, frozen=True):
-    """``stale``: each (session, epoch) once. ``trimmed``: by box, how many entries TrimBox dropped."""
+    """``stale``: each (session, epoch) once. ``trimmed``: by box, how many entries TrimBox dropped.
+
+    ``lost``: fences that don't hold; then nothing was applied.
+    """
 
     stale: tuple[Stale, ...] = ()
     trimmed: tuple[tuple[int, int], ...] = ()
+    lost: tuple[Fence, ...] = ()
 
 
 class Swept(msgspec.Struct, frozen=True):
@@ -227,16 +236,27 @@ class Counts(msgspec.Struct, frozen=True):
 class Store(Protocol):
     """Sessions, boxes, retained messages, presence, keys, documents and readers' positions. Raises StoreError where the medium fails."""
 
-    async def claim(self, client: str, principal: str, *, clean_start: bool, expiry: int, now: int, limit: int) -> SessionState | Refused:
+    @property
+    def cluster(self) -> Cluster:
+        """What many nodes need."""
+
+    async def claim(
+        self, client: str, principal: str, *, clean_start: bool, expiry: int, now: int, limit: int, owner: int = 0
+    ) -> SessionState | Refused:
         """Take a session for a new connection, under an epoch one higher.
 
         ``clean_start`` ends a stored session first. ``expiry`` 0 keeps none: the state returned then has id 0 (its mailbox aside) and an
         epoch that no other claim gets; a stored session is resumed all the same, to end with this connection.
         A stored session past its ``expires_at`` is gone. A session owned by another principal is refused; ``limit`` is the most sessions kept.
+        ``owner`` is the node epoch that the session is then owned by, 0 for a node alone; a dead node is refused.
         """
 
-    def commit(self, changes: Sequence[Change], positions: Mapping[str, At] | None = None) -> Awaitable[CommitResult]:
+    def commit(
+        self, changes: Sequence[Change], positions: Mapping[str, At] | None = None, fences: Sequence[Fence] = ()
+    ) -> Awaitable[CommitResult]:
         """One transaction, with the positions of named readers. Changes under an old epoch are left out and reported.
+
+        Where one of ``fences`` doesn't hold, all of it is left out, and that is reported.
 
         The work is asked for at once; awaiting is only for its outcome, and not awaiting it is fine.
         """

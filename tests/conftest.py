@@ -12,7 +12,7 @@ from tests.support import process
 from tests.support.gateway import Gateway
 from tests.support.wire import Clients
 
-pytest_plugins = ("tests.support.brokers.fixtures",)
+pytest_plugins = ("tests.support.brokers.fixtures", "tests.support.postgresql")
 
 
 @pytest.hookimpl(wrapper=True)

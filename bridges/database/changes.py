@@ -15,6 +15,7 @@ from sqlalchemy import Connection, bindparam, delete, update
 
 from bridges.database.ending import remove_session
 from bridges.database.entries import EntryChanges
+from bridges.database.routing import RouteChanges
 from bridges.database.rows import encode
 from bridges.database.rules import drop_dead_letters, drop_rule, put_dead_letter, put_rule, put_rule_state
 from bridges.database.sql import Prepared, key_is, upsert
@@ -35,6 +36,7 @@ from schemas.sessions import (
     Subscription,
     TrimBox,
 )
+from streams.cluster import Fence, Notice, PutRoute, Tell, TrimRoutes
 from streams.store import (
     Change,
     CommitResult,
@@ -77,20 +79,23 @@ class Outcome:
 
     stale: dict[Stale, None] = field(default_factory=dict)
     trimmed: dict[int, int] = field(default_factory=dict)
+    lost: tuple[Fence, ...] = ()
 
     def result(self) -> CommitResult:
-        return CommitResult(tuple(self.stale), tuple(sorted(self.trimmed.items())))
+        return CommitResult(tuple(self.stale), tuple(sorted(self.trimmed.items())), self.lost)
 
 
 class Changes:
     """``epochs``: of every session and mailbox that the transaction's commits speak of and that is there, 0 for a mailbox.
 
-    What is gathered is bounded by the calls of one transaction.
+    What is gathered is bounded by the calls of one transaction. ``told`` are the notices that it gives rise to.
     """
 
-    def __init__(self, connection: Connection, epochs: dict[int, int]) -> None:
+    def __init__(self, connection: Connection, epochs: dict[int, int], told: dict[Notice, None]) -> None:
         self._connection = connection
         self._epochs = epochs
+        self._told = told
+        self._routes = RouteChanges(connection, told)
         self._entries = EntryChanges(connection)
         self._subscriptions: dict[tuple[int, str], Subscription | None] = {}
         self._ended: dict[int, EndConnection] = {}
@@ -112,6 +117,7 @@ class Changes:
     def flush(self) -> None:
         """All that was taken is in the tables."""
         self._entries.flush()
+        self._routes.flush()
         connection = self._connection
         if self._subscriptions or self._ended or self._blocks or self._received:
             self._flush_sessions()
@@ -233,7 +239,22 @@ class Changes:
         self._documents[change.kind, change.name] = None
 
     def finish_replayed(self, change: FinishReplayed, _: Outcome) -> None:
-        self._entries.finish(change.upto)
+        self._entries.finish(change.upto, change.owner)
+
+    def put_route(self, change: PutRoute, outcome: Outcome) -> None:
+        if self._routes.lives(change.epoch):
+            self._routes.put(change)
+        else:
+            outcome.stale[Stale(0, change.epoch)] = None
+
+    def trim_routes(self, change: TrimRoutes, outcome: Outcome) -> None:
+        if self._routes.lives(change.epoch):
+            self._routes.trim(change)
+        else:
+            outcome.stale[Stale(0, change.epoch)] = None
+
+    def tell(self, change: Tell, _: Outcome) -> None:
+        self._told[change.notice] = None
 
     def of_rule(self, change: PutRule | DropRule | PutRuleState | PutDeadLetter | DropDeadLetters, _: Outcome) -> None:
         _OF_RULES[type(change)](self._connection, change)
@@ -281,6 +302,9 @@ _TAKE: Final[dict[type, Callable[[Changes, Any, Outcome], None]]] = {
     PutDocument: Changes.put_document,
     DropDocument: Changes.drop_document,
     FinishReplayed: Changes.finish_replayed,
+    PutRoute: Changes.put_route,
+    TrimRoutes: Changes.trim_routes,
+    Tell: Changes.tell,
     **dict.fromkeys(_OF_RULES, Changes.of_rule),
 }
 

@@ -8,27 +8,46 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import Connection, bindparam, select, update
+from sqlalchemy import Connection, bindparam, select, text, update
 
 from bridges.database.ending import remove_session
+from bridges.database.locks import is_shared, learn_epochs
+from bridges.database.membership import NODE_DEAD, Told, holds
 from bridges.database.reads import in_flight, received_of, subscriptions_of
-from bridges.database.sql import Prepared, key_is, upsert
+from bridges.database.sql import Prepared, Row, key_is, upsert
 from bridges.database.tables import boxes, counters, mailboxes, sessions
 from schemas.sessions import SessionState
+from streams.cluster import SESSION, NodeFence, Notice
 from streams.store import Refused
 
 _SESSION: Final = Prepared(
-    select(sessions.c.id, sessions.c.principal, sessions.c.expires_at, sessions.c.next_block, boxes.c.epoch, boxes.c.queued, mailboxes.c.id)
+    select(
+        sessions.c.id,
+        sessions.c.principal,
+        sessions.c.expires_at,
+        sessions.c.next_block,
+        boxes.c.epoch,
+        boxes.c.queued,
+        mailboxes.c.id,
+        sessions.c.node_epoch,
+    )
     .select_from(sessions.join(boxes, boxes.c.id == sessions.c.id).outerjoin(mailboxes, mailboxes.c.client == sessions.c.client))
     .where(key_is(sessions, "client"))
 )
 _MAILBOX: Final = Prepared(select(mailboxes.c.id).where(key_is(mailboxes, "client")))
 _COUNTER: Final = Prepared(select(counters.c.value).where(key_is(counters, "name")))
+_SPREAD: Final = Prepared(text("SELECT coalesce(sum(value), 0)::bigint FROM counters WHERE name >= :low AND name < :high"))
+_LAST_NUMBER: Final = Prepared(text("SELECT coalesce(max(id), 0) FROM boxes"))
+_NEXT_NUMBER: Final = Prepared(text("SELECT nextval('box_numbers')"))
 _COUNT: Final = Prepared(update(counters).where(key_is(counters, "name")).values(value=counters.c.value + bindparam("by")))
 _PUT_SESSION: Final = upsert(sessions)
 _PUT_BOX: Final = upsert(boxes)
 _PUT_MAILBOX: Final = upsert(mailboxes)
-_RESUME: Final = Prepared(update(sessions).where(key_is(sessions, "id")).values(expiry=bindparam("expiry"), expires_at=bindparam("expires_at")))
+_RESUME: Final = Prepared(
+    update(sessions)
+    .where(key_is(sessions, "id"))
+    .values(expiry=bindparam("expiry"), expires_at=bindparam("expires_at"), node_epoch=bindparam("node_epoch"))
+)
 _SET_EPOCH: Final = Prepared(update(boxes).where(key_is(boxes, "id")).values(epoch=bindparam("epoch")))
 
 
@@ -50,13 +69,30 @@ class Connections:
 
 
 def counter(connection: Connection, name: str) -> int:
-    return _COUNTER.number(connection, the_name=name)
+    """See ``tables.counters``."""
+    if not is_shared(connection) or name == "node epoch":
+        return _COUNTER.number(connection, the_name=name)
+    if name == "box":
+        return _LAST_NUMBER.number(connection)
+    return _SPREAD.number(connection, low=name, high=name + "!")  # the character behind the space
 
 
 def next_number(connection: Connection, name: str) -> int:
     """The counter's value, one higher than at any call before."""
+    if name == "box" and is_shared(connection):
+        return _NEXT_NUMBER.number(connection)
     _COUNT.run(connection, the_name=name, by=1)
     return counter(connection, name)
+
+
+def _found(connection: Connection, epochs: dict[int, int], client: str) -> Row | None:
+    """The client's session. Where others write as well, nobody else changes it from here on, and what was read is of after that."""
+    found = _SESSION.first(connection, the_client=client)
+    if is_shared(connection):
+        while found is not None and found[0] not in epochs:
+            learn_epochs(connection, epochs, [found[0]])
+            found = _SESSION.first(connection, the_client=client)
+    return found
 
 
 def claim(
@@ -70,16 +106,22 @@ def claim(
     expiry: int,
     now: int,
     limit: int,
+    owner: int,
+    told: Told,
 ) -> SessionState | Refused:
     """See ``streams.store.Store.claim``; ``epochs`` of the transaction are kept right."""
-    found = _SESSION.first(connection, the_client=client)
+    if owner and not holds(connection, NodeFence(owner)):
+        return Refused(NODE_DEAD)
+    found, before = _found(connection, epochs, client), 0
     if found is not None:
-        number, owner, expires_at, next_block, epoch, queued, box = found
+        number, belongs_to, expires_at, next_block, epoch, queued, box, before = found
         if not 0 < expires_at <= now:
-            if owner != principal:
-                return Refused("client id of another principal", owner)
+            if belongs_to != principal:
+                return Refused("client id of another principal", belongs_to)
             if not clean_start:
-                _RESUME.run(connection, the_id=number, expiry=expiry, expires_at=0)
+                if before not in (0, owner):
+                    told[Notice(SESSION, f"{before} {number} {epoch + 1}")] = None
+                _RESUME.run(connection, the_id=number, expiry=expiry, expires_at=0, node_epoch=owner)
                 _SET_EPOCH.run(connection, the_id=number, epoch=epoch + 1)
                 epochs[number] = epoch + 1
                 return SessionState(
@@ -95,18 +137,21 @@ def claim(
                     queued=queued,
                     mailbox=box or 0,
                     received=received_of(connection, number),
+                    owner=before,
                 )
+        if before not in (0, owner):
+            told[Notice(SESSION, f"{before} {number} 0")] = None
         remove_session(connection, epochs, number)
     elif expiry and counter(connection, "sessions") >= limit:
         return Refused("session limit")
     mailbox = _MAILBOX.number(connection, the_client=client)
     if not expiry:
-        return SessionState(0, connections.next(connection), client, principal, False, 0, mailbox=mailbox)
+        return SessionState(0, connections.next(connection), client, principal, False, 0, mailbox=mailbox, owner=before)
     number = next_number(connection, "box")
-    _PUT_SESSION.run(connection, id=number, client=client, principal=principal, expiry=expiry, expires_at=0, next_block=1)
+    _PUT_SESSION.run(connection, id=number, client=client, principal=principal, expiry=expiry, expires_at=0, next_block=1, node_epoch=owner)
     _PUT_BOX.run(connection, id=number, epoch=1, queued=0)
     epochs[number] = 1
-    return SessionState(number, 1, client, principal, False, expiry, mailbox=mailbox)
+    return SessionState(number, 1, client, principal, False, expiry, mailbox=mailbox, owner=before)
 
 
 def open_mailbox(connection: Connection, epochs: dict[int, int], client: str) -> int:
@@ -114,7 +159,8 @@ def open_mailbox(connection: Connection, epochs: dict[int, int], client: str) ->
     number = _MAILBOX.number(connection, the_client=client)
     if not number:
         number = next_number(connection, "box")
-        _PUT_MAILBOX.run(connection, client=client, id=number)
+        if not _PUT_MAILBOX.run(connection, client=client, id=number):
+            return _MAILBOX.number(connection, the_client=client)  # another node made it in the meantime
         _PUT_BOX.run(connection, id=number, epoch=0, queued=0)
         epochs[number] = 0
     return number

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from sqlalchemy import Connection, bindparam, delete, select, text, tuple_
+from sqlalchemy import Connection, bindparam, delete, exists, select, text, tuple_
 
+from bridges.database.bodies import Body, put_bodies
 from bridges.database.rows import encode, encode_identifiers
 from bridges.database.sql import Bulk, Prepared
-from bridges.database.tables import boxes, entries
+from bridges.database.tables import boxes, entries, sessions
 from schemas.positions import At
 from schemas.sessions import BoxEntry, BoxState
 from streams.store import BODY_MS
@@ -23,11 +24,11 @@ Key = tuple[int, At]
 BODY_BYTES: Final = 1024 * 1024
 """Encoded records beyond this are written before more are encoded."""
 
-INSERT_BODIES: Final = Bulk("INSERT INTO bodies (id, keep_until, record)", 3, " ON CONFLICT DO NOTHING")
 INSERT_ENTRIES: Final = Bulk(
     'INSERT INTO entries (box, shard, "offset", idx, body, qos, retain, identifiers, state, packet_id, expires_at)', 11, " ON CONFLICT DO NOTHING"
 )
 DELETE_ENTRIES: Final = Bulk('DELETE FROM entries WHERE (box, shard, "offset", idx) IN (SELECT * FROM (', 4, ") AS v)")
+DELETE_QUEUED: Final = Bulk('DELETE FROM entries WHERE (box, shard, "offset", idx) IN (SELECT * FROM (', 4, ") AS v) AND state = 0")
 SET_ENTRIES: Final = Bulk(
     "UPDATE entries SET state = v.column5, packet_id = v.column6 FROM (",
     6,
@@ -44,14 +45,16 @@ DELETE_OLDEST: Final = Prepared(
         )
     )
 )
-DELETE_DONE: Final = Prepared(
-    delete(entries).where(
-        text("state = 3"),
-        entries.c.shard == bindparam("shard"),
-        tuple_(entries.c.offset, entries.c.idx) < tuple_(bindparam("offset"), bindparam("index")),
-    )
+_done = delete(entries).where(
+    text("state = 3"),
+    entries.c.shard == bindparam("shard"),
+    tuple_(entries.c.offset, entries.c.idx) < tuple_(bindparam("offset"), bindparam("index")),
 )
-_QUEUED: Final = select(boxes.c.id, boxes.c.queued).where(boxes.c.id.in_(bindparam("ids", expanding=True)))
+DELETE_DONE: Final = Prepared(_done)
+DELETE_DONE_OF: Final = Prepared(
+    _done.where(exists(select(text("1")).select_from(sessions).where(sessions.c.id == entries.c.box, sessions.c.node_epoch == bindparam("owner"))))
+)
+QUEUED: Final = select(boxes.c.id, boxes.c.queued).where(boxes.c.id.in_(bindparam("ids", expanding=True)))
 
 
 def record_time(record_id: bytes) -> int:
@@ -120,10 +123,14 @@ class EntryChanges:
             self._puts.setdefault(key, entry)
         trim.late = {}
 
-    def finish(self, upto: At) -> None:
-        """DONE entries before ``upto`` go."""
+    def finish(self, upto: At, owner: int) -> None:
+        """DONE entries before ``upto`` go, with ``owner`` those in its sessions."""
         self.flush()
-        DELETE_DONE.run(self._connection, shard=upto.shard, offset=upto.offset, index=upto.index)
+        place = {"shard": upto.shard, "offset": upto.offset, "index": upto.index}
+        if owner:
+            DELETE_DONE_OF.run(self._connection, owner=owner, **place)
+        else:
+            DELETE_DONE.run(self._connection, **place)
 
     def flush(self) -> None:
         """All that was gathered is in the tables."""
@@ -148,7 +155,7 @@ class EntryChanges:
         if not self._puts:
             return
         rows: list[object] = []
-        bodies: list[object] = []
+        bodies: list[Body] = []
         seen: set[bytes] = set()
         size = 0
         for (box, at), entry in self._puts.items():
@@ -157,20 +164,20 @@ class EntryChanges:
                 seen.add(record.id)
                 body = encode(record)
                 size += len(body)
-                bodies += (record.id, record_time(record.id) + BODY_MS, body)
+                bodies.append((record.id, record_time(record.id) + BODY_MS, body))
                 if size > BODY_BYTES:
-                    INSERT_BODIES.run(self._connection, bodies)
+                    put_bodies(self._connection, bodies)
                     bodies, size = [], 0
-            rows += (box, at.shard, at.offset, at.index, record.id, entry.qos, entry.retain)
+            rows += (box, at.shard, at.offset, at.index, record.id, entry.qos, int(entry.retain))
             rows += (encode_identifiers(entry.identifiers), entry.state, entry.packet_id, record.expires_at)
         self._puts = {}
-        INSERT_BODIES.run(self._connection, bodies)
+        put_bodies(self._connection, bodies)
         INSERT_ENTRIES.run(self._connection, rows)
 
     def _trim(self, trims: dict[int, _Trim]) -> None:
         numbers = list(trims)
         for start in range(0, len(numbers), 500):
-            for box, queued in self._connection.execute(_QUEUED, {"ids": numbers[start : start + 500]}):
+            for box, queued in self._connection.execute(QUEUED, {"ids": numbers[start : start + 500]}):
                 trim = trims[box]
                 if queued > trim.keep:
                     count = DELETE_OLDEST.run(self._connection, box=box, count=queued - trim.keep)
@@ -179,7 +186,16 @@ class EntryChanges:
 
 def drop_entries(connection: Connection, keys: Iterable[Key]) -> None:
     """Delete these where they are."""
+    DELETE_ENTRIES.run(connection, _places(keys))
+
+
+def drop_queued(connection: Connection, keys: Iterable[Key]) -> int:
+    """Delete those of these whose delivery has not begun."""
+    return DELETE_QUEUED.run(connection, _places(keys))
+
+
+def _places(keys: Iterable[Key]) -> list[object]:
     values: list[object] = []
     for box, at in keys:
         values += (box, at.shard, at.offset, at.index)
-    DELETE_ENTRIES.run(connection, values)
+    return values

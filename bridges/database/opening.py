@@ -6,20 +6,15 @@ Knows what is peculiar to SQLite as a medium (modes, pragmas, WAL). Nothing of a
 from __future__ import annotations
 
 import os
-import sqlite3
 from pathlib import Path
 from typing import Any, Final
 
-from alembic import command
-from alembic.config import Config
-from alembic.script import ScriptDirectory
-from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, event, inspect
-from sqlalchemy.exc import DatabaseError, SQLAlchemyError
+from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, event
+from sqlalchemy.exc import DatabaseError
 
+from bridges.database.failures import MEDIUM_ERRORS
+from bridges.database.versions import migrate, reason, refuse_unknown, stored_versions
 from schemas.errors import StartError
-
-MIGRATIONS: Final = Path(__file__).with_name("migrations")
-VERSION_TABLE: Final = "alembic_version"
 
 CHECKPOINT_PAGES: Final = 2000
 """The WAL is folded back into the file at the commit that takes it past so many pages of 4 KiB: 8 MiB."""
@@ -28,9 +23,6 @@ WAL_KEPT_BYTES: Final = 32 * 1024 * 1024
 CACHE_KIB: Final = 4096
 BUSY_SECONDS: Final = 5.0
 """How long a file that somebody else is writing is waited for."""
-
-MEDIUM_ERRORS: Final = (SQLAlchemyError, sqlite3.Error)
-"""What a failing medium raises; the driver's own root is for where SQLAlchemy doesn't wrap, in hooks and fetches."""
 
 _PRAGMAS: Final = (
     "PRAGMA journal_mode=WAL",
@@ -51,15 +43,10 @@ def open_database(path: Path) -> Engine:
         engine = _engine(path)
         event.listen(engine, "connect", _configure)
         with engine.begin() as connection:
-            _migrate(connection)
+            migrate(connection)
         return engine
     except MEDIUM_ERRORS as error:
         raise StartError(f"{path}: the database can't be opened: {reason(error)}") from error
-
-
-def reason(error: BaseException) -> str:
-    """The database's own words, without SQLAlchemy's statement and link."""
-    return str(getattr(error, "orig", None) or error)
 
 
 def _create(path: Path) -> None:
@@ -96,29 +83,12 @@ def _refuse_foreign(path: Path, connection: Connection) -> None:
     """Before anything is written: the file is empty, or ours and of a version that this program knows."""
     connection = connection.execution_options(writes=False)
     try:
-        tables = inspect(connection).get_table_names()
-        versions = [row[0] for row in connection.exec_driver_sql(f"SELECT version_num FROM {VERSION_TABLE}")] if VERSION_TABLE in tables else []  # noqa: S608
+        versions = stored_versions(connection)
         damage = " ".join(str(connection.exec_driver_sql("PRAGMA quick_check(1)").scalar_one()).split())
     except DatabaseError as error:
         raise StartError(f"{path}: the database is damaged: {reason(error)}; restore it from a backup") from error
     if damage != "ok":
         raise StartError(f"{path}: the database is damaged: {damage}; restore it from a backup")
-    if tables and not versions:
+    if versions is None:
         raise StartError(f"{path}: not a database of this program; name another data folder")
-    script = ScriptDirectory.from_config(_config())
-    known = {revision.revision for revision in script.walk_revisions()}
-    for version in versions:
-        if version not in known:
-            raise StartError(f"{path}: the database has version {version}, this program knows up to {script.get_current_head()}: run a newer program")
-
-
-def _migrate(connection: Connection) -> None:
-    config = _config()
-    config.attributes["connection"] = connection
-    command.upgrade(config, "head")
-
-
-def _config() -> Config:
-    config = Config()
-    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
-    return config
+    refuse_unknown(str(path), versions)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from typing import Final
+from typing import Any, Final
 
-from sqlalchemy import Connection, Select, bindparam, func, literal_column, select, text, tuple_
+from sqlalchemy import BigInteger, Connection, Select, bindparam, cast, func, literal_column, select, text, tuple_
 
+from bridges.database.locks import is_shared
 from bridges.database.rows import box_entry, decode_channel, decode_key, decode_record, decode_status, decode_subscription
 from bridges.database.sql import Prepared, Row, indexed, key_is
 from bridges.database.tables import (
@@ -36,6 +37,8 @@ from streams.store import Counts, Document, OpenChannel
 
 PAGE_BYTES: Final = 4 * 1024 * 1024
 """A page of entries ends, before its limit, with the record that takes it past this."""
+AT_ONCE: Final = 64
+"""Entries, of a megabyte at most each, in the first answer of a server; what they weigh says how many to ask for next."""
 SCAN: Final = 500
 """Topics and keys that are looked at in one step."""
 
@@ -76,23 +79,20 @@ _SUBSCRIPTIONS: Final = Prepared(
     select(session_subscriptions.c.detail).where(key_is(session_subscriptions, "session")).order_by(session_subscriptions.c.filter)
 )
 _RECEIVED: Final = Prepared(select(received.c.packet_id).where(key_is(received, "session")).order_by(received.c.packet_id))
-_SESSIONS: Final = Prepared(
-    select(
-        sessions.c.id,
-        boxes.c.epoch,
-        sessions.c.client,
-        sessions.c.principal,
-        sessions.c.expiry,
-        sessions.c.next_block,
-        boxes.c.queued,
-        mailboxes.c.id,
-        sessions.c.expires_at,
-    )
-    .select_from(sessions.join(boxes, boxes.c.id == sessions.c.id).outerjoin(mailboxes, mailboxes.c.client == sessions.c.client))
-    .where(sessions.c.id > bindparam("after"))
-    .order_by(sessions.c.id)
-    .limit(bindparam("count"))
-)
+_SESSION: Final = select(
+    sessions.c.id,
+    boxes.c.epoch,
+    sessions.c.client,
+    sessions.c.principal,
+    sessions.c.expiry,
+    sessions.c.next_block,
+    boxes.c.queued,
+    mailboxes.c.id,
+    sessions.c.expires_at,
+    sessions.c.node_epoch,
+).select_from(sessions.join(boxes, boxes.c.id == sessions.c.id).outerjoin(mailboxes, mailboxes.c.client == sessions.c.client))
+_SESSIONS: Final = Prepared(_SESSION.where(sessions.c.id > bindparam("after")).order_by(sessions.c.id).limit(bindparam("count")))
+_SESSION_NUMBERED: Final = Prepared(_SESSION.where(key_is(sessions, "id")))
 TOPICS: Final = Prepared(
     select(retained_topics.c.topic)
     .where(retained_topics.c.topic > bindparam("after"), retained_topics.c.topic >= bindparam("low"), retained_topics.c.topic < bindparam("high"))
@@ -113,10 +113,18 @@ _DOCUMENTS: Final = Prepared(
     .limit(bindparam("count"))
 )
 _PROPERTY: Final = Prepared(select(properties.c.value).where(key_is(properties, "name")))
+
+
+def _spread(name: str) -> Any:
+    """A counter that may lie in several rows: see ``tables.counters``."""
+    found = select(cast(func.sum(counters.c.value), BigInteger)).where(counters.c.name >= literal_column(f"'{name}'"))
+    return found.where(counters.c.name < literal_column(f"'{name}!'")).scalar_subquery()  # the character behind the space
+
+
 _COUNTS: Final = Prepared(
     select(
-        select(counters.c.value).where(text("name = 'sessions'")).scalar_subquery(),
-        select(counters.c.value).where(text("name = 'queued'")).scalar_subquery(),
+        _spread("sessions"),
+        _spread("queued"),
         select(func.count()).select_from(retained_topics).scalar_subquery(),
         select(func.count(literal_column("1"))).select_from(retained_topics).where(text("record IS NULL")).scalar_subquery(),
         select(func.count()).select_from(channels).scalar_subquery(),
@@ -143,34 +151,50 @@ def entries_page(connection: Connection, box: int, after: At | None, limit: int,
     query = ENTRIES_BACKWARDS if newest_first else ENTRIES
     found: list[BoxEntry] = []
     size = 0
-    with closing(query.each(connection, the_box=box, shard=at.shard, offset=at.offset, index=at.index, count=limit)) as rows:
-        for row in rows:
-            found.append(box_entry(*row))
-            size += len(row[-1])
-            if size > PAGE_BYTES:
-                break
+    step = AT_ONCE if is_shared(connection) else limit  # a driver that takes all rows of an answer is asked for a few at a time
+    while len(found) < limit:
+        count = min(step, limit - len(found))
+        before = len(found)
+        with closing(query.each(connection, the_box=box, shard=at.shard, offset=at.offset, index=at.index, count=count)) as rows:
+            for row in rows:
+                found.append(box_entry(*row))
+                size += len(row[-1])
+                if size > PAGE_BYTES:
+                    return found
+        if len(found) < before + count:
+            break
+        at, step = found[-1].at, max(1, min(limit, (PAGE_BYTES - size) * len(found) // max(1, size)))
     return found
 
 
 def sessions_page(connection: Connection, after: int, limit: int) -> list[SessionState]:
     """Without entries."""
-    return [
-        SessionState(
-            number,
-            epoch,
-            client,
-            principal,
-            True,
-            expiry,
-            subscriptions=subscriptions_of(connection, number),
-            next_block=next_block,
-            queued=queued,
-            mailbox=mailbox or 0,
-            received=received_of(connection, number),
-            expires_at=expires_at,
-        )
-        for number, epoch, client, principal, expiry, next_block, queued, mailbox, expires_at in _SESSIONS.all(connection, after=after, count=limit)
-    ]
+    return [_session(connection, row) for row in _SESSIONS.all(connection, after=after, count=limit)]
+
+
+def session_numbered(connection: Connection, number: int, *, owner: int) -> SessionState | None:
+    """The same of one, said to have had an owner."""
+    row = _SESSION_NUMBERED.first(connection, the_id=number)
+    return _session(connection, (*row[:-1], owner)) if row is not None else None
+
+
+def _session(connection: Connection, row: Row) -> SessionState:
+    number, epoch, client, principal, expiry, next_block, queued, mailbox, expires_at, owner = row
+    return SessionState(
+        number,
+        epoch,
+        client,
+        principal,
+        True,
+        expiry,
+        subscriptions=subscriptions_of(connection, number),
+        next_block=next_block,
+        queued=queued,
+        mailbox=mailbox or 0,
+        received=received_of(connection, number),
+        expires_at=expires_at,
+        owner=owner,
+    )
 
 
 def retained_page(connection: Connection, topic_filter: str, after: str, limit: int) -> list[RetainedMessage]:
@@ -209,7 +233,7 @@ def _in(connection: Connection, query: Select[str, bytes | None], values: Sequen
 
 
 def topic_ranges(topic_filter: str) -> list[tuple[str, str | None]]:
-    """The ranges of topics (inclusive, exclusive; None for no end) in which a filter's matches lie, in order.
+    """The ranges of topics (inclusive, exclusive; None for no end) in which a filter's matches lie, in order. U+0000 is in no topic.
 
     `a/#` matches `a` as well [MQTT-4.7.1-2]; between the two lie siblings such as `a!`, so those are two ranges.
     """
@@ -219,11 +243,11 @@ def topic_ranges(topic_filter: str) -> list[tuple[str, str | None]]:
         literal += 1
     prefix = "/".join(levels[:literal])
     if literal == len(levels):
-        return [(prefix, prefix + "\x00")]
+        return [(prefix, prefix + "\x01")]
     if not literal:
         return [("", None)]
     below = (prefix + "/", prefix + "0")  # the character behind the slash
-    return [(prefix, prefix + "\x00"), below] if levels[literal] == "#" else [below]
+    return [(prefix, prefix + "\x01"), below] if levels[literal] == "#" else [below]
 
 
 def stored_positions(connection: Connection) -> dict[str, dict[int, At]]:

@@ -19,16 +19,15 @@ PAGE_BYTES: Final = 4 * 1024 * 1024
 _PUT_RULE: Final = upsert(rules, "detail")
 _PUT_STATE: Final = upsert(rule_states, "detail")
 _PUT_LETTER: Final = upsert(dead_letters, "detail")
-_IS_THERE: Final = Prepared(select(rules.c.id).where(key_is(rules, "id")))
+_IS_THERE: Final = Prepared(select(rules.c.id).where(key_is(rules, "id")).with_for_update(read=True, key_share=True))
+"""And stays, where another node could delete it."""
 _DROP_RULE: Final = Prepared(delete(rules).where(key_is(rules, "id")))
 _DROP_STATE: Final = Prepared(delete(rule_states).where(key_is(rule_states, "rule")))
 _DROP_LETTERS: Final = Prepared(
     delete(dead_letters).where(key_is(dead_letters, "rule"), dead_letters.c.number.between(bindparam("first"), bindparam("last")))
 )
 _RULES: Final = Prepared(
-    select(rules.c.detail, rule_states.c.detail)
-    .select_from(rules.outerjoin(rule_states, rule_states.c.rule == rules.c.id))
-    .order_by(rules.c.id)
+    select(rules.c.detail, rule_states.c.detail).select_from(rules.outerjoin(rule_states, rule_states.c.rule == rules.c.id)).order_by(rules.c.id)
 )
 _LETTERS: Final = Prepared(
     select(dead_letters.c.detail)

@@ -8,7 +8,7 @@ SQLAlchemy's results cost more than most of these statements do.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import Any, Final
 
@@ -127,14 +127,28 @@ class Bulk:
     def __init__(self, head: str, width: int, tail: str) -> None:
         self.width = width
         self._head, self._tail = head, tail
-        self._row = "(" + ", ".join("?" * width) + ")"
-        self._texts = {size: self.text(size) for size in BULK_SIZES}
+        self._texts = {dialect: {size: self.text(size, dialect) for size in BULK_SIZES} for dialect in _INSERT}
 
-    def text(self, size: int) -> str:
-        return f"{self._head} VALUES {', '.join([self._row] * size)}{self._tail}"
+    def text(self, size: int, dialect: str = "sqlite") -> str:
+        """Parameters are `?`, and `$1`, `$2` and so on for PostgreSQL."""
+        width = self.width
+        marks = ["?"] * (size * width) if dialect == "sqlite" else [f"${number}" for number in range(1, size * width + 1)]
+        rows = ", ".join(f"({', '.join(marks[start : start + width])})" for start in range(0, size * width, width))
+        return f"{self._head} VALUES {rows}{self._tail}"
 
-    def run(self, connection: Connection, values: Sequence[object]) -> None:
-        """``values`` are those of all rows, one after the other."""
+    def run(self, connection: Connection, values: Sequence[object]) -> int:
+        """``values`` are those of all rows, one after the other. The number of rows that it changed."""
+        changed = 0
+        for cursor in self._executed(connection, values):
+            changed += cursor.rowcount
+        return changed
+
+    def all(self, connection: Connection, values: Sequence[object]) -> list[Row]:
+        """The rows that it returned."""
+        return [row for cursor in self._executed(connection, values) for row in cursor.fetchall()]
+
+    def _executed(self, connection: Connection, values: Sequence[object]) -> Iterator[DBAPICursor]:
+        texts = self._texts[connection.dialect.name]
         width, done, count = self.width, 0, len(values) // self.width
         while done < count:
             size = _statement_size(count - done)
@@ -143,7 +157,8 @@ class Bulk:
             if done > count:
                 part += part[-width:] * (done - count)
             with closing(connection.connection.cursor()) as cursor:
-                cursor.execute(self._texts[size], part)
+                cursor.execute(texts[size], part)
+                yield cursor
 
 
 def _statement_size(rows: int) -> int:

@@ -16,6 +16,8 @@ from sqlalchemy import Engine
 from bridges.database import reads
 from bridges.database.changes import document_row
 from bridges.database.claims import Connections, claim, next_number, open_mailbox
+from bridges.database.cluster import DatabaseCluster
+from bridges.database.notices import Listening
 from bridges.database.opening import open_database
 from bridges.database.rows import encode
 from bridges.database.rules import letters_page, rules_all
@@ -23,11 +25,13 @@ from bridges.database.sql import upsert
 from bridges.database.sweeps import Cursors, sweep
 from bridges.database.tables import access_keys, documents, properties
 from bridges.database.worker import Transaction, Worker
-from schemas.identities import AccessKey
+from schemas.errors import StartError
+from schemas.identities import AccessKey, Secret
 from schemas.positions import At
 from schemas.presence import ClientStatus
 from schemas.rules import Rule, RuleState
 from schemas.sessions import BoxEntry, RetainedMessage, SessionState
+from streams.cluster import Fence
 from streams.store import Change, CommitResult, Counts, DeadLetter, Document, OpenChannel, Refused, Swept
 
 _PUT_KEY: Final = upsert(access_keys, "detail")
@@ -38,23 +42,37 @@ _ADD_DOCUMENT: Final = upsert(documents)
 class DatabaseStore:
     """See ``streams.store.Store``. Made by ``open``; used from the loop's thread."""
 
-    def __init__(self, engine: Engine, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, engine: Engine, listening: Listening, loop: asyncio.AbstractEventLoop) -> None:
         self._engine = engine
-        self._worker = Worker(engine, loop)
+        self._listening = listening
+        self._worker = Worker(engine, loop, listening.tell)
+        self.cluster = DatabaseCluster(self._worker, listening)
         self._connections = Connections()
         self._cursors = Cursors()
 
     @classmethod
     def open(cls, path: Path, loop: asyncio.AbstractEventLoop) -> DatabaseStore:
         """The store in a SQLite file, made or brought up to date; StartError where that can't be. Blocks for the time it takes."""
-        return cls(open_database(path), loop)
+        return cls(open_database(path), Listening(loop, None, OSError), loop)
+
+    @classmethod
+    def connect(cls, url: str, loop: asyncio.AbstractEventLoop, password: Secret | None = None) -> DatabaseStore:
+        """The same in a PostgreSQL database, which others may use as well."""
+        try:
+            from bridges.database import postgresql  # its driver is an extra
+        except ImportError:
+            raise StartError("store.url needs the driver of PostgreSQL: pip install 'sluiceway[postgresql]'") from None
+        listening = Listening(loop, partial(postgresql.connect_to_listen, url, password), postgresql.Error)
+        return cls(postgresql.open_postgresql(url, password), listening, loop)
 
     @property
     def failures(self) -> int:
         """Calls that failed, commits included that nobody waited for."""
         return self._worker.failures
 
-    async def claim(self, client: str, principal: str, *, clean_start: bool, expiry: int, now: int, limit: int) -> SessionState | Refused:
+    async def claim(
+        self, client: str, principal: str, *, clean_start: bool, expiry: int, now: int, limit: int, owner: int = 0
+    ) -> SessionState | Refused:
         def work(transaction: Transaction) -> SessionState | Refused:
             return claim(
                 transaction.connection,
@@ -66,13 +84,15 @@ class DatabaseStore:
                 expiry=expiry,
                 now=now,
                 limit=limit,
+                owner=owner,
+                told=transaction.told,
             )
 
-        found: SessionState | Refused = await self._worker.call(work)
+        found: SessionState | Refused = await self._worker.call(work, client)
         return found
 
-    def commit(self, changes: Sequence[Change], positions: Mapping[str, At] | None = None) -> Awaitable[CommitResult]:
-        return self._worker.commit(changes, positions or {})
+    def commit(self, changes: Sequence[Change], positions: Mapping[str, At] | None = None, fences: Sequence[Fence] = ()) -> Awaitable[CommitResult]:
+        return self._worker.commit(changes, positions or {}, fences)
 
     async def mailbox(self, client: str) -> int:
         number: int = await self._worker.call(lambda transaction: open_mailbox(transaction.connection, transaction.epochs, client))
@@ -111,6 +131,7 @@ class DatabaseStore:
             return sweep(
                 transaction.connection,
                 transaction.epochs,
+                transaction.told,
                 self._cursors,
                 now,
                 entries_per_box=entries_per_box,
@@ -168,6 +189,7 @@ class DatabaseStore:
         return value
 
     async def close(self) -> None:
+        await self._listening.close()
         await self._worker.close()
         self._engine.dispose()
 

@@ -9,13 +9,17 @@ from typing import Final
 
 from sqlalchemy import Connection, bindparam, delete, exists, null, select, text, update
 
+from bridges.database.bodies import drop_bodies
 from bridges.database.changes import DELETE_DOCUMENT
 from bridges.database.claims import counter
 from bridges.database.ending import remove_session
-from bridges.database.entries import DELETE_OLDEST, drop_entries
-from bridges.database.sql import Bulk, Prepared, Row, key_is
+from bridges.database.entries import DELETE_OLDEST, drop_queued
+from bridges.database.locks import hold_free, is_shared
+from bridges.database.membership import Told
+from bridges.database.sql import Prepared, Row, key_is
 from bridges.database.tables import bodies, boxes, documents, entries, retained, sessions
 from schemas.positions import At
+from streams.cluster import SESSION, Notice
 from streams.store import BODY_MS, TOMBSTONE_MS, Swept
 
 LOOKS: Final = 4
@@ -23,8 +27,10 @@ LOOKS: Final = 4
 ENTRIES_WITH_SESSIONS: Final = 50_000
 """A sweep ends no further session once the boxes of those it ended had so many queued entries."""
 
+SWEEP_LOCK: Final = 0x51_75_1C_E2
+
 ENDING: Final = Prepared(
-    select(sessions.c.id, sessions.c.client, boxes.c.queued)
+    select(sessions.c.id, sessions.c.client, boxes.c.queued, sessions.c.node_epoch)
     .select_from(sessions.join(boxes, boxes.c.id == sessions.c.id))
     .where(text("expires_at > 0"), sessions.c.expires_at <= bindparam("now"))
     .order_by(sessions.c.expires_at, sessions.c.id)
@@ -52,14 +58,20 @@ BODIES: Final = Prepared(
     .order_by(bodies.c.id)
     .limit(bindparam("count"))
 )
-DELETE_BODIES: Final = Bulk("DELETE FROM bodies WHERE id IN (SELECT * FROM (", 1, ") AS v)")
 EXPIRED_RETAINED: Final = Prepared(
     select(retained.c.topic)
     .where(text("expires_at > 0"), retained.c.expires_at <= bindparam("now"))
     .order_by(retained.c.expires_at, retained.c.topic)
     .limit(bindparam("count"))
 )
-_BURY: Final = Prepared(update(retained).where(key_is(retained, "topic")).values(record=null(), expires_at=0))
+_STILL_ENDING: Final = Prepared(
+    select(sessions.c.id).where(key_is(sessions, "id"), text("expires_at > 0"), sessions.c.expires_at <= bindparam("now"))
+)
+_BURY: Final = Prepared(
+    update(retained)
+    .where(key_is(retained, "topic"), text("expires_at > 0"), retained.c.expires_at <= bindparam("now"))
+    .values(record=null(), expires_at=0)
+)
 TOMBSTONES: Final = Prepared(
     select(retained.c.topic)
     .where(text("record IS NULL"), retained.c.time <= bindparam("before"))
@@ -72,7 +84,8 @@ EXPIRED_DOCUMENTS: Final = Prepared(
     .order_by(documents.c.expires_at, documents.c.kind, documents.c.name)
     .limit(bindparam("count"))
 )
-_DELETE_RETAINED: Final = Prepared(delete(retained).where(key_is(retained, "topic")))
+_DELETE_TOMBSTONE: Final = Prepared(delete(retained).where(key_is(retained, "topic"), text("record IS NULL"), retained.c.time <= bindparam("before")))
+_ALONE: Final = Prepared(text(f"SELECT pg_try_advisory_xact_lock({SWEEP_LOCK})"))
 
 _AFTER_ALL_IDS: Final = b"\xff" * 17
 
@@ -88,6 +101,7 @@ class Cursors:
 def sweep(
     connection: Connection,
     epochs: dict[int, int],
+    told: Told,
     cursors: Cursors,
     now: int,
     *,
@@ -96,12 +110,17 @@ def sweep(
     entry_age: int,
     limit: int,
 ) -> Swept:
-    """In the transaction of the caller, whose ``epochs`` are kept right."""
+    """In the transaction of the caller, whose ``epochs`` are kept right. Of nodes that sweep at a time one does, and the others nothing.
+
+    What was found is looked at again once it is locked: another node may have begun with it.
+    """
+    if is_shared(connection) and not _ALONE.number(connection):
+        return Swept()
     return Swept(
-        sessions=_sessions(connection, epochs, now, limit),
-        expired_entries=_drop(connection, EXPIRED.all(connection, now=now, count=limit)),
-        aged_entries=_drop(connection, OLDEST.all(connection, before=_id_after(now - entry_age * 1000), count=limit)),
-        over_limit_entries=_over_limit(connection, cursors, entries_per_box, entries_total, limit),
+        sessions=_sessions(connection, epochs, told, now, limit),
+        expired_entries=_drop(connection, epochs, EXPIRED.all(connection, now=now, count=limit)),
+        aged_entries=_drop(connection, epochs, OLDEST.all(connection, before=_id_after(now - entry_age * 1000), count=limit)),
+        over_limit_entries=_over_limit(connection, epochs, cursors, entries_per_box, entries_total, limit),
         bodies=_bodies(connection, cursors, now, limit),
         expired_retained=_expire_retained(connection, now, limit),
         tombstones=_tombstones(connection, now, limit),
@@ -114,36 +133,46 @@ def _id_after(time: int) -> bytes:
     return max(0, time + 1).to_bytes(6, "big")
 
 
-def _drop(connection: Connection, keys: Sequence[Row]) -> int:
-    drop_entries(connection, [(box, At(shard, offset, index)) for box, shard, offset, index in keys])
-    return len(keys)
+def _drop(connection: Connection, epochs: dict[int, int], keys: Sequence[Row]) -> int:
+    held = hold_free(connection, epochs, {key[0] for key in keys})
+    return drop_queued(connection, [(box, At(shard, offset, index)) for box, shard, offset, index in keys if box in held])
 
 
-def _sessions(connection: Connection, epochs: dict[int, int], now: int, limit: int) -> tuple[tuple[int, str], ...]:
+def _sessions(connection: Connection, epochs: dict[int, int], told: Told, now: int, limit: int) -> tuple[tuple[int, str], ...]:
     ended: list[tuple[int, str]] = []
     gone = 0
-    for number, client, queued in ENDING.all(connection, now=now, count=limit):
+    ending = ENDING.all(connection, now=now, count=limit)
+    held = hold_free(connection, epochs, {row[0] for row in ending})
+    for number, client, queued, owner in ending:
         if gone > ENTRIES_WITH_SESSIONS:
             break
+        if is_shared(connection) and (number not in held or not _STILL_ENDING.number(connection, the_id=number, now=now)):
+            continue
         remove_session(connection, epochs, number)
         ended.append((number, client))
+        if owner:
+            told[Notice(SESSION, f"{owner} {number} 0")] = None
         gone += queued
     return tuple(ended)
 
 
-def _over_limit(connection: Connection, cursors: Cursors, per_box: int, total: int, limit: int) -> int:
+def _over_limit(connection: Connection, epochs: dict[int, int], cursors: Cursors, per_box: int, total: int, limit: int) -> int:
     dropped = 0
     queued = counter(connection, "queued")
     if queued > per_box:
         upto = cursors.box + LOOKS * limit
-        for box, count in OVERFULL.all(connection, after=cursors.box, upto=upto, keep=per_box, count=limit):
+        overfull = OVERFULL.all(connection, after=cursors.box, upto=upto, keep=per_box, count=limit)
+        if is_shared(connection):
+            held = hold_free(connection, epochs, {row[0] for row in overfull})
+            overfull = [row for row in OVERFULL.all(connection, after=cursors.box, upto=upto, keep=per_box, count=limit) if row[0] in held]
+        for box, count in overfull:
             if dropped < limit:
                 dropped += DELETE_OLDEST.run(connection, box=box, count=min(count - per_box, limit - dropped))
         if dropped < limit:
             cursors.box = upto if upto < counter(connection, "box") else 0
     excess = min(queued - dropped - total, limit - dropped)
     if excess > 0:
-        dropped += _drop(connection, OLDEST.all(connection, before=_AFTER_ALL_IDS, count=excess))
+        dropped += _drop(connection, epochs, OLDEST.all(connection, before=_AFTER_ALL_IDS, count=excess))
     return dropped
 
 
@@ -154,13 +183,10 @@ def _bodies(connection: Connection, cursors: Cursors, now: int, limit: int) -> i
     if not cursors.body and start:
         more, _ = _unreferenced(connection, cursors, b"", min(before, start + b"\x00"), now, LOOKS * limit - looked, limit - len(gone))
         gone += more
-    DELETE_BODIES.run(connection, gone)
-    return len(gone)
+    return drop_bodies(connection, gone)
 
 
-def _unreferenced(
-    connection: Connection, cursors: Cursors, after: bytes, before: bytes, now: int, looks: int, limit: int
-) -> tuple[list[bytes], int]:
+def _unreferenced(connection: Connection, cursors: Cursors, after: bytes, before: bytes, now: int, looks: int, limit: int) -> tuple[list[bytes], int]:
     """Bodies that may go, and how many were looked at; the cursor stands where looking stopped, or is empty at the end of the range."""
     gone: list[bytes] = []
     looked = 0
@@ -178,7 +204,7 @@ def _unreferenced(
 
 def _expire_retained(connection: Connection, now: int, limit: int) -> int:
     topics = EXPIRED_RETAINED.all(connection, now=now, count=limit)
-    _BURY.many(connection, [{"the_topic": topic} for (topic,) in topics])
+    _BURY.many(connection, [{"the_topic": topic, "now": now} for (topic,) in topics])
     return len(topics)
 
 
@@ -190,5 +216,5 @@ def _documents(connection: Connection, now: int, limit: int) -> int:
 
 def _tombstones(connection: Connection, now: int, limit: int) -> int:
     topics = TOMBSTONES.all(connection, before=now - TOMBSTONE_MS, count=limit)
-    _DELETE_RETAINED.many(connection, [{"the_topic": topic} for (topic,) in topics])
+    _DELETE_TOMBSTONE.many(connection, [{"the_topic": topic, "before": now - TOMBSTONE_MS} for (topic,) in topics])
     return len(topics)

@@ -6,26 +6,29 @@ the tables and the triggers that keep ``boxes.queued`` and the counters exact, s
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, Table, Text, text
+from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, Table, text
+
+from bridges.database.columns import NUMBER, TEXT
 
 metadata = MetaData()
-
-_NUMBER = BigInteger().with_variant(Integer, "sqlite")
-"""A key that SQLite takes as the row's own number, which only its type INTEGER can be."""
 
 counters = Table(
     "counters",
     metadata,
-    Column("name", Text, primary_key=True, nullable=False),
+    Column("name", TEXT, primary_key=True, nullable=False),
     Column("value", BigInteger, nullable=False),
     sqlite_with_rowid=False,
 )
-"""`box`: the last number given to a session or mailbox; `node epoch`; and kept by triggers: `sessions`, `queued`."""
+"""`node epoch`; kept by triggers: `sessions`, `queued`; and `box`, the last number given to a session or mailbox.
+
+On PostgreSQL the first of these is a row, `box` a sequence, and what triggers keep is spread over rows such as `queued 7`,
+so that transactions of several nodes don't wait for each other at one row.
+"""
 
 boxes = Table(
     "boxes",
     metadata,
-    Column("id", _NUMBER, primary_key=True, autoincrement=False),
+    Column("id", NUMBER, primary_key=True, autoincrement=False),
     Column("epoch", BigInteger, nullable=False),
     Column("queued", BigInteger, nullable=False),
 )
@@ -34,19 +37,21 @@ boxes = Table(
 sessions = Table(
     "sessions",
     metadata,
-    Column("id", _NUMBER, primary_key=True, autoincrement=False),
-    Column("client", Text, nullable=False, unique=True),
-    Column("principal", Text, nullable=False),
+    Column("id", NUMBER, primary_key=True, autoincrement=False),
+    Column("client", TEXT, nullable=False, unique=True),
+    Column("principal", TEXT, nullable=False),
     Column("expiry", BigInteger, nullable=False),
     Column("expires_at", BigInteger, nullable=False),
     Column("next_block", Integer, nullable=False),
+    Column("node_epoch", BigInteger, nullable=False, server_default=text("0")),
+    Index("sessions_owned", "node_epoch", "id", sqlite_where=text("node_epoch > 0"), postgresql_where=text("node_epoch > 0")),
     Index("sessions_ending", "expires_at", sqlite_where=text("expires_at > 0"), postgresql_where=text("expires_at > 0")),
 )
 
 mailboxes = Table(
     "mailboxes",
     metadata,
-    Column("client", Text, primary_key=True, nullable=False),
+    Column("client", TEXT, primary_key=True, nullable=False),
     Column("id", BigInteger, nullable=False),
     sqlite_with_rowid=False,
 )
@@ -55,7 +60,7 @@ subscriptions = Table(
     "subscriptions",
     metadata,
     Column("session", BigInteger, primary_key=True, nullable=False),
-    Column("filter", Text, primary_key=True, nullable=False),
+    Column("filter", TEXT, primary_key=True, nullable=False),
     Column("detail", LargeBinary, nullable=False),
     sqlite_with_rowid=False,
 )
@@ -109,7 +114,7 @@ _RETAINED_TO_EXPIRE = text("expires_at > 0")
 retained = Table(
     "retained",
     metadata,
-    Column("topic", Text, primary_key=True, nullable=False),
+    Column("topic", TEXT, primary_key=True, nullable=False),
     Column("time", BigInteger, nullable=False),
     Column("id", LargeBinary, nullable=False),
     Column("expires_at", BigInteger, nullable=False),
@@ -122,7 +127,7 @@ retained = Table(
 positions = Table(
     "positions",
     metadata,
-    Column("reader", Text, primary_key=True, nullable=False),
+    Column("reader", TEXT, primary_key=True, nullable=False),
     Column("shard", Integer, primary_key=True, nullable=False),
     Column("offset", BigInteger, nullable=False),
     Column("idx", Integer, nullable=False),
@@ -132,14 +137,14 @@ positions = Table(
 channels = Table(
     "channels",
     metadata,
-    Column("channel", Text, primary_key=True, nullable=False),
+    Column("channel", TEXT, primary_key=True, nullable=False),
     Column("detail", LargeBinary, nullable=False),
 )
 
 statuses = Table(
     "statuses",
     metadata,
-    Column("client", Text, primary_key=True, nullable=False),
+    Column("client", TEXT, primary_key=True, nullable=False),
     Column("status", LargeBinary, nullable=False),
     Column("state", LargeBinary, nullable=False),
 )
@@ -147,7 +152,7 @@ statuses = Table(
 access_keys = Table(
     "access_keys",
     metadata,
-    Column("id", Text, primary_key=True, nullable=False),
+    Column("id", TEXT, primary_key=True, nullable=False),
     Column("detail", LargeBinary, nullable=False),
 )
 
@@ -165,14 +170,14 @@ documents = Table(
 rules = Table(
     "rules",
     metadata,
-    Column("id", Text, primary_key=True, nullable=False),
+    Column("id", TEXT, primary_key=True, nullable=False),
     Column("detail", LargeBinary, nullable=False),
 )
 
 rule_states = Table(
     "rule_states",
     metadata,
-    Column("rule", Text, primary_key=True, nullable=False),
+    Column("rule", TEXT, primary_key=True, nullable=False),
     Column("detail", LargeBinary, nullable=False),
 )
 """Apart from the rules: written several times a second."""
@@ -180,7 +185,7 @@ rule_states = Table(
 dead_letters = Table(
     "dead_letters",
     metadata,
-    Column("rule", Text, primary_key=True, nullable=False),
+    Column("rule", TEXT, primary_key=True, nullable=False),
     Column("number", BigInteger, primary_key=True, nullable=False),
     Column("detail", LargeBinary, nullable=False),
 )
@@ -188,7 +193,41 @@ dead_letters = Table(
 properties = Table(
     "properties",
     metadata,
-    Column("name", Text, primary_key=True, nullable=False),
-    Column("value", Text, nullable=False),
+    Column("name", TEXT, primary_key=True, nullable=False),
+    Column("value", TEXT, nullable=False),
     sqlite_with_rowid=False,
 )
+
+nodes = Table(
+    "nodes",
+    metadata,
+    Column("epoch", BigInteger, primary_key=True, nullable=False),
+    Column("node", TEXT, nullable=False),
+    Column("until", BigInteger, nullable=False),
+    Column("dead", Integer, nullable=False),
+    Column("routes", BigInteger, nullable=False),
+    Column("detail", TEXT, nullable=False),
+    sqlite_with_rowid=False,
+)
+"""``until`` is when the lease ends, in ms of the database's clock; ``routes`` the version of the node's newest route."""
+
+leases = Table(
+    "leases",
+    metadata,
+    Column("name", TEXT, primary_key=True, nullable=False),
+    Column("token", BigInteger, nullable=False),
+    Column("epoch", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+routes = Table(
+    "routes",
+    metadata,
+    Column("epoch", BigInteger, primary_key=True, nullable=False),
+    Column("filter", TEXT, primary_key=True, nullable=False),
+    Column("count", BigInteger, nullable=False),
+    Column("version", BigInteger, nullable=False),
+    Index("routes_changed", "epoch", "version"),
+    sqlite_with_rowid=False,
+)
+"""``epoch`` in these three is a node's."""

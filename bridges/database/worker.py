@@ -10,17 +10,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from queue import Empty, SimpleQueue
 from typing import Any, Final
 
-from sqlalchemy import Connection, Engine, bindparam, select
+from sqlalchemy import Connection, Engine
 
 from bridges.database.changes import NUMBER_OF, Changes, Outcome
-from bridges.database.opening import MEDIUM_ERRORS, reason
-from bridges.database.tables import boxes
+from bridges.database.failures import Meaning, meaning, reason
+from bridges.database.locks import is_shared, learn_clients, learn_epochs
+from bridges.database.membership import holds
+from bridges.database.notices import notify
 from schemas.errors import StoreError
 from schemas.positions import At
+from streams.cluster import Fence, Notice
 from streams.store import Change
 
 GROUP_CHANGES: Final = 1024
@@ -30,9 +33,10 @@ CALL_COST: Final = 16
 PENDING_CHANGES: Final = 250_000
 """Changes that may be asked for and not yet be durable; further ones are refused until some are."""
 
-logger = logging.getLogger(__name__)
+TRIES: Final = 5
+"""How often a transaction that lost against another node's is done at all."""
 
-_EPOCHS: Final = select(boxes.c.id, boxes.c.epoch).where(boxes.c.id.in_(bindparam("numbers", expanding=True)))
+logger = logging.getLogger(__name__)
 
 
 class Transaction:
@@ -41,24 +45,32 @@ class Transaction:
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self.epochs: dict[int, int] = {}
-        self.changes = Changes(connection, self.epochs)
+        self.told: dict[Notice, None] = {}
+        self.changes = Changes(connection, self.epochs, self.told)
 
-    def learn_epochs(self, commits: Sequence[Commit]) -> None:
-        """Exact for the whole transaction: whoever changes an epoch in it, or ends a session, changes it here as well."""
-        numbers = list({of(change) for commit in commits for change in commit.changes if (of := NUMBER_OF.get(type(change))) is not None})
-        for start in range(0, len(numbers), 500):
-            for number, epoch in self.connection.execute(_EPOCHS, {"numbers": numbers[start : start + 500]}):
-                self.epochs[number] = epoch
+    def prepare(self, group: Sequence[Call | Commit]) -> None:
+        """The boxes that the group is about are this transaction's own, and their epochs known."""
+        numbers: list[int] = []
+        clients: list[str] = []
+        for call in group:
+            if isinstance(call, Commit):
+                numbers += [of(change) for change in call.changes if (of := NUMBER_OF.get(type(change))) is not None]
+            elif call.client is not None:
+                clients.append(call.client)
+        if clients:
+            numbers += learn_clients(self.connection, clients)
+        learn_epochs(self.connection, self.epochs, numbers)
 
 
 class Call:
-    """Something asked of the store, other than a commit; it sees all changes asked for before it."""
+    """Something asked of the store, other than a commit; it sees all changes asked for before it. ``client``: whose session it takes."""
 
-    __slots__ = ("cost", "future", "result", "work")
+    __slots__ = ("client", "cost", "future", "result", "work")
 
-    def __init__(self, future: asyncio.Future[Any], work: Callable[[Transaction], Any]) -> None:
+    def __init__(self, future: asyncio.Future[Any], work: Callable[[Transaction], Any], client: str | None = None) -> None:
         self.future = future
         self.work = work
+        self.client = client
         self.cost = CALL_COST
         self.result: Any = None
 
@@ -73,18 +85,23 @@ class Call:
 class Commit:
     """Changes that are durable together or not at all."""
 
-    __slots__ = ("changes", "cost", "future", "outcome", "positions", "result")
+    __slots__ = ("changes", "cost", "fences", "future", "outcome", "positions", "result")
 
-    def __init__(self, future: asyncio.Future[Any], changes: Sequence[Change], positions: Mapping[str, At]) -> None:
+    def __init__(self, future: asyncio.Future[Any], changes: Sequence[Change], positions: Mapping[str, At], fences: Sequence[Fence]) -> None:
         self.future = future
         self.changes = changes
         self.positions = positions
+        self.fences = fences
         self.cost = len(changes) + len(positions)
         self.outcome = Outcome()
         self.result: Any = None
 
     def run(self, transaction: Transaction) -> None:
         self.outcome = Outcome()
+        if self.fences:
+            self.outcome.lost = tuple(fence for fence in self.fences if not holds(transaction.connection, fence))
+            if self.outcome.lost:
+                return
         transaction.changes.take(self.changes, self.positions, self.outcome)
 
     def finish(self) -> None:
@@ -93,10 +110,11 @@ class Commit:
 
 
 class Worker:
-    """``failures`` counts calls that failed, also where nobody waited for them."""
+    """``failures`` counts calls that failed, also where nobody waited for them. ``tell`` hears notices, on the loop's thread."""
 
-    def __init__(self, engine: Engine, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, engine: Engine, loop: asyncio.AbstractEventLoop, tell: Callable[[Iterable[Notice]], None]) -> None:
         self.failures = 0
+        self._tell_notices = tell
         self._engine = engine
         self._loop = loop
         self._connection: Connection | None = None
@@ -107,11 +125,11 @@ class Worker:
         self._thread = threading.Thread(target=self._serve, name="store", daemon=True)
         self._thread.start()
 
-    def commit(self, changes: Sequence[Change], positions: Mapping[str, At]) -> asyncio.Future[Any]:
-        return self._ask(Commit(self._loop.create_future(), changes, positions))
+    def commit(self, changes: Sequence[Change], positions: Mapping[str, At], fences: Sequence[Fence]) -> asyncio.Future[Any]:
+        return self._ask(Commit(self._loop.create_future(), changes, positions, fences))
 
-    def call(self, work: Callable[[Transaction], Any]) -> asyncio.Future[Any]:
-        return self._ask(Call(self._loop.create_future(), work))
+    def call(self, work: Callable[[Transaction], Any], client: str | None = None) -> asyncio.Future[Any]:
+        return self._ask(Call(self._loop.create_future(), work, client))
 
     async def close(self) -> None:
         """Once all that was asked for is done and the connection is closed."""
@@ -170,17 +188,22 @@ class Worker:
         return group, False
 
     def _outcomes(self, group: Sequence[Call | Commit]) -> list[tuple[Sequence[Call | Commit], StoreError | None]]:
-        try:
-            self._transact(group)
-        except MEDIUM_ERRORS as error:
-            self._let_go()
-            return [(group, StoreError(f"the store failed: {reason(error)}"))]
-        except Exception as error:
-            self._let_go()
-            if len(group) > 1:  # one of them is at fault: it alone shall fail
-                return [outcome for call in group for outcome in self._outcomes([call])]
-            logger.exception("store-call-failed")
-            return [(group, StoreError(f"the store can't do this: {error}"))]
+        for remaining in reversed(range(TRIES)):
+            try:
+                self._transact(group)
+            except Exception as error:
+                means = meaning(error, self._engine.dialect.dbapi)
+                if means is Meaning.AGAIN and remaining:
+                    continue
+                self._let_go()
+                if means is not Meaning.CALL:
+                    return [(group, StoreError(f"the store failed: {reason(error)}"))]
+                if len(group) > 1:  # one of them is at fault: it alone shall fail
+                    return [outcome for call in group for outcome in self._outcomes([call])]
+                logger.exception("store-call-failed")
+                return [(group, StoreError(f"the store can't do this: {reason(error)}"))]
+            else:
+                break
         return [(group, None)]
 
     def _transact(self, group: Sequence[Call | Commit]) -> None:
@@ -188,19 +211,24 @@ class Worker:
             self._connection = self._engine.connect()
         with self._connection.begin():
             transaction = Transaction(self._connection)
-            transaction.learn_epochs([call for call in group if isinstance(call, Commit)])
+            transaction.prepare(group)
             for call in group:
                 call.run(transaction)
             transaction.changes.flush()
             for call in group:
                 call.finish()
+            notify(self._connection, transaction.told)
+        if transaction.told and not is_shared(self._connection):
+            self._tell(self._tell_notices, list(transaction.told))
 
     def _let_go(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
             try:
                 connection.close()
-            except MEDIUM_ERRORS as error:
+            except Exception as error:
+                if meaning(error, self._engine.dialect.dbapi) is Meaning.CALL:
+                    raise
                 logger.warning("store-connection-lost error=%s", reason(error))
 
     def _tell(self, callback: Callable[..., None], *arguments: object) -> None:

@@ -147,6 +147,22 @@ def _read_path(value: object) -> Path:
 PATH: Final = Kind("PATH", _read_path)
 
 
+_PASSWORD: Final = re.compile(r"://[^/?@]*:[^/?@]*@|[?&]password=", re.IGNORECASE)
+
+
+def _read_database(value: object) -> str:
+    expected = "a URL of PostgreSQL like postgresql://user@host:5432/database, or empty for SQLite"
+    found = _as_text(value, expected)
+    if found and (not re.fullmatch(r"postgres(ql)?://[!-~]+", found)):
+        raise NotAllowed(expected)
+    if _PASSWORD.search(found):
+        raise NotAllowed("without a password: put it into a file that store.password_file names, or into PGPASSWORD")
+    return found
+
+
+DATABASE: Final = Kind("URL", _read_database)
+
+
 def _read_address(value: object) -> Address:
     expected = "HOST:PORT with a port from 0 to 65535, like 127.0.0.1:1883 or [::1]:1883"
     host, colon, port = _as_text(value, expected).strip().rpartition(":")

@@ -33,6 +33,9 @@ MAX_FILE: Final = MIB
 MAX_SHOWN: Final = 80
 """Characters of a refused value that a message repeats."""
 
+_NOT_SHOWN: Final = ("access", "store.url")
+"""Too long to repeat, or it may hold a password."""
+
 Given = tuple[Any, str]
 """A value as found, and where, in words."""
 
@@ -78,7 +81,7 @@ def _read_values(given: Mapping[str, Given], problems: list[str]) -> dict[str, A
         try:
             values[name] = OPTIONS[name].kind.read(value)
         except NotAllowed as allowed:
-            shown = "" if name == "access" else f"{_shown(value)} is refused, "
+            shown = "" if name in _NOT_SHOWN else f"{_shown(value)} is refused, "
             problems.append(f"{name} ({where}): {shown}it must be {allowed}")
     return values
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
-from gateway.settings.kinds import ADDRESS, PATH, RULES, SWITCH, Kind, choice, number, seconds, several, size, text
+from gateway.settings.kinds import ADDRESS, DATABASE, PATH, RULES, SWITCH, Kind, choice, number, seconds, several, size, text
 from schemas.limits import APSARAMQ_LIMITS, KIB, MIB, Limits
 from schemas.settings import DAY, Settings
 
@@ -65,6 +65,8 @@ _GENERAL: Final = (
     Option("log.segment_age", seconds(1, 30 * DAY), "a new file of the log is begun past this age"),
     Option("log.retention_bytes", size(MIB, MANY * KIB), "oldest files that nobody needs go past this size of the log"),
     Option("log.retention_age", seconds(1, YEARS), "files that nobody needs go past this age"),
+    Option("store.url", DATABASE, "keep state in PostgreSQL instead of the data folder: postgresql://user@host:5432/database"),
+    Option("store.password_file", PATH, "file that holds the database's password and nothing else; without it PGPASSWORD is heeded"),
     Option("logging.level", choice("debug", "info", "warning", "error"), "least important line to log", "--log-level"),
     Option("logging.format", choice("text", "json"), "form of log lines on standard error", "--log-format"),
     Option("node.id", text(r"[A-Za-z0-9_.-]{1,64}", "1 to 64 letters, digits, ., - and _"), "stable name of this node"),

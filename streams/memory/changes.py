@@ -22,6 +22,8 @@ from schemas.sessions import (
     SetEntry,
     TrimBox,
 )
+from streams.cluster import NodeFence, PutRoute, Tell, TrimRoutes
+from streams.memory.cluster import holds, put_route, trim_routes
 from streams.memory.state import State
 from streams.store import (
     BODY_MS,
@@ -65,6 +67,8 @@ def _refused(state: State, change: Change) -> Stale | None:
         number, there = change.box, change.box in state.boxes
     elif isinstance(change, PutSubscription | DropSubscription | EndConnection | RemoveSession | ReserveBlock):
         number, there = change.session, change.session in state.sessions
+    elif isinstance(change, PutRoute | TrimRoutes):
+        return None if holds(state.cluster, NodeFence(change.epoch)) else Stale(0, change.epoch)
     else:
         return None
     return None if there and change.epoch in (0, state.boxes[number].epoch) else Stale(number, change.epoch)
@@ -97,7 +101,9 @@ def _trim(state: State, change: TrimBox) -> int:
 
 
 def _finish_replayed(state: State, change: FinishReplayed) -> None:
-    for box in state.boxes.values():
+    for number, box in state.boxes.items():
+        if change.owner and (number not in state.sessions or state.sessions[number].owner != change.owner):
+            continue
         done = [at for at, entry in box.entries.items() if entry.state == BoxState.DONE and at.shard == change.upto.shard and at < change.upto]
         for at in done:
             del box.entries[at]
@@ -180,6 +186,9 @@ _APPLY: Final[dict[type, Callable[[State, Any], object]]] = {
     PutDocument: lambda state, change: state.documents.update({(change.document.kind, change.document.name): change.document}),
     DropDocument: lambda state, change: state.documents.pop((change.kind, change.name), None),
     FinishReplayed: _finish_replayed,
+    PutRoute: put_route,
+    TrimRoutes: trim_routes,
+    Tell: lambda state, change: state.cluster.told.setdefault(change.notice),
     PutRule: lambda state, change: state.rules.update({change.rule.id: change.rule}),
     DropRule: _drop_rule,
     PutRuleState: _put_rule_state,

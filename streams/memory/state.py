@@ -9,6 +9,7 @@ from schemas.positions import At
 from schemas.presence import ClientStatus
 from schemas.rules import Rule, RuleState
 from schemas.sessions import BoxEntry, BoxState, PutRetained, Subscription
+from streams.cluster import Lease, Notice, Route
 from streams.store import DeadLetter, Document, OpenChannel
 
 
@@ -32,8 +33,30 @@ class Session:
     expiry: int = 0
     expires_at: int = 0
     next_block: int = 1
+    owner: int = 0
     subscriptions: dict[str, Subscription] = field(default_factory=dict)
     received: set[int] = field(default_factory=set)
+
+
+@dataclass
+class Node:
+    """``until`` in ms of the clock."""
+
+    node: str
+    detail: str = ""
+    until: int = 0
+    dead: bool = False
+    routes: int = 0
+
+
+@dataclass
+class ClusterState:
+    """By node epoch, name, and (node epoch, filter). ``told`` are notices that the commit under way gives rise to."""
+
+    nodes: dict[int, Node] = field(default_factory=dict)
+    leases: dict[str, Lease] = field(default_factory=dict)
+    routes: dict[tuple[int, str], Route] = field(default_factory=dict)
+    told: dict[Notice, None] = field(default_factory=dict)
 
 
 @dataclass
@@ -54,6 +77,7 @@ class State:
     keys: dict[str, AccessKey] = field(default_factory=dict)
     documents: dict[tuple[str, str], Document] = field(default_factory=dict)
     properties: dict[str, str] = field(default_factory=dict)
+    cluster: ClusterState = field(default_factory=ClusterState)
     rules: dict[str, Rule] = field(default_factory=dict)
     rule_states: dict[str, RuleState] = field(default_factory=dict)
     letters: dict[tuple[str, int], DeadLetter] = field(default_factory=dict)

@@ -16,7 +16,9 @@ from schemas.presence import ClientStatus
 from schemas.rules import Rule, RuleState
 from schemas.sessions import BoxEntry, BoxState, RetainedMessage, SessionState
 from schemas.topics import matches
+from streams.cluster import SESSION, Fence, NodeFence, Notice
 from streams.memory.changes import apply
+from streams.memory.cluster import NODE_DEAD, MemoryCluster, holds
 from streams.memory.state import Box, Session, State
 from streams.memory.sweep import sweep
 from streams.store import Change, CommitResult, Counts, DeadLetter, Document, OpenChannel, Refused, Swept
@@ -44,9 +46,16 @@ class MemoryStore:
         self._state = State()
         self.failing = False
 
-    async def claim(self, client: str, principal: str, *, clean_start: bool, expiry: int, now: int, limit: int) -> SessionState | Refused:
+        self.cluster = MemoryCluster(self._working, lambda number, owner: self._described(number, present=True, entries=False, owner=owner))
+
+    async def claim(
+        self, client: str, principal: str, *, clean_start: bool, expiry: int, now: int, limit: int, owner: int = 0
+    ) -> SessionState | Refused:
         state = self._working()
+        if owner and not holds(state.cluster, NodeFence(owner)):
+            return Refused(NODE_DEAD)
         session = state.session_of(client)
+        stored, before = session, session.owner if session is not None else 0
         replaces = session is not None
         if session is not None and 0 < session.expires_at <= now:
             state.remove_session(session.id)
@@ -59,22 +68,29 @@ class MemoryStore:
             session = None
         if not replaces and expiry and len(state.sessions) >= limit:
             return Refused("session limit")
+        if stored is not None and before not in (0, owner):
+            epoch = state.boxes[stored.id].epoch + 1 if stored is session else 0
+            self.cluster.listeners.tell([Notice(SESSION, f"{before} {stored.id} {epoch}")])
         if session is None:
             if not expiry:
                 state.connections += 1
-                return SessionState(0, state.connections, client, principal, False, 0, mailbox=state.mailboxes.get(client, 0))
+                return SessionState(0, state.connections, client, principal, False, 0, mailbox=state.mailboxes.get(client, 0), owner=before)
             session = Session(state.next_number(), client, principal)
             state.sessions[session.id], state.boxes[session.id] = session, Box()
         state.boxes[session.id].epoch += 1
-        session.expiry, session.expires_at = expiry, 0
-        return self._described(session, present=present, entries=True)
+        session.expiry, session.expires_at, session.owner = expiry, 0, owner
+        return self._described(session.id, present=present, entries=True, owner=before)
 
-    def commit(self, changes: Sequence[Change], positions: Mapping[str, At] | None = None) -> Awaitable[CommitResult]:
+    def commit(self, changes: Sequence[Change], positions: Mapping[str, At] | None = None, fences: Sequence[Fence] = ()) -> Awaitable[CommitResult]:
         if self.failing:
             return _Outcome(StoreError("the store is failing"))
+        lost = tuple(fence for fence in fences if not holds(self._state.cluster, fence))
+        if lost:
+            return _Outcome(CommitResult(lost=lost))
         result = apply(self._state, changes)
         for reader, at in (positions or {}).items():
             self._state.positions.setdefault(reader, {})[at.shard] = at
+        self._tell()
         return _Outcome(result)
 
     async def mailbox(self, client: str) -> int:
@@ -106,7 +122,7 @@ class MemoryStore:
     async def sessions(self, after: int, limit: int) -> list[SessionState]:
         state = self._working()
         numbers = sorted(number for number in state.sessions if number > after)[:limit]
-        return [self._described(state.sessions[number], present=True, entries=False) for number in numbers]
+        return [self._described(number, present=True, entries=False, owner=state.sessions[number].owner) for number in numbers]
 
     async def positions(self) -> Mapping[str, Mapping[int, At]]:
         return {reader: dict(shards) for reader, shards in self._working().positions.items()}
@@ -119,7 +135,9 @@ class MemoryStore:
         return {client: known[client] for client in clients if client in known}
 
     async def sweep(self, now: int, *, entries_per_box: int, entries_total: int, entry_age: int, limit: int) -> Swept:
-        return sweep(self._working(), now, entries_per_box=entries_per_box, entries_total=entries_total, entry_age=entry_age, limit=limit)
+        swept = sweep(self._working(), now, entries_per_box=entries_per_box, entries_total=entries_total, entry_age=entry_age, limit=limit)
+        self._tell()
+        return swept
 
     async def rules(self) -> list[tuple[Rule, RuleState | None]]:
         state = self._working()
@@ -166,13 +184,17 @@ class MemoryStore:
     async def close(self) -> None:
         """Nothing is kept for another opening."""
 
+    def _tell(self) -> None:
+        told, self._state.cluster.told = self._state.cluster.told, {}
+        self.cluster.listeners.tell(list(told))
+
     def _working(self) -> State:
         if self.failing:
             raise StoreError("the store is failing")
         return self._state
 
-    def _described(self, session: Session, *, present: bool, entries: bool) -> SessionState:
-        box = self._state.boxes[session.id]
+    def _described(self, number: int, *, present: bool, entries: bool, owner: int) -> SessionState:
+        session, box = self._state.sessions[number], self._state.boxes[number]
         return SessionState(
             id=session.id,
             epoch=box.epoch,
@@ -187,4 +209,5 @@ class MemoryStore:
             mailbox=self._state.mailboxes.get(session.client, 0),
             received=tuple(sorted(session.received)),
             expires_at=session.expires_at,
+            owner=owner,
         )

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import msgspec
 
 from schemas.sessions import BoxEntry
+from streams.cluster import SESSION, Notice
 from streams.memory.state import State
 from streams.store import TOMBSTONE_MS, Swept
 
@@ -62,6 +63,8 @@ def _sessions(state: State, now: int, limit: int) -> tuple[tuple[int, str], ...]
     ended = sorted((s for s in state.sessions.values() if 0 < s.expires_at <= now), key=lambda s: (s.expires_at, s.id))[:limit]
     for session in ended:
         state.remove_session(session.id)
+        if session.owner:
+            state.cluster.told[Notice(SESSION, f"{session.owner} {session.id} 0")] = None
     return tuple((session.id, session.client) for session in ended)
 
 

@@ -13,15 +13,28 @@ from schemas.records import Kind, Record
 from schemas.sessions import BoxEntry, BoxState, PutEntry, SessionState
 from streams.memory.store import MemoryStore
 from streams.store import Store
+from tests.support.postgresql import fresh
 
-KINDS = ("memory", "database")
+DATABASES = ("database", "postgresql")
+"""SQLite, and PostgreSQL in a database of the test's own."""
+KINDS = ("memory", *DATABASES)
 NOW = 1_700_000_000_000
 MANY = 1_000_000
 
 
+def opened(kind: str, folder: Path, loop: asyncio.AbstractEventLoop) -> DatabaseStore:
+    """Of one of ``DATABASES``; what was there before in the folder is there again."""
+    if kind == "database":
+        return DatabaseStore.open(folder / "store.db", loop)
+    note = folder / "postgresql.url"
+    if not note.exists():
+        note.write_text(fresh())
+    return DatabaseStore.connect(note.read_text(), loop)
+
+
 @asynccontextmanager
 async def made(kind: str, folder: Path) -> AsyncIterator[Store]:
-    store: Store = MemoryStore() if kind == "memory" else DatabaseStore.open(folder / "store.db", asyncio.get_running_loop())
+    store: Store = MemoryStore() if kind == "memory" else opened(kind, folder, asyncio.get_running_loop())
     try:
         yield store
     finally:

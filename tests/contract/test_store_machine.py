@@ -17,7 +17,6 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from bridges.database.store import DatabaseStore
 from schemas.positions import At
 from schemas.presence import ClientStatus
 from schemas.sessions import (
@@ -40,7 +39,7 @@ from schemas.sessions import (
 )
 from streams.memory.store import MemoryStore
 from streams.store import CommitResult, DropChannel, FinishReplayed, OpenChannel, PutChannel, PutStatus, Store, Swept
-from tests.contract.store_making import NOW, record
+from tests.contract.store_making import NOW, opened, record
 
 SECOND = 1000
 CLIENTS = st.sampled_from(["c1", "c2", "c3"])
@@ -134,13 +133,14 @@ def _alike(outcome: Any) -> Any:
 
 
 class StoresAgree(RuleBasedStateMachine):
+    kind = "database"
+
     def __init__(self) -> None:
         super().__init__()
         self.loop = asyncio.new_event_loop()
         self.folder = tempfile.TemporaryDirectory()
-        self.path = Path(self.folder.name) / "store.db"
         self.reference = MemoryStore()
-        self.database = DatabaseStore.open(self.path, self.loop)
+        self.database = opened(self.kind, Path(self.folder.name), self.loop)
         self._both(_claim("c1", "p1", False, 60, NOW))
         self._both(_claim("c2", "p1", False, 60, NOW))
         self._both(lambda store: store.mailbox("c1"))
@@ -174,7 +174,7 @@ class StoresAgree(RuleBasedStateMachine):
     @rule()
     def restart(self) -> None:
         self.loop.run_until_complete(self.database.close())
-        self.database = DatabaseStore.open(self.path, self.loop)
+        self.database = opened(self.kind, Path(self.folder.name), self.loop)
 
     @invariant()
     def agree(self) -> None:
@@ -190,5 +190,11 @@ class StoresAgree(RuleBasedStateMachine):
         )
 
 
+class StoresAgreeOnPostgresql(StoresAgree):
+    kind = "postgresql"
+
+
 StoresAgree.TestCase.settings = settings(max_examples=25, stateful_step_count=15, deadline=None, derandomize=True, database=None)
+StoresAgreeOnPostgresql.TestCase.settings = settings(StoresAgree.TestCase.settings, max_examples=8)
 TestStoresAgree = StoresAgree.TestCase
+TestStoresAgreeOnPostgresql = StoresAgreeOnPostgresql.TestCase

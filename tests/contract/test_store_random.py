@@ -29,7 +29,7 @@ from schemas.sessions import (
     TrimBox,
 )
 from streams.store import Change, CommitResult, FinishReplayed, Store
-from tests.contract.store_making import NOW, claimed, made, record
+from tests.contract.store_making import DATABASES, NOW, claimed, made, record
 
 PLACES = [At(0, 0, 0), At(0, 0, 1), At(0, 1, 0), At(0, 1, 1), At(1, 0, 0)]
 STATES = [BoxState.QUEUED, BoxState.QUEUED, BoxState.QUEUED, BoxState.IN_FLIGHT, BoxState.RELEASED, BoxState.DONE]
@@ -86,9 +86,10 @@ async def _everything(store: Store, boxes: set[int]) -> object:
     return await store.sessions(0, 9), [await store.entries(box, None, 99) for box in sorted(boxes)], await store.counts()
 
 
+@pytest.mark.parametrize("kind", DATABASES)
 @pytest.mark.parametrize("seed", range(6))
-async def test_the_database_is_as_the_reference_after_every_transaction(seed: int, tmp_path: Path) -> None:
-    async with made("database", tmp_path) as database, made("memory", tmp_path) as reference:
+async def test_the_database_is_as_the_reference_after_every_transaction(seed: int, kind: str, tmp_path: Path) -> None:
+    async with made(kind, tmp_path) as database, made("memory", tmp_path) as reference:
         stores = (database, reference)
         states = [(await claimed(store), await store.mailbox("other")) for store in stores]
         assert states[0] == states[1]
@@ -110,9 +111,10 @@ async def test_the_database_is_as_the_reference_after_every_transaction(seed: in
             assert await _everything(database, {session.id, box}) == await _everything(reference, {session.id, box})
 
 
-async def test_a_session_that_ends_amid_a_commit(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", DATABASES)
+async def test_a_session_that_ends_amid_a_commit(kind: str, tmp_path: Path) -> None:
     """What was put before its end goes with it, what comes after is stale, all inside one transaction."""
-    async with made("database", tmp_path) as database, made("memory", tmp_path) as reference:
+    async with made(kind, tmp_path) as database, made("memory", tmp_path) as reference:
         for store in (database, reference):
             session = await claimed(store)
             puts: list[Change] = [PutEntry(session.id, 1, BoxEntry(at, record(number), 1)) for number, at in enumerate(PLACES)]

@@ -13,10 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from bridges.database.store import DatabaseStore
 from schemas.positions import At
 from schemas.sessions import PutEntry, SessionState
-from tests.contract.store_making import NOW, entry, record
+from tests.contract.store_making import DATABASES, NOW, entry, opened, record
 
 ROUNDS = 6
 ENTRIES = 40
@@ -25,9 +24,9 @@ AHEAD = 8
 ROOT = Path(__file__).parents[2]
 
 
-async def victim(path: Path) -> None:
+async def victim(kind: str, folder: Path) -> None:
     """Commits until it is killed, several ahead, and says how far it is acknowledged."""
-    store = DatabaseStore.open(path, asyncio.get_running_loop())
+    store = opened(kind, folder, asyncio.get_running_loop())
     session = await store.claim("c1", "p1", clean_start=False, expiry=3600, now=NOW, limit=10)
     assert isinstance(session, SessionState)
     turn = (await store.positions()).get("node", {0: At(0, -1, 0)})[0].offset + 1
@@ -43,23 +42,29 @@ async def victim(path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_what_was_acknowledged_survives_and_no_commit_is_half_there(tmp_path: Path) -> None:
-    path = tmp_path / "store.db"
+@pytest.mark.parametrize("kind", DATABASES)
+def test_what_was_acknowledged_survives_and_no_commit_is_half_there(kind: str, tmp_path: Path) -> None:
+    asyncio.run(_make(kind, tmp_path))
     acknowledged = -1
     for kill in range(ROUNDS):
-        with subprocess.Popen([sys.executable, "-m", __name__, str(path)], cwd=ROOT, stdout=subprocess.PIPE) as process:
+        with subprocess.Popen([sys.executable, "-m", __name__, kind, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE) as process:
             assert process.stdout is not None
             for _ in range(3 + 17 * kill):
                 acknowledged = int(process.stdout.readline())
             process.kill()
             acknowledged = max([acknowledged, *(int(line) for line in process.stdout.read().split())])
-        last = asyncio.run(_check(path))
+        last = asyncio.run(_check(kind, tmp_path))
         assert last >= acknowledged
 
 
-async def _check(path: Path) -> int:
+async def _make(kind: str, folder: Path) -> None:
+    """The server is of this run; the victim finds it by what the folder says."""
+    await opened(kind, folder, asyncio.get_running_loop()).close()
+
+
+async def _check(kind: str, folder: Path) -> int:
     """The last commit that is there."""
-    store = DatabaseStore.open(path, asyncio.get_running_loop())
+    store = opened(kind, folder, asyncio.get_running_loop())
     last = (await store.positions())["node"][0].offset
     (session,) = await store.sessions(0, 10)
     found = []
@@ -73,4 +78,4 @@ async def _check(path: Path) -> int:
 
 
 if __name__ == "__main__":
-    asyncio.run(victim(Path(sys.argv[1])))
+    asyncio.run(victim(sys.argv[1], Path(sys.argv[2])))

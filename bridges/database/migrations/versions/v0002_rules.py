@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from alembic import op
-from sqlalchemy import BigInteger, Column, LargeBinary, Text
+from sqlalchemy import BigInteger, Column, LargeBinary
+
+from bridges.database.columns import TEXT
 
 revision = "0002"
 down_revision = "0001"
@@ -12,11 +14,11 @@ depends_on = None
 
 
 def upgrade() -> None:
-    op.create_table("rules", Column("id", Text, primary_key=True, nullable=False), Column("detail", LargeBinary, nullable=False))
-    op.create_table("rule_states", Column("rule", Text, primary_key=True, nullable=False), Column("detail", LargeBinary, nullable=False))
+    op.create_table("rules", Column("id", TEXT, primary_key=True, nullable=False), Column("detail", LargeBinary, nullable=False))
+    op.create_table("rule_states", Column("rule", TEXT, primary_key=True, nullable=False), Column("detail", LargeBinary, nullable=False))
     op.create_table(
         "dead_letters",
-        Column("rule", Text, primary_key=True, nullable=False),
+        Column("rule", TEXT, primary_key=True, nullable=False),
         Column("number", BigInteger, primary_key=True, nullable=False),
         Column("detail", LargeBinary, nullable=False),
     )

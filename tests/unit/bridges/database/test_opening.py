@@ -25,9 +25,9 @@ def _opened(path: Path) -> None:
     open_database(path).dispose()
 
 
-def _schema(connection: Connection) -> dict[str, str]:
+def _schema(connection: Connection) -> dict[str, list[str]]:
     rows = connection.exec_driver_sql("SELECT name, sql FROM sqlite_schema WHERE type IN ('table', 'index')")
-    return {name: " ".join((sql or "").split()) for name, sql in rows}
+    return {name: sorted(" ".join((sql or "").rstrip(")").split()).split(", ")) for name, sql in rows}  # a column that came later stands last
 
 
 def _run(path: Path, *statements: str) -> None:

@@ -19,12 +19,12 @@ from tests.contract.store_making import claimed, place, record
     [
         ("#", [("", None)]),
         ("+/b", [("", None)]),
-        ("a", [("a", "a\x00")]),
-        ("a/b/", [("a/b/", "a/b/\x00")]),
-        ("a/#", [("a", "a\x00"), ("a/", "a0")]),
+        ("a", [("a", "a\x01")]),
+        ("a/b/", [("a/b/", "a/b/\x01")]),
+        ("a/#", [("a", "a\x01"), ("a/", "a0")]),
         ("a/b/+/c", [("a/b/", "a/b0")]),
         ("a/+", [("a/", "a0")]),
-        ("/#", [("", "\x00"), ("/", "0")]),
+        ("/#", [("", "\x01"), ("/", "0")]),
     ],
 )
 def test_a_filter_s_literal_levels_bound_the_topics_looked_at(topic_filter: str, ranges: list[tuple[str, str | None]]) -> None:

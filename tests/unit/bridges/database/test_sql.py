@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection, bindparam, select
 
-from bridges.database import entries, reads, sweeps
+from bridges.database import bodies, entries, reads, sweeps
 from bridges.database.opening import open_database
 from bridges.database.sql import BULK_SIZES, Bulk, Prepared, upsert
 from bridges.database.tables import counters, properties
@@ -83,9 +83,10 @@ PLANS = {
     "tombstones": (sweeps.TOMBSTONES, "SEARCH retained USING INDEX retained_tombstones (time<?)"),
 }
 BULK_PLANS = {
+    "delete queued": (entries.DELETE_QUEUED, "SEARCH entries USING PRIMARY KEY (box=? AND shard=? AND offset=? AND idx=?)"),
     "delete entries": (entries.DELETE_ENTRIES, "SEARCH entries USING PRIMARY KEY (box=? AND shard=? AND offset=? AND idx=?)"),
     "set entries": (entries.SET_ENTRIES, "SEARCH entries USING PRIMARY KEY (box=? AND shard=? AND offset=? AND idx=?)"),
-    "delete bodies": (sweeps.DELETE_BODIES, "SEARCH bodies USING INDEX sqlite_autoindex_bodies_1 (id=?)"),
+    "delete bodies": (bodies.DELETE_BODIES, "SEARCH bodies USING INDEX sqlite_autoindex_bodies_1 (id=?)"),
 }
 
 

@@ -73,6 +73,15 @@ FILES = {
     RULE.replace(
         '"#"', '"$share/g/a"'
     ): "access (FILE): it must be valid rules; rule 1: filter '$share/g/a' is not an MQTT topic filter without $share",
+    '[store]\nurl = "mysql://db/x"': (
+        "store.url (FILE): it must be a URL of PostgreSQL like postgresql://user@host:5432/database, or empty for SQLite"
+    ),
+    '[store]\nurl = "postgresql://u:secret@db/x"': (
+        "store.url (FILE): it must be without a password: put it into a file that store.password_file names, or into PGPASSWORD"
+    ),
+    '[store]\nurl = "postgresql://u@db/x?sslmode=require&password=secret"': (
+        "store.url (FILE): it must be without a password: put it into a file that store.password_file names, or into PGPASSWORD"
+    ),
     f'instance_id = "{"x" * 500}"': f"instance_id (FILE): '{'x' * 79}... is refused, it must be 1 to 64 letters, digits, - and _",
 }
 

@@ -1,0 +1,61 @@
+"""Whose sessions are: takes over those of a dead node in chunks, and says who owns which. Inside the caller's transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from sqlalchemy import Connection, bindparam, select, update
+
+from bridges.database.locks import AT_ONCE
+from bridges.database.membership import NODE_ALIVE, NODE_DEAD, declare_dead, holds
+from bridges.database.reads import session_numbered
+from bridges.database.sql import Prepared, key_is
+from bridges.database.tables import boxes, sessions
+from schemas.sessions import SessionState
+from streams.cluster import NodeFence, Owner
+from streams.store import Refused
+
+_OWNED: Final = (
+    select(sessions.c.id, boxes.c.epoch)
+    .select_from(sessions.join(boxes, boxes.c.id == sessions.c.id))
+    .where(sessions.c.node_epoch == bindparam("owner"), sessions.c.node_epoch > 0)
+    .order_by(sessions.c.id)
+    .limit(bindparam("count"))
+)
+LEFT: Final = Prepared(_OWNED.with_for_update(key_share=True, skip_locked=True, of=boxes))
+_TAKE: Final = Prepared(
+    update(sessions).where(key_is(sessions, "id"), sessions.c.node_epoch == bindparam("owner")).values(node_epoch=bindparam("node_epoch"))
+)
+_SET_EPOCH: Final = Prepared(update(boxes).where(key_is(boxes, "id")).values(epoch=bindparam("epoch")))
+_OWNERS: Final = (
+    select(sessions.c.client, sessions.c.id, boxes.c.epoch, sessions.c.node_epoch)
+    .select_from(sessions.join(boxes, boxes.c.id == sessions.c.id))
+    .where(sessions.c.client.in_(bindparam("clients", expanding=True)))
+)
+
+
+def adopt(connection: Connection, epochs: dict[int, int], dead: int, epoch: int, limit: int) -> list[SessionState] | Refused:
+    """Sessions that another transaction works with are passed by: they are taken next time, or have been taken."""
+    if not holds(connection, NodeFence(epoch)):
+        return Refused(NODE_DEAD)
+    if not declare_dead(connection, dead):
+        return Refused(NODE_ALIVE)
+    taken: list[SessionState] = []
+    for number, current in LEFT.all(connection, owner=dead, count=limit):
+        if not _TAKE.run(connection, the_id=number, owner=dead, node_epoch=epoch):
+            continue  # it was taken between being found and being locked
+        _SET_EPOCH.run(connection, the_id=number, epoch=current + 1)
+        epochs[number] = current + 1
+        state = session_numbered(connection, number, owner=dead)
+        if state is not None:
+            taken.append(state)
+    return taken
+
+
+def owners(connection: Connection, clients: Sequence[str]) -> Mapping[str, Owner]:
+    found: dict[str, Owner] = {}
+    for start in range(0, len(clients), AT_ONCE):
+        rows = connection.execute(_OWNERS, {"clients": list(clients[start : start + AT_ONCE])}).all()
+        found |= {client: Owner(number, epoch, node) for client, number, epoch, node in rows}
+    return found

@@ -1,0 +1,68 @@
+"""The cluster's half of the store on a database: each method hands the worker what is to be done in its transaction.
+
+Neighbours: membership.py, routing.py, adopting.py (what is done), notices.py (who hears of it).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from bridges.database import adopting, membership, routing
+from bridges.database.notices import Listening
+from bridges.database.worker import Worker
+from schemas.sessions import SessionState
+from streams.cluster import LEASE_MS, Lease, NodeState, Notice, Owner, Routes
+from streams.store import Refused
+
+
+class DatabaseCluster:
+    """See ``streams.cluster.Cluster``."""
+
+    def __init__(self, worker: Worker, listening: Listening) -> None:
+        self._worker = worker
+        self._listening = listening
+
+    async def join(self, node: str, epoch: int, detail: str, lease_ms: int = LEASE_MS) -> NodeState | Refused:
+        joined: NodeState | Refused = await self._worker.call(lambda t: membership.join(t.connection, t.told, node, epoch, detail, lease_ms))
+        return joined
+
+    async def renew(self, epoch: int, lease_ms: int = LEASE_MS) -> bool:
+        renewed: bool = await self._worker.call(lambda t: membership.renew(t.connection, epoch, lease_ms))
+        return renewed
+
+    async def leave(self, epoch: int) -> None:
+        await self._worker.call(lambda t: membership.leave(t.connection, t.told, epoch))
+
+    async def nodes(self) -> list[NodeState]:
+        found: list[NodeState] = await self._worker.call(lambda t: membership.all_nodes(t.connection))
+        return found
+
+    async def bury(self, epoch: int) -> bool:
+        buried: bool = await self._worker.call(lambda t: membership.bury(t.connection, t.told, epoch))
+        return buried
+
+    async def acquire(self, name: str, epoch: int) -> Lease | None:
+        lease: Lease | None = await self._worker.call(lambda t: membership.acquire(t.connection, t.told, name, epoch))
+        return lease
+
+    async def release(self, name: str, epoch: int) -> None:
+        await self._worker.call(lambda t: membership.release(t.connection, t.told, name, epoch))
+
+    async def leases(self) -> list[Lease]:
+        found: list[Lease] = await self._worker.call(lambda t: membership.all_leases(t.connection))
+        return found
+
+    async def adopt(self, dead: int, epoch: int, limit: int) -> list[SessionState] | Refused:
+        taken: list[SessionState] | Refused = await self._worker.call(lambda t: adopting.adopt(t.connection, t.epochs, dead, epoch, limit))
+        return taken
+
+    async def owners(self, clients: Sequence[str]) -> Mapping[str, Owner]:
+        found: Mapping[str, Owner] = await self._worker.call(lambda t: adopting.owners(t.connection, clients))
+        return found
+
+    async def routes(self, known: Mapping[int, int], limit: int) -> Routes:
+        found: Routes = await self._worker.call(lambda t: routing.routes_behind(t.connection, known, limit))
+        return found
+
+    def listen(self, heard: Callable[[Notice], None]) -> Callable[[], None]:
+        return self._listening.listen(heard)

@@ -1,0 +1,180 @@
+"""The store's second half: what many nodes need of it to be one gateway. Reached as ``Store.cluster``; one node alone needs none of it.
+
+A node has a stable name and, from each start, an epoch (``Store.next_epoch``) that no other start of any node has; the epoch stands for
+both. It lives as long as its lease, judged by the database's clock. One that is *dead* stays so: it was declared dead by whoever took
+over from it, and nothing that it writes under a fence, and no claim of it, is applied any more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Final, Protocol
+
+import msgspec
+
+from schemas.sessions import SessionState
+
+if TYPE_CHECKING:
+    from streams.store import Refused
+
+LEASE_MS: Final = 5_000
+RENEW_MS: Final = 1_500
+POLL_SECONDS: Final = 1.0
+"""Notices may be lost: so often there is one that says nothing."""
+NOTICE_CHARACTERS: Final = 1_000
+"""A notice's topic and detail: longer ones are refused."""
+
+
+class NodeState(msgspec.Struct, frozen=True):
+    """``detail`` is what the node says of itself to others. ``routes`` is the version of its newest route."""
+
+    epoch: int
+    node: str
+    alive: bool
+    detail: str = ""
+    routes: int = 0
+
+
+class Lease(msgspec.Struct, frozen=True):
+    """``token`` grows whenever the holder changes; ``epoch`` is the holder's, 0 for none."""
+
+    name: str
+    token: int
+    epoch: int
+
+
+class Owner(msgspec.Struct, frozen=True):
+    """Whose a session is: ``epoch`` the session's, ``node`` the node epoch, 0 for none."""
+
+    session: int
+    epoch: int
+    node: int
+
+
+class Route(msgspec.Struct, frozen=True):
+    """``count`` sessions of a node have the filter; 0 for one that it has withdrawn."""
+
+    epoch: int
+    filter: str
+    count: int
+    version: int
+
+
+class Routes(msgspec.Struct, frozen=True):
+    """Routes by node, of each node by version. ``gone``: nodes that were asked about and are no more, with all their routes."""
+
+    routes: tuple[Route, ...] = ()
+    gone: tuple[int, ...] = ()
+
+
+class Notice(msgspec.Struct, frozen=True):
+    """A hint to read again, never authority. POLL says no more than that time has passed."""
+
+    topic: str
+    detail: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.topic or " " in self.topic or "\0" in self.topic + self.detail or len(self.topic) + len(self.detail) > NOTICE_CHARACTERS:
+            raise ValueError(f"a notice has a topic without spaces, no U+0000, and at most {NOTICE_CHARACTERS} characters")
+
+
+POLL: Final = Notice("poll")
+NODES: Final = "nodes"
+"""A node came or went, or a lease changed hands."""
+ROUTES: Final = "routes"
+"""Detail: the node epoch whose routes changed."""
+SESSION: Final = "session"
+"""Another node took a session, or it ended. Detail: the owner's node epoch until then, the session, and its epoch now, 0 where it ended."""
+
+
+# Fences: what a commit stands on. Where one of them doesn't hold, nothing of the commit is applied.
+
+
+class NodeFence(msgspec.Struct, frozen=True, tag=True):
+    """The node is registered and not dead."""
+
+    epoch: int
+
+
+class LeaseFence(msgspec.Struct, frozen=True, tag=True):
+    """Nobody has taken the lease since ``token`` was given out."""
+
+    name: str
+    token: int
+
+
+Fence = NodeFence | LeaseFence
+
+
+# Changes, for ``Store.commit``.
+
+
+class PutRoute(msgspec.Struct, frozen=True, tag=True):
+    """The node sets ``version``, for each change of a route one higher than for the one before. Refused (session 0) where the node is dead."""
+
+    epoch: int
+    filter: str
+    count: int
+    version: int
+
+
+class TrimRoutes(msgspec.Struct, frozen=True, tag=True):
+    """Routers have seen the node's routes up to a version: withdrawn ones up to there may be forgotten."""
+
+    epoch: int
+    upto: int
+
+
+class Tell(msgspec.Struct, frozen=True, tag=True):
+    """A notice to all nodes, this one included, once the commit is durable."""
+
+    notice: Notice
+
+
+class Cluster(Protocol):
+    """Raises StoreError where the medium fails."""
+
+    async def join(self, node: str, epoch: int, detail: str, lease_ms: int = LEASE_MS) -> NodeState | Refused:
+        """Register a start of a node. Refused while another start of that node lives. Asked again it changes detail and lease."""
+
+    async def renew(self, epoch: int, lease_ms: int = LEASE_MS) -> bool:
+        """False where the node is dead or was never registered: it has lost everything."""
+
+    async def leave(self, epoch: int) -> None:
+        """The lease ends at once. Sessions and routes are still its own, for another node to take over."""
+
+    async def nodes(self) -> list[NodeState]:
+        """By epoch; dead ones are listed until they are buried."""
+
+    async def bury(self, epoch: int) -> bool:
+        """Forget a node that doesn't live and owns no session any more, with its routes and leases. False while it isn't so."""
+
+    async def acquire(self, name: str, epoch: int) -> Lease | None:
+        """Take a lease, or keep it. It is held as long as its holder lives: there is nothing else to renew.
+
+        None while another holder lives, or where the asking node is dead.
+        """
+
+    async def release(self, name: str, epoch: int) -> None:
+        """Give a lease up, if it is the node's. Its token is not given out again."""
+
+    async def leases(self) -> list[Lease]:
+        """By name; those that nobody holds are listed too."""
+
+    async def adopt(self, dead: int, epoch: int, limit: int) -> list[SessionState] | Refused:
+        """Take over sessions of a node that doesn't live, each under an epoch one higher, and declare that node dead.
+
+        States are as from ``Store.sessions``. None may be left to take while ``bury`` is still refused: another node is busy with the rest.
+        """
+
+    async def owners(self, clients: Sequence[str]) -> Mapping[str, Owner]:
+        """Of the clients that have a session."""
+
+    async def routes(self, known: Mapping[int, int], limit: int) -> Routes:
+        """Changes behind the versions known, by node epoch; at most ``limit``, and fewer only where there are no more."""
+
+    def listen(self, heard: Callable[[Notice], None]) -> Callable[[], None]:
+        """Call with every notice, on the loop's thread, until the function returned is called.
+
+        Where other nodes use the store as well, POLL comes every POLL_SECONDS.
+        """

@@ -1,0 +1,174 @@
+"""The cluster's half of the store in memory. store.py owns the state and calls listeners; changes.py applies changes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from schemas.sessions import SessionState
+from streams.cluster import (
+    LEASE_MS,
+    NODES,
+    ROUTES,
+    Fence,
+    Lease,
+    NodeFence,
+    NodeState,
+    Notice,
+    Owner,
+    PutRoute,
+    Route,
+    Routes,
+    TrimRoutes,
+)
+from streams.memory.state import ClusterState, Node, State
+from streams.store import Refused
+
+NODE_IN_USE: Final = "node id in use"
+NODE_DEAD: Final = "this node is dead"
+NODE_ALIVE: Final = "that node is alive"
+
+
+@dataclass
+class Listeners:
+    """Who wants notices."""
+
+    heard: list[Callable[[Notice], None]] = field(default_factory=list)
+
+    def tell(self, notices: Sequence[Notice]) -> None:
+        for notice in notices:
+            for each in list(self.heard):
+                each(notice)
+
+
+def holds(state: ClusterState, fence: Fence) -> bool:
+    if isinstance(fence, NodeFence):
+        return fence.epoch in state.nodes and not state.nodes[fence.epoch].dead
+    lease = state.leases.get(fence.name)
+    return lease is not None and lease.token == fence.token
+
+
+def put_route(state: State, change: PutRoute) -> None:
+    cluster = state.cluster
+    stored = cluster.routes.get((change.epoch, change.filter))
+    if stored is None or change.version > stored.version:
+        cluster.routes[change.epoch, change.filter] = Route(change.epoch, change.filter, change.count, change.version)
+        node = cluster.nodes[change.epoch]
+        node.routes = max(node.routes, change.version)
+        cluster.told[Notice(ROUTES, str(change.epoch))] = None
+
+
+def trim_routes(state: State, change: TrimRoutes) -> None:
+    routes = state.cluster.routes
+    for key in [key for key, route in routes.items() if key[0] == change.epoch and not route.count and route.version <= change.upto]:
+        del routes[key]
+
+
+class MemoryCluster:
+    """See ``streams.cluster.Cluster``. ``working`` gives the state or raises, ``describe`` a session as ``Store.sessions`` does."""
+
+    def __init__(self, working: Callable[[], State], describe: Callable[[int, int], SessionState]) -> None:
+        self._working = working
+        self._describe = describe
+        self.listeners = Listeners()
+
+    async def join(self, node: str, epoch: int, detail: str, lease_ms: int = LEASE_MS) -> NodeState | Refused:
+        nodes, now = self._working().cluster.nodes, _now()
+        if any(each.node == node and number != epoch and _lives(each, now) for number, each in nodes.items()):
+            return Refused(NODE_IN_USE)
+        stored = nodes.setdefault(epoch, Node(node))
+        if stored.dead:
+            return Refused(NODE_DEAD)
+        stored.node, stored.detail, stored.until = node, detail, now + lease_ms
+        self.listeners.tell([Notice(NODES)])
+        return NodeState(epoch, node, lease_ms > 0, detail, stored.routes)
+
+    async def renew(self, epoch: int, lease_ms: int = LEASE_MS) -> bool:
+        node = self._working().cluster.nodes.get(epoch)
+        if node is None or node.dead:
+            return False
+        node.until = _now() + lease_ms
+        return True
+
+    async def leave(self, epoch: int) -> None:
+        node = self._working().cluster.nodes.get(epoch)
+        if node is not None:
+            node.until = 0
+            self.listeners.tell([Notice(NODES)])
+
+    async def nodes(self) -> list[NodeState]:
+        now = _now()
+        return [NodeState(epoch, n.node, _lives(n, now), n.detail, n.routes) for epoch, n in sorted(self._working().cluster.nodes.items())]
+
+    async def bury(self, epoch: int) -> bool:
+        state = self._working()
+        cluster = state.cluster
+        node = cluster.nodes.get(epoch)
+        if (node is not None and _lives(node, _now())) or any(session.owner == epoch for session in state.sessions.values()):
+            return False
+        cluster.nodes.pop(epoch, None)
+        cluster.routes = {key: route for key, route in cluster.routes.items() if key[0] != epoch}
+        cluster.leases = {n: Lease(n, lease.token + 1, 0) if lease.epoch == epoch else lease for n, lease in cluster.leases.items()}
+        self.listeners.tell([Notice(NODES), Notice(ROUTES, str(epoch))])
+        return True
+
+    async def acquire(self, name: str, epoch: int) -> Lease | None:
+        cluster, now = self._working().cluster, _now()
+        mine, lease = cluster.nodes.get(epoch), cluster.leases.get(name, Lease(name, 0, 0))
+        if mine is None or not _lives(mine, now):
+            return None
+        if lease.epoch != epoch:
+            holder = cluster.nodes.get(lease.epoch)
+            if holder is not None and _lives(holder, now):
+                return None
+            lease = cluster.leases[name] = Lease(name, lease.token + 1, epoch)
+            self.listeners.tell([Notice(NODES)])
+        return lease
+
+    async def release(self, name: str, epoch: int) -> None:
+        leases = self._working().cluster.leases
+        if name in leases and leases[name].epoch == epoch:
+            leases[name] = Lease(name, leases[name].token + 1, 0)
+            self.listeners.tell([Notice(NODES)])
+
+    async def leases(self) -> list[Lease]:
+        return [lease for _, lease in sorted(self._working().cluster.leases.items())]
+
+    async def adopt(self, dead: int, epoch: int, limit: int) -> list[SessionState] | Refused:
+        state = self._working()
+        mine, other = state.cluster.nodes.get(epoch), state.cluster.nodes.get(dead)
+        if mine is None or mine.dead:
+            return Refused(NODE_DEAD)
+        if other is not None:
+            if _lives(other, _now()):
+                return Refused(NODE_ALIVE)
+            other.dead = True
+        numbers = sorted(number for number, session in state.sessions.items() if session.owner == dead)[:limit]
+        for number in numbers:
+            state.sessions[number].owner = epoch
+            state.boxes[number].epoch += 1
+        return [self._describe(number, dead) for number in numbers]
+
+    async def owners(self, clients: Sequence[str]) -> Mapping[str, Owner]:
+        state, wanted = self._working(), set(clients)
+        return {s.client: Owner(s.id, state.boxes[s.id].epoch, s.owner) for s in state.sessions.values() if s.client in wanted}
+
+    async def routes(self, known: Mapping[int, int], limit: int) -> Routes:
+        cluster = self._working().cluster
+        news = [route for route in cluster.routes.values() if route.version > known.get(route.epoch, 0)]
+        news.sort(key=lambda route: (route.epoch, route.version))
+        return Routes(tuple(news[:limit]), tuple(sorted(epoch for epoch in known if epoch not in cluster.nodes)))
+
+    def listen(self, heard: Callable[[Notice], None]) -> Callable[[], None]:
+        self.listeners.heard.append(heard)
+        return lambda: self.listeners.heard.remove(heard)
+
+
+def _now() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _lives(node: Node, now: int) -> bool:
+    return not node.dead and node.until > now

@@ -1,0 +1,127 @@
+"""Two nodes on one PostgreSQL database at the same moment: who takes over from whom, and that it is one of them."""
+
+from __future__ import annotations
+
+from bridges.database import adopting, membership
+from bridges.database.store import DatabaseStore
+from schemas.positions import At
+from schemas.sessions import DropEntry, PutEntry
+from streams.cluster import Lease, LeaseFence, NodeFence, NodeState
+from streams.store import Refused
+from tests.contract.store_making import MANY, NOW, entry, put, queued
+from tests.unit.bridges.database.test_shared import Held, UntilWaiting, one, two, until_waiting, url
+
+__all__ = ["one", "two", "until_waiting", "url"]  # fixtures
+
+GONE = 0
+
+
+async def _join(store: DatabaseStore, node: str, lease_ms: int = 60_000) -> int:
+    epoch = await store.next_epoch()
+    assert isinstance(await store.cluster.join(node, epoch, "", lease_ms), NodeState)
+    return epoch
+
+
+async def _claim(store: DatabaseStore, owner: int, client: str) -> object:
+    return await store.claim(client, "p1", clean_start=False, expiry=3600, now=NOW, limit=MANY, owner=owner)
+
+
+async def test_of_two_that_take_a_lease_at_once_one_has_it(one: DatabaseStore, two: DatabaseStore, until_waiting: UntilWaiting) -> None:
+    a, b = await _join(one, "a"), await _join(two, "b")
+    taking = await Held(one, lambda t: membership.acquire(t.connection, t.told, "shard/0", a)).begun()
+    other = await until_waiting(two.cluster.acquire("shard/0", b))
+    assert await taking.go() == Lease("shard/0", 1, a)
+    assert await other is None
+    assert await one.cluster.leases() == [Lease("shard/0", 1, a)]
+
+
+async def test_a_commit_under_a_lease_is_over_before_the_lease_is_another_s(
+    one: DatabaseStore, two: DatabaseStore, until_waiting: UntilWaiting
+) -> None:
+    a, b = await _join(one, "a"), await _join(two, "b")
+    lease = await one.cluster.acquire("rule/1", a)
+    assert lease is not None
+    await one.cluster.renew(a, GONE)
+    fence = LeaseFence("rule/1", lease.token)
+    committing = await Held(one, lambda t: membership.holds(t.connection, fence)).begun()
+    taking = await until_waiting(two.cluster.acquire("rule/1", b))
+    assert await committing.go()
+    assert (await taking) == Lease("rule/1", lease.token + 1, b)
+    assert (await one.commit([], {"rule/1": At(0, 1, 0)}, [fence])).lost == (fence,)
+
+
+async def test_a_node_s_commit_is_over_before_it_is_dead(one: DatabaseStore, two: DatabaseStore, until_waiting: UntilWaiting) -> None:
+    """Who takes over reads its positions after that, and nothing changes them any more."""
+    a, b = await _join(one, "a", GONE), await _join(two, "b")
+    committing = await Held(one, lambda t: membership.holds(t.connection, NodeFence(a))).begun()
+    adopting_all = await until_waiting(two.cluster.adopt(a, b, 10))
+    assert await committing.go()
+    assert await adopting_all == []
+    assert (await one.commit([], {"a": At(0, 1, 0)}, [NodeFence(a)])).lost == (NodeFence(a),)
+
+
+async def test_a_renewal_passes_a_commit_that_stands_on_the_node(one: DatabaseStore, two: DatabaseStore) -> None:
+    a = await _join(one, "a")
+    committing = await Held(one, lambda t: membership.holds(t.connection, NodeFence(a))).begun()
+    assert await two.cluster.renew(a)
+    assert await committing.go()
+
+
+async def test_two_that_take_over_at_once_share_and_none_is_taken_twice(one: DatabaseStore, two: DatabaseStore) -> None:
+    dead, b, c = await _join(one, "a"), await _join(one, "b"), await _join(two, "c")
+    for number in range(6):
+        await _claim(one, dead, f"c{number}")
+    await one.cluster.renew(dead, GONE)
+    assert await one.cluster.adopt(dead, b, 0) == []
+    taking = await Held(one, lambda t: adopting.adopt(t.connection, t.epochs, dead, b, 4)).begun()
+    second = await two.cluster.adopt(dead, c, 4)  # without waiting for the other
+    first = await taking.go()
+    assert not isinstance(second, Refused)
+    taken = [state.client for state in (*first, *second)]
+    assert sorted(taken) == [f"c{number}" for number in range(6)]
+    owners = await one.cluster.owners(taken)
+    assert [owners[state.client].node for state in first] == [b] * 4
+    assert await two.cluster.bury(dead)
+
+
+async def test_a_session_that_is_claimed_while_it_is_taken_over_is_not_taken(one: DatabaseStore, two: DatabaseStore) -> None:
+    dead, b, c = await _join(one, "a"), await _join(one, "b"), await _join(two, "c")
+    for client in ("c1", "c2"):
+        await _claim(one, dead, client)
+    await one.cluster.renew(dead, GONE)
+    claiming = await Held(
+        two,
+        lambda t: membership.holds(t.connection, NodeFence(c)) and adopting._SET_EPOCH.run(t.connection, the_id=1, epoch=2),
+    ).begun()
+    states = await one.cluster.adopt(dead, b, 10)
+    assert not isinstance(states, Refused)
+    assert [state.client for state in states] == ["c2"]
+    await claiming.go()
+    assert not await one.cluster.bury(dead)
+
+
+async def test_two_starts_of_one_node_at_once_are_one(one: DatabaseStore, two: DatabaseStore, until_waiting: UntilWaiting) -> None:
+    first, second = await one.next_epoch(), await two.next_epoch()
+    joining = await Held(one, lambda t: membership.join(t.connection, t.told, "a", first, "", 60_000)).begun()
+    other = await until_waiting(two.cluster.join("a", second, ""))
+    assert isinstance(await joining.go(), NodeState)
+    assert isinstance(await other, Refused)
+
+
+async def test_only_the_newer_owner_s_writes_apply(one: DatabaseStore, two: DatabaseStore) -> None:
+    """Both write as fast as they can while the session goes to and fro; each write is under the epoch of its claim."""
+    nodes = [(one, await _join(one, "a")), (two, await _join(two, "b"))]
+    epochs: list[int] = []
+    late = []
+    for turn in range(20):
+        store, owner = nodes[turn % 2]
+        session = await store.claim("c1", "p1", clean_start=False, expiry=3600, now=NOW, limit=MANY, owner=owner)
+        assert not isinstance(session, Refused)
+        epochs.append(session.epoch)
+        await put(store, session, entry(turn))
+        other, _ = nodes[(turn + 1) % 2]
+        if turn:
+            late.append(other.commit([DropEntry(session.id, epochs[-2], entry(turn - 1).at), PutEntry(session.id, epochs[-2], entry(500 + turn))]))
+    assert [len((await each).stale) for each in late] == [1] * 19
+    assert epochs == list(range(1, 21))
+    assert await queued(one, 1) == [entry(turn).at for turn in range(20)]
