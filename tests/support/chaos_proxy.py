@@ -169,10 +169,11 @@ def _ending(count: int, end: End) -> Step:
 
 
 class ChaosProxy:
-    """``async with ChaosProxy(host, port) as proxy``; clients go to ``proxy.host``, ``proxy.port``."""
+    """``async with ChaosProxy(host, port) as proxy``; clients go to ``proxy.host``, ``proxy.port``: any free one, or ``at``."""
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, *, at: int = 0) -> None:
         self._target = (host, port)
+        self._at = at
         self._server: asyncio.Server | None = None
         self._links: set[_Link] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -181,7 +182,7 @@ class ChaosProxy:
         self.port = 0
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._accept, self.host, 0)
+        self._server = await asyncio.start_server(self._accept, self.host, self._at)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
