@@ -10,7 +10,8 @@ import os
 import signal
 import sys
 import zlib
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from importlib import import_module
 from importlib.metadata import version as distribution_version
 
 import uvloop
@@ -37,17 +38,22 @@ from gateway.node import Node
 from gateway.presence import PRESENCE_READER, PresenceEvents
 from gateway.pressure import PressureValve
 from gateway.recovery import ROUTER_READER, clean_channels, load_sessions, replay, starting_position
+from gateway.rules.engine import Engine, Surroundings, off_loop
 from gateway.services import Services
 from gateway.subscribing import Subscribing
 from gateway.ticks import Ticks
 from gateway.transports.listeners import Listeners, ListenerSpec, start_listeners
 from gateway.transports.sockets import bind
+from schemas.connections import ConnectionSettings
 from schemas.errors import StartError
 from schemas.reasons import ReasonCode
 from schemas.records import PRESENCE_TOPIC, PUBLISH_TOPIC
 from schemas.settings import Address, Settings
+from streams.backend import Backend
 from streams.log import Log
+from streams.mapping.inflow import Stamp
 from streams.runtime import PresenceFold, Router
+from streams.runtime.sending import Judge
 from streams.store import Store
 
 GC_THRESHOLDS = (50_000, 50, 1_000)
@@ -56,6 +62,8 @@ DRAIN = 4.0
 """Seconds that a stop waits for what is on its way to the log."""
 SWITCH_INTERVAL = 0.0002
 """Seconds after which a busy thread lets another have the interpreter: the writer's two turns a commit wait no longer than that."""
+BACKENDS = {"kafka": ("bridges.kafka.backend", "KafkaBackend"), "rocketmq": ("bridges.rocketmq.backend", "RocketmqBackend")}
+"""Imported when a connection of the kind is configured: a plain install lacks what they need."""
 
 logger = logging.getLogger(__name__)
 
@@ -76,6 +84,9 @@ class App:
         """What is to be closed, in order: the log's sinks are told of what is still on its way, and the store takes what they say."""
         self._ticks: Ticks | None = None
         """There once the start has recovered: from then on a stop drains."""
+        self._connect: Callable[[ConnectionSettings], Backend] = connect_backend
+        self._judge: Judge = off_loop
+        self._engine: Engine | None = None
         self.node: Node
 
     async def start(self) -> None:
@@ -141,6 +152,35 @@ class App:
         for name, flow in (("router", router.run()), ("presence", fold.run()), ("ticks", self._ticks.run())):
             self._run(name, flow)
         await clean_channels(node, self._keyring, seen)
+        await self._start_rules()
+
+    async def _start_rules(self) -> None:
+        node, settings = self.node, self._settings
+
+        def stamp() -> Stamp:
+            now = node.clock.wall()
+            return Stamp(node.ids.next(now), now)
+
+        engine = self._engine = Engine(
+            Surroundings(
+                log=self._log,
+                store=self._store,
+                connections={connection.name: connection for connection in settings.connections},
+                backends={connection.name: self._connect(connection) for connection in settings.connections},
+                instance=self._keyring.instance_id,
+                limits=settings.limits,
+                retention=settings.log,
+                is_p2p=node.is_p2p,
+                stamp=stamp,
+                is_open=lambda: node.admitting and not node.draining and not node.pressure.withhold,
+                wall=node.clock.wall,
+                monotonic=node.monotonic,
+                judge=self._judge,
+            )
+        )
+        await engine.load()
+        node.undelivered = engine.undelivered.tell
+        self._run("rules", engine.run())
 
     def _run(self, name: str, flow: Coroutine[None, None, None]) -> None:
         """Run a part for as long as the process lives; if it fails the process ends, since nothing may go on without it."""
@@ -167,14 +207,15 @@ class App:
         )
         ticks = self._ticks
         assert ticks is not None  # noqa: S101 - listeners open after the recovery
-        services = self._services = Services(node, self._keyring, self._version, lambda: ticks.loop_lag)
+        assert self._engine is not None  # noqa: S101 - likewise
+        services = self._services = Services(node, self._keyring, self._engine, self._version, lambda: ticks.loop_lag)
         self._http = serve(create_api(services), settings.http)
         http = await self._http.start()
         listening: dict[str, list[str]] = {"mqtt": [], "mqtts": [], "ws": [], "wss": [], "http": [str(http)]}
         for spec in self._listeners.addresses:
             listening[spec.kind].append(spec.address)
         services.listeners = listening
-        services.serving = True
+        services.serving = node.admitting = True
         self._run("counts", self._count(services))
         now = node.clock.wall()
         await prepare_administrator(self._keyring, settings.data, now)
@@ -207,6 +248,8 @@ class App:
         """Drain: no new clients, a reason for those who can read one, everything accepted durable and acknowledged."""
         if self._ticks is not None:
             await self._drain(self._ticks)
+        if self._engine is not None:
+            await self._engine.stop()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -240,6 +283,19 @@ class App:
                 await node.persistence.barrier()
         if self._listeners is not None:
             await self._listeners.close()
+
+
+def connect_backend(connection: ConnectionSettings) -> Backend:
+    """The connection's backend, which connects when it is used; StartError where what it needs isn't installed."""
+    module, name = BACKENDS[connection.kind]
+    try:
+        make: Callable[[ConnectionSettings], Backend] = getattr(import_module(module), name)
+    except ModuleNotFoundError as error:
+        raise StartError(
+            f"connections.{connection.name}.kind: {connection.kind} needs the package {error.name}, which isn't installed: "
+            f"pip install 'sluiceway[{connection.kind}]'"
+        ) from None
+    return make(connection)
 
 
 def _listener_specs(settings: Settings) -> list[ListenerSpec]:

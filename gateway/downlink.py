@@ -11,7 +11,7 @@ from gateway.persistence import PENDING_LIMIT, RETRY_AFTER
 from gateway.retained_room import RetainedRoom
 from schemas.errors import StoreError
 from schemas.positions import At
-from schemas.records import Flag, Record
+from schemas.records import Flag, Record, Source
 from schemas.sessions import BoxEntry, DropReceived, PutEntry, PutReceived, PutRetained, TrimBox
 from schemas.topics import parse_p2p
 from streams.fanout import Plan, Variant, fan_out, make_run
@@ -27,6 +27,7 @@ SLOW_AT = 2000
 SLOW_FOR = 0.05
 """Seconds for which a publisher's acknowledgements are held back when most of its receivers are queueing."""
 PERSISTENT = int(Flag.PERSISTENT)
+INFLOW = int(Source.INFLOW)
 P2P_VARIANT = Variant(2, retain_as_published=False, identifiers=())
 
 
@@ -42,7 +43,7 @@ class LocalDownlink:
         self._retained_room = RetainedRoom(node)
 
     def deliver(self, records: Sequence[Record], ats: Sequence[At]) -> None:
-        """See ``streams.runtime.Downlink``."""
+        """See ``streams.runtime.router.Downlink``."""
         topic = records[0].topic
         if self.replaying:
             for record, at in zip(records, ats, strict=True):
@@ -74,7 +75,7 @@ class LocalDownlink:
                 session.connection.slow_down(until)
 
     def deliver_p2p(self, records: Sequence[Record], ats: Sequence[At]) -> None:
-        """See ``streams.runtime.Downlink``."""
+        """See ``streams.runtime.router.Downlink``."""
         node, first = self._node, records[0]
         parsed = parse_p2p(first.topic)
         if parsed is None:
@@ -94,12 +95,15 @@ class LocalDownlink:
                 self._to_mailbox(parsed.client, records, ats)
             else:
                 node.counters.dropped["p2p_no_target"] += len(records)
+                for record in records:
+                    if record.source == INFLOW:
+                        node.undelivered(record, "the client is not connected")
             return
         if keeps and not session.id and not self._has_mailbox(session):
             self._to_mailbox(parsed.client, records, ats)
             return
         if any(record.real_topic for record in records):
-            runs = [make_run(r.real_topic or r.topic, {}, P2P_VARIANT, (r,), (at,)) for r, at in zip(records, ats, strict=True)]
+            runs = [make_run(node.shown_topic(session.principal, r), {}, P2P_VARIANT, (r,), (at,)) for r, at in zip(records, ats, strict=True)]
         else:
             runs = [make_run(first.topic, {}, P2P_VARIANT, records, ats)]
         for run in runs:
@@ -131,7 +135,7 @@ class LocalDownlink:
         node.persistence.add(TrimBox(box=box, epoch=0, keep=node.limits.mailbox_messages))
 
     def change(self, change: Change) -> None:
-        """See ``streams.runtime.Downlink``."""
+        """See ``streams.runtime.router.Downlink``."""
         if self.replaying and isinstance(change, PutReceived | DropReceived):
             self._restore_received(change)
         if isinstance(change, PutRetained):
@@ -154,7 +158,7 @@ class LocalDownlink:
                 session.received.pop(change.packet_id, None)
 
     async def settle(self, end: At) -> None:
-        """See ``streams.runtime.Downlink``."""
+        """See ``streams.runtime.router.Downlink``."""
         node = self._node
         if self._new_mailboxes:
             new, self._new_mailboxes = self._new_mailboxes, []

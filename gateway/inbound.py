@@ -90,8 +90,8 @@ def publish(connection: Connection, first: int, data: bytes, start: int, stop: i
     assert session is not None  # noqa: S101 - connected
     if session.expiry:
         flags |= PERSISTENT
-        if session.ordered:
-            flags |= ORDERED
+    if session.ordered:
+        flags |= ORDERED
     if qos and not _may_begin(connection, session, qos, packet_id):
         return
     ids = connection.node.ids

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from gateway.auth.access import Access
@@ -21,6 +21,7 @@ from schemas.identities import Principal
 from schemas.limits import Limits
 from schemas.positions import START, At
 from schemas.reasons import ReasonCode
+from schemas.records import Record
 from schemas.sessions import Subscription
 from schemas.settings import Settings
 from schemas.topics import SharedFilter, parse_p2p, parse_subscription
@@ -87,6 +88,10 @@ class Node:
         self.mailboxes: dict[str, int] = {}
         """Mailboxes by client id: who has none has no stored P2P messages."""
         self.draining = False
+        self.admitting = False
+        """Whether listeners are open: inflow rules wait for that."""
+        self.undelivered: Callable[[Record, str], None] = lambda record, reason: None
+        """Is told of records that came by an inflow rule and won't be delivered."""
         self.connecting: Connecting
         self.subscribing: Subscribing
         self.ending: Ending
@@ -110,6 +115,11 @@ class Node:
 
     def may_read(self, principal: Principal, topic: str) -> bool:
         return self.access.may(principal, "read", topic)
+
+    def shown_topic(self, principal: Principal, record: Record) -> str:
+        """The topic that a receiver sees: the one that a backend asked for, where the receiver may read it (design: rules)."""
+        real = record.real_topic
+        return real if real and self.may_read(principal, real) else record.topic
 
     def routes_add(self, parsed: SharedFilter, session: Session, subscription: Subscription) -> None:
         """Route a subscription. Shared ones are targets of their own: a session may have the same filter in several groups."""

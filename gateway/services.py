@@ -9,6 +9,9 @@ from gateway.api.metrics import Gauges, MetricsPage
 from gateway.api.services import NodeInfo, SessionInfo
 from gateway.auth.keys import KeyRing
 from gateway.protocol.properties import Properties, forwardable
+from gateway.rules.engine import Engine
+from gateway.rules.info import RuleStatus
+from gateway.rules.management import RuleManagement
 from gateway.waiting import Waiting
 from schemas.identities import Principal
 from schemas.presence import ClientStatus
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
 class Services:
     """Answers from the node; ``retained`` and ``offline`` counts are as of the last ``refresh``."""
 
-    def __init__(self, node: Node, keyring: KeyRing, version: str, loop_lag: Callable[[], float]) -> None:
+    def __init__(self, node: Node, keyring: KeyRing, engine: Engine, version: str, loop_lag: Callable[[], float]) -> None:
         self._node = node
         self._loop_lag = loop_lag
         self._version = version
@@ -33,9 +36,11 @@ class Services:
         self.authenticator = node.authenticator
         self.access = node.access
         self.limits = node.limits
+        self.rules = RuleManagement(engine)
+        self._engine = engine
         self.listeners: Mapping[str, Sequence[str]] = {}
         self.serving = False
-        self._page = MetricsPage(node.counters, self._gauges, version=version, preset=node.settings.preset)
+        self._page = MetricsPage(node.counters, self._gauges, self._rule_gauges, version=version, preset=node.settings.preset)
 
     def node(self) -> NodeInfo:
         settings = self._node.settings
@@ -76,6 +81,9 @@ class Services:
             loop_lag_seconds=self._loop_lag(),
             ready=not self.readiness(),
         )
+
+    def _rule_gauges(self) -> Sequence[tuple[str, str, RuleStatus]]:
+        return [(rule.id, rule.kind, self._engine.status(rule)) for rule in self._engine.rules.values()]
 
     def metrics(self) -> bytes:
         return self._page.page()

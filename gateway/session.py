@@ -14,6 +14,7 @@ from gateway import exactly_once, failpoints, keeping
 from gateway.keeping import BLOCK, SPILL_AT
 from gateway.protocol import hot
 from schemas.identities import Principal
+from schemas.records import Source
 from schemas.sessions import SessionState, Subscription
 from streams.control import TokenBucket
 from streams.expiry import is_expired
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 UNLIMITED = 1 << 62
 NO_LIMIT_PACKET = 1 << 30
+INFLOW = int(Source.INFLOW)
 
 
 class Session:
@@ -237,6 +239,8 @@ class Session:
         record = delivery.record
         if is_expired(record.expires_at, now):
             self.node.counters.dropped["expired"] += 1
+            if record.source == INFLOW:
+                self.node.undelivered(record, "expired")
             keeping.drop(self, delivery, box)
             return
         if self.too_large(delivery, now):
@@ -262,13 +266,13 @@ class Session:
         if self.maximum_packet == NO_LIMIT_PACKET:
             return False
         alias = 1 if self.alias_limit else 0
-        return len(hot.single(delivery, _topic(delivery), 1, version=self.version, dup=False, now=now, alias=alias)) > self.maximum_packet
+        return len(hot.single(delivery, self._topic(delivery), 1, version=self.version, dup=False, now=now, alias=alias)) > self.maximum_packet
 
     def write(self, delivery: Delivery, packet_id: int, now: int, *, dup: bool = False) -> None:
         connection = self.connection
         if connection is None:
             return
-        topic, alias = _topic(delivery), 0
+        topic, alias = self._topic(delivery), 0
         if self.alias_limit:
             topic, alias = self._alias(topic)
         connection.send(hot.single(delivery, topic, packet_id, version=self.version, dup=dup, now=now, alias=alias))
@@ -378,7 +382,6 @@ class Session:
         elif token >> 16 == self.epoch:
             exactly_once.committed(self, token & 0xFFFF)
 
-
-def _topic(delivery: Delivery) -> str:
-    """The topic that the receiver sees."""
-    return delivery.record.real_topic or delivery.record.topic
+    def _topic(self, delivery: Delivery) -> str:
+        """The topic that the receiver sees."""
+        return self.node.shown_topic(self.principal, delivery.record)

@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
+from schemas.connections import ConnectionSettings
 from schemas.identities import AccessRule
 from schemas.limits import MIB, Limits
 
@@ -113,6 +114,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     node: NodeSettings = NodeSettings()
     compatibility: CompatibilitySettings = CompatibilitySettings()
     limits: Limits = Limits()
+    connections: tuple[ConnectionSettings, ...] = ()
 
     @property
     def seal_file(self) -> Path:

@@ -1,1 +1,1 @@
-"""The two ports (log, store) with their in-memory references, and the pure processors. Only runtime.py runs them."""
+"""The two ports (log, store) with their in-memory references, and the pure processors. Only runtime/ runs them."""

@@ -1,7 +1,7 @@
 """Retained messages: what a record does to its topic's one, who gets it on SUBSCRIBE, and how many there may be.
 
 Decisions only: the store applies them under the rule that the higher (time, id) wins, so that writes may come in any order
-and again. Knows no session and no clock. Neighbours: runtime.py asks in the step that routes the record.
+and again. Knows no session and no clock. Neighbours: runtime/router.py asks in the step that routes the record.
 """
 
 from __future__ import annotations

@@ -14,6 +14,8 @@ import msgspec
 from schemas.identities import AccessKey
 from schemas.positions import At
 from schemas.presence import ClientStatus, Will
+from schemas.records import Record
+from schemas.rules import Rule, RuleState
 from schemas.sessions import (
     BoxEntry,
     DropEntry,
@@ -31,6 +33,7 @@ from schemas.sessions import (
     SetEntry,
     TrimBox,
 )
+from streams.backend import Incoming
 
 BODY_MS: Final = 600_000
 """A record that is delivered everywhere stays as long, so that another box may refer to it."""
@@ -78,6 +81,50 @@ class FinishReplayed(msgspec.Struct, frozen=True, tag=True):
     upto: At
 
 
+class DeadLetter(msgspec.Struct, frozen=True):
+    """What a rule could not carry: a record (outflow, status) or a message (inflow), and why. ``number`` is the rule's own count; ``time`` in ms."""
+
+    rule: str
+    number: int
+    time: int
+    reason: str
+    record: Record | None = None
+    message: Incoming | None = None
+
+
+class PutRule(msgspec.Struct, frozen=True, tag=True):
+    """Insert or replace a rule; its state and dead letters stay."""
+
+    rule: Rule
+
+
+class DropRule(msgspec.Struct, frozen=True, tag=True):
+    """A rule goes with its state and dead letters."""
+
+    id: str
+
+
+class PutRuleState(msgspec.Struct, frozen=True, tag=True):
+    """Left out where there is no such rule: it was deleted meanwhile."""
+
+    rule: str
+    state: RuleState
+
+
+class PutDeadLetter(msgspec.Struct, frozen=True, tag=True):
+    """Replaces a letter of the same number. Left out where there is no such rule."""
+
+    letter: DeadLetter
+
+
+class DropDeadLetters(msgspec.Struct, frozen=True, tag=True):
+    """Of a rule, the letters ``first`` to ``last``."""
+
+    rule: str
+    first: int
+    last: int
+
+
 Change = (
     PutSubscription
     | DropSubscription
@@ -95,6 +142,11 @@ Change = (
     | DropChannel
     | PutStatus
     | FinishReplayed
+    | PutRule
+    | DropRule
+    | PutRuleState
+    | PutDeadLetter
+    | DropDeadLetters
 )
 
 
@@ -197,6 +249,12 @@ class Store(Protocol):
         in the record's id. Expired retained messages become tombstones, tombstones go after ``TOMBSTONE_MS``; a body goes when nothing
         refers to it and its record is older than ``BODY_MS``.
         """
+
+    async def rules(self) -> list[tuple[Rule, RuleState | None]]:
+        """All rules by id, with where they stand."""
+
+    async def dead_letters(self, rule: str, after: int, limit: int) -> list[DeadLetter]:
+        """A rule's dead letters by number behind ``after``; a page ends early where letters are large."""
 
     async def counts(self) -> Counts:
         """For metrics."""

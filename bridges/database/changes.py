@@ -16,6 +16,7 @@ from sqlalchemy import Connection, bindparam, delete, update
 from bridges.database.ending import remove_session
 from bridges.database.entries import EntryChanges
 from bridges.database.rows import encode
+from bridges.database.rules import drop_dead_letters, drop_rule, put_dead_letter, put_rule, put_rule_state
 from bridges.database.sql import Prepared, key_is, upsert
 from bridges.database.tables import channels, positions, received, retained, sessions, statuses, subscriptions
 from schemas.positions import At
@@ -34,7 +35,21 @@ from schemas.sessions import (
     Subscription,
     TrimBox,
 )
-from streams.store import Change, CommitResult, DropChannel, FinishReplayed, OpenChannel, PutChannel, PutStatus, Stale
+from streams.store import (
+    Change,
+    CommitResult,
+    DropChannel,
+    DropDeadLetters,
+    DropRule,
+    FinishReplayed,
+    OpenChannel,
+    PutChannel,
+    PutDeadLetter,
+    PutRule,
+    PutRuleState,
+    PutStatus,
+    Stale,
+)
 
 PUT_SUBSCRIPTION: Final = upsert(subscriptions, "detail")
 DELETE_SUBSCRIPTION: Final = Prepared(delete(subscriptions).where(key_is(subscriptions, "session", "filter")))
@@ -203,6 +218,9 @@ class Changes:
     def finish_replayed(self, change: FinishReplayed, _: Outcome) -> None:
         self._entries.finish(change.upto)
 
+    def of_rule(self, change: PutRule | DropRule | PutRuleState | PutDeadLetter | DropDeadLetters, _: Outcome) -> None:
+        _OF_RULES[type(change)](self._connection, change)
+
 
 def _retained_row(put: PutRetained) -> dict[str, object]:
     record = put.record
@@ -214,6 +232,14 @@ def _retained_row(put: PutRetained) -> dict[str, object]:
         "record": encode(record) if record is not None else None,
     }
 
+
+_OF_RULES: Final[dict[type, Callable[[Connection, Any], None]]] = {
+    PutRule: put_rule,
+    DropRule: drop_rule,
+    PutRuleState: put_rule_state,
+    PutDeadLetter: put_dead_letter,
+    DropDeadLetters: drop_dead_letters,
+}
 
 _TAKE: Final[dict[type, Callable[[Changes, Any, Outcome], None]]] = {
     PutEntry: Changes.put_entry,
@@ -232,6 +258,7 @@ _TAKE: Final[dict[type, Callable[[Changes, Any, Outcome], None]]] = {
     DropChannel: Changes.drop_channel,
     PutStatus: Changes.put_status,
     FinishReplayed: Changes.finish_replayed,
+    **dict.fromkeys(_OF_RULES, Changes.of_rule),
 }
 
 NUMBER_OF: Final[dict[type, Callable[[Any], int]]] = dict.fromkeys((PutEntry, SetEntry, DropEntry, TrimBox), attrgetter("box")) | dict.fromkeys(

@@ -8,14 +8,18 @@ from schemas.identities import AccessKey
 from schemas.positions import At
 from schemas.presence import ClientStatus
 from schemas.records import Record
+from schemas.rules import Rule, RuleState
 from schemas.sessions import BoxEntry, Subscription
-from streams.store import OpenChannel
+from streams.store import DeadLetter, OpenChannel
 
 encode = msgspec.msgpack.Encoder().encode
 decode_record = msgspec.msgpack.Decoder(Record).decode
 decode_subscription = msgspec.msgpack.Decoder(Subscription).decode
 decode_channel = msgspec.msgpack.Decoder(OpenChannel).decode
 decode_status = msgspec.msgpack.Decoder(ClientStatus).decode
+decode_rule = msgspec.msgpack.Decoder(Rule).decode
+decode_rule_state = msgspec.msgpack.Decoder(RuleState).decode
+decode_letter = msgspec.msgpack.Decoder(DeadLetter).decode
 decode_key = msgspec.msgpack.Decoder(AccessKey).decode
 _decode_identifiers = msgspec.msgpack.Decoder(tuple[int, ...]).decode
 

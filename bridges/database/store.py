@@ -17,6 +17,7 @@ from bridges.database import reads
 from bridges.database.claims import Connections, claim, next_number, open_mailbox
 from bridges.database.opening import open_database
 from bridges.database.rows import encode
+from bridges.database.rules import letters_page, rules_all
 from bridges.database.sql import upsert
 from bridges.database.sweeps import Cursors, sweep
 from bridges.database.tables import access_keys, properties
@@ -24,8 +25,9 @@ from bridges.database.worker import Transaction, Worker
 from schemas.identities import AccessKey
 from schemas.positions import At
 from schemas.presence import ClientStatus
+from schemas.rules import Rule, RuleState
 from schemas.sessions import BoxEntry, RetainedMessage, SessionState
-from streams.store import Change, CommitResult, Counts, OpenChannel, Refused, Swept
+from streams.store import Change, CommitResult, Counts, DeadLetter, OpenChannel, Refused, Swept
 
 _PUT_KEY: Final = upsert(access_keys, "detail")
 _PUT_PROPERTY: Final = upsert(properties)
@@ -117,6 +119,14 @@ class DatabaseStore:
 
         swept: Swept = await self._worker.call(work)
         return swept
+
+    async def rules(self) -> list[tuple[Rule, RuleState | None]]:
+        found: list[tuple[Rule, RuleState | None]] = await self._read(rules_all)
+        return found
+
+    async def dead_letters(self, rule: str, after: int, limit: int) -> list[DeadLetter]:
+        found: list[DeadLetter] = await self._read(letters_page, rule, after, limit)
+        return found
 
     async def counts(self) -> Counts:
         found: Counts = await self._read(reads.counts)

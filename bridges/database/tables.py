@@ -151,6 +151,29 @@ access_keys = Table(
     Column("detail", LargeBinary, nullable=False),
 )
 
+rules = Table(
+    "rules",
+    metadata,
+    Column("id", Text, primary_key=True, nullable=False),
+    Column("detail", LargeBinary, nullable=False),
+)
+
+rule_states = Table(
+    "rule_states",
+    metadata,
+    Column("rule", Text, primary_key=True, nullable=False),
+    Column("detail", LargeBinary, nullable=False),
+)
+"""Apart from the rules: written several times a second."""
+
+dead_letters = Table(
+    "dead_letters",
+    metadata,
+    Column("rule", Text, primary_key=True, nullable=False),
+    Column("number", BigInteger, primary_key=True, nullable=False),
+    Column("detail", LargeBinary, nullable=False),
+)
+
 properties = Table(
     "properties",
     metadata,

@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from schemas.errors import LogError, StoreError
+from schemas.rules import RuleError
 
 _log = logging.getLogger(__name__)
 
@@ -46,6 +47,9 @@ def _as_api_error(error: Exception) -> ApiError:
             return error
         case RequestValidationError():
             return _invalid(error)
+        case RuleError():
+            status, code = (404, "not_found") if error.missing else (409, "conflict") if error.conflict else (400, "invalid")
+            return ApiError(status, code, error.message, error.field)
         case HTTPException():
             return ApiError(error.status_code, _CODES.get(error.status_code, "refused"), str(error.detail))
         case LogError() | StoreError():
@@ -67,5 +71,5 @@ def _invalid(error: RequestValidationError) -> ApiError:
 
 def install(app: FastAPI) -> None:
     """Answer every error this way."""
-    for kind in (ApiError, RequestValidationError, HTTPException, LogError, StoreError, Exception):
+    for kind in (ApiError, RequestValidationError, RuleError, HTTPException, LogError, StoreError, Exception):
         app.add_exception_handler(kind, _answer)

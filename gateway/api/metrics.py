@@ -5,7 +5,7 @@ The hot path counts in plain numbers (gateway/counters.py); nothing here is call
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 import msgspec
@@ -14,6 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from gateway.counters import Counters
+from gateway.rules.info import RuleStatus
 
 _COUNTERS: Final = (
     ("published", "Publishes taken from clients"),
@@ -49,6 +50,23 @@ _GAUGES: Final = {
     "ready": "1 where /readyz says ready",
 }
 
+_RULE_COUNTS: Final = {
+    "sent": "Messages that a rule has carried",
+    "filtered": "Messages that a rule's filter left out, or whose time was over",
+    "dead": "Messages that became dead letters",
+    "looped": "Messages left out since they had passed the rule before",
+    "lost": "Records that retention cut before the rule could send them",
+    "skipped": "Messages that the source had no more",
+    "letters_dropped": "Dead letters given up since there were too many",
+}
+
+_RULE_GAUGES: Final[dict[str, tuple[str, Callable[[RuleStatus], float]]]] = {
+    "running": ("1 where the rule runs", lambda status: float(status.state == "running")),
+    "lag_records": ("Records that wait for the rule", lambda status: float(status.lag_records)),
+    "lag_seconds": ("Age of the oldest record that waits for the rule", lambda status: status.lag_age),
+    "alarm": ("1 where retention will soon cut what waits for the rule", lambda status: float(status.alarm)),
+}
+
 
 class Gauges(msgspec.Struct, frozen=True, kw_only=True):
     """What there is now."""
@@ -70,9 +88,18 @@ class Gauges(msgspec.Struct, frozen=True, kw_only=True):
 class MetricsPage(Collector):
     """``gauges`` is called once a page. ``version`` and ``preset`` label ``sluiceway_info``."""
 
-    def __init__(self, counters: Counters, gauges: Callable[[], Gauges], *, version: str, preset: str) -> None:
+    def __init__(
+        self,
+        counters: Counters,
+        gauges: Callable[[], Gauges],
+        rules: Callable[[], Sequence[tuple[str, str, RuleStatus]]] = list,
+        *,
+        version: str,
+        preset: str,
+    ) -> None:
         self._counters = counters
         self._gauges = gauges
+        self._rules = rules
         self._labels = {"version": version, "preset": preset}
         self._registry = CollectorRegistry()
         self._registry.register(self)
@@ -101,3 +128,17 @@ class MetricsPage(Collector):
         gauges = self._gauges()
         for name, words in _GAUGES.items():
             yield GaugeMetricFamily(f"sluiceway_{name}", words, value=float(getattr(gauges, name)))
+        yield from self._of_rules()
+
+    def _of_rules(self) -> Iterator[Metric]:
+        rules = self._rules()
+        for name, words in _RULE_COUNTS.items():
+            counter = CounterMetricFamily(f"sluiceway_rule_{name}", words, labels=["rule", "kind"])
+            for rule, kind, status in rules:
+                counter.add_metric([rule, kind], getattr(status.counts, name))
+            yield counter
+        for name, (words, read) in _RULE_GAUGES.items():
+            gauge = GaugeMetricFamily(f"sluiceway_rule_{name}", words, labels=["rule", "kind"])
+            for rule, kind, status in rules:
+                gauge.add_metric([rule, kind], read(status))
+            yield gauge

@@ -17,6 +17,7 @@ from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 from gateway.api.bodies import NewKeyBody, PublishBody, read_payload, read_properties, read_topic
 from gateway.api.errors import ApiError, install
 from gateway.api.guard import BodyLimit, guards
+from gateway.api.rules import rule_routes
 from gateway.api.services import ApiServices
 from gateway.auth.credentials import credential_of
 from gateway.auth.keys import KeyLimit
@@ -24,7 +25,7 @@ from schemas.identities import Principal
 
 _log = logging.getLogger(__name__)
 
-_HEADERS: Final = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+_HEADERS: Final[dict[str, str]] = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 
 
 def create_api(services: ApiServices) -> FastAPI:
@@ -36,6 +37,7 @@ def create_api(services: ApiServices) -> FastAPI:
     app.include_router(_key_routes(services), prefix="/api/v1")
     app.include_router(_client_routes(services), prefix="/api/v1")
     app.include_router(_node_routes(services), prefix="/api/v1")
+    app.include_router(rule_routes(services, _HEADERS), prefix="/api/v1")
     return app
 
 

@@ -11,6 +11,7 @@ from gateway.auth.access import Access
 from gateway.auth.keys import KeyRing
 from gateway.auth.login import Authenticator
 from gateway.protocol.properties import Properties
+from gateway.rules.management import RuleManagement
 from schemas.identities import Principal
 from schemas.limits import Limits
 from schemas.presence import ClientStatus
@@ -49,6 +50,7 @@ class ApiServices(Protocol):
     authenticator: Authenticator
     access: Access
     limits: Limits
+    rules: RuleManagement
 
     def node(self) -> NodeInfo: ...
 

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
+from gateway.settings.connections import VARIABLE_PREFIX, given_in_environment, given_in_file, read_connections
 from gateway.settings.kinds import NotAllowed
 from gateway.settings.options import ENVIRONMENT_PREFIX, OPTIONS, PRESETS, SECTIONS, default
 from schemas.errors import SettingsError
@@ -54,14 +55,18 @@ def load(flags: Mapping[str, Any], environment: Mapping[str, str], file: Path | 
     if file is None and environment.get(CONFIG_VARIABLE):
         file = Path(environment[CONFIG_VARIABLE])
     given: dict[str, Given] = {}
+    connections: dict[str, dict[str, Given]] = {}
     if file is not None:
-        given.update(_from_file(file, problems))
+        tables = _tables(file)
+        connections = given_in_file(tables.pop("connections", {}), file, problems)
+        given.update(_from_file(tables, file, problems))
+    given_in_environment(environment, connections, problems)
     given.update(_from_environment(environment, problems))
     given.update({name: (_single(value), OPTIONS[name].flag) for name, value in flags.items() if value is not None})
 
     values = _read_values(given, problems)
     layered = {**{name: default(name) for name in OPTIONS}, **PRESETS[values.get("preset", "standard")], **values}
-    settings = _build(layered)
+    settings = msgspec.structs.replace(_build(layered), connections=read_connections(connections, problems))
     if problems := problems or list(_disagreements(settings)):
         raise Problems(problems)
     return settings
@@ -88,14 +93,14 @@ def _shown(value: object) -> str:
     return found if len(found) <= MAX_SHOWN else found[:MAX_SHOWN] + "..."
 
 
-def _from_file(file: Path, problems: list[str]) -> dict[str, Given]:
-    """Options of a TOML file. What is wrong with the file as a whole ends here, for nothing in it can be trusted then."""
+def _tables(file: Path) -> dict[str, Any]:
+    """What is in a TOML file. What is wrong with it as a whole ends here, for nothing in it can be trusted then."""
     try:
         with file.open("rb") as opened:
             content = opened.read(MAX_FILE + 1)
         if len(content) > MAX_FILE:
             raise SettingsError(f"{file} is larger than {MAX_FILE} bytes: it is no configuration file")
-        tables = tomllib.loads(content.decode())
+        return tomllib.loads(content.decode())
     except OSError as error:
         raise SettingsError(f"{file} can't be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
@@ -103,6 +108,8 @@ def _from_file(file: Path, problems: list[str]) -> dict[str, Given]:
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"{file} is not valid TOML: {error}") from None
 
+
+def _from_file(tables: Mapping[str, Any], file: Path, problems: list[str]) -> dict[str, Given]:
     given: dict[str, Given] = {}
     for name, value in _flatten(tables):
         if name in OPTIONS:
@@ -130,7 +137,9 @@ def _from_environment(environment: Mapping[str, str], problems: list[str]) -> di
     for variable in sorted(environment):
         if variable in variables:
             given[variables[variable]] = (environment[variable], variable)
-        elif variable.startswith(ENVIRONMENT_PREFIX) and variable not in _OTHER_VARIABLES and not variable.startswith(_TEST_PREFIX):
+        elif variable.startswith((_TEST_PREFIX, VARIABLE_PREFIX)) or variable in _OTHER_VARIABLES:
+            continue
+        elif variable.startswith(ENVIRONMENT_PREFIX):
             close = _meant(variable.removeprefix(ENVIRONMENT_PREFIX), names)
             problems.append(f"{variable} (environment): unknown variable{close.replace('mean ', 'mean ' + ENVIRONMENT_PREFIX)}")
     return given

@@ -23,7 +23,21 @@ from schemas.sessions import (
     TrimBox,
 )
 from streams.memory.state import State
-from streams.store import BODY_MS, Change, CommitResult, DropChannel, FinishReplayed, PutChannel, PutStatus, Stale
+from streams.store import (
+    BODY_MS,
+    Change,
+    CommitResult,
+    DropChannel,
+    DropDeadLetters,
+    DropRule,
+    FinishReplayed,
+    PutChannel,
+    PutDeadLetter,
+    PutRule,
+    PutRuleState,
+    PutStatus,
+    Stale,
+)
 
 
 def apply(state: State, changes: Sequence[Change]) -> CommitResult:
@@ -124,6 +138,28 @@ def _put_status(state: State, change: PutStatus) -> None:
     state.statuses[change.status.client] = (change.status, change.state)
 
 
+def _drop_rule(state: State, change: DropRule) -> None:
+    state.rules.pop(change.id, None)
+    state.rule_states.pop(change.id, None)
+    for key in [key for key in state.letters if key[0] == change.id]:
+        del state.letters[key]
+
+
+def _put_rule_state(state: State, change: PutRuleState) -> None:
+    if change.rule in state.rules:
+        state.rule_states[change.rule] = change.state
+
+
+def _put_letter(state: State, change: PutDeadLetter) -> None:
+    if change.letter.rule in state.rules:
+        state.letters[change.letter.rule, change.letter.number] = change.letter
+
+
+def _drop_letters(state: State, change: DropDeadLetters) -> None:
+    for key in [key for key in state.letters if key[0] == change.rule and change.first <= key[1] <= change.last]:
+        del state.letters[key]
+
+
 _APPLY: Final[dict[type, Callable[[State, Any], object]]] = {
     PutSubscription: _put_subscription,
     DropSubscription: _drop_subscription,
@@ -140,4 +176,9 @@ _APPLY: Final[dict[type, Callable[[State, Any], object]]] = {
     DropChannel: lambda state, change: state.channels.pop(change.channel, None),
     PutStatus: _put_status,
     FinishReplayed: _finish_replayed,
+    PutRule: lambda state, change: state.rules.update({change.rule.id: change.rule}),
+    DropRule: _drop_rule,
+    PutRuleState: _put_rule_state,
+    PutDeadLetter: _put_letter,
+    DropDeadLetters: _drop_letters,
 }

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from schemas.identities import AccessKey
 from schemas.positions import At
 from schemas.presence import ClientStatus
+from schemas.rules import Rule, RuleState
 from schemas.sessions import BoxEntry, BoxState, PutRetained, Subscription
-from streams.store import OpenChannel
+from streams.store import DeadLetter, OpenChannel
 
 
 @dataclass
@@ -52,6 +53,9 @@ class State:
     positions: dict[str, dict[int, At]] = field(default_factory=dict)
     keys: dict[str, AccessKey] = field(default_factory=dict)
     properties: dict[str, str] = field(default_factory=dict)
+    rules: dict[str, Rule] = field(default_factory=dict)
+    rule_states: dict[str, RuleState] = field(default_factory=dict)
+    letters: dict[tuple[str, int], DeadLetter] = field(default_factory=dict)
 
     def next_number(self) -> int:
         """For a session or a mailbox."""

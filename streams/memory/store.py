@@ -13,12 +13,13 @@ from schemas.errors import StoreError
 from schemas.identities import AccessKey
 from schemas.positions import At
 from schemas.presence import ClientStatus
+from schemas.rules import Rule, RuleState
 from schemas.sessions import BoxEntry, BoxState, RetainedMessage, SessionState
 from schemas.topics import matches
 from streams.memory.changes import apply
 from streams.memory.state import Box, Session, State
 from streams.memory.sweep import sweep
-from streams.store import Change, CommitResult, Counts, OpenChannel, Refused, Swept
+from streams.store import Change, CommitResult, Counts, DeadLetter, OpenChannel, Refused, Swept
 
 _STARTED: Final = (BoxState.IN_FLIGHT, BoxState.RELEASED)
 
@@ -119,6 +120,14 @@ class MemoryStore:
 
     async def sweep(self, now: int, *, entries_per_box: int, entries_total: int, entry_age: int, limit: int) -> Swept:
         return sweep(self._working(), now, entries_per_box=entries_per_box, entries_total=entries_total, entry_age=entry_age, limit=limit)
+
+    async def rules(self) -> list[tuple[Rule, RuleState | None]]:
+        state = self._working()
+        return [(rule, state.rule_states.get(name)) for name, rule in sorted(state.rules.items())]
+
+    async def dead_letters(self, rule: str, after: int, limit: int) -> list[DeadLetter]:
+        letters = sorted(self._working().letters.items())
+        return [letter for (name, number), letter in letters if name == rule and number > after][:limit]
 
     async def counts(self) -> Counts:
         state = self._working()

@@ -7,6 +7,7 @@ as a start does. Clients are in tests/support/party.py.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,17 @@ from gateway.auth.keys import KeyRing, open_keyring
 from gateway.clock import Clock
 from gateway.node import Node
 from gateway.registry import Connections
+from gateway.rules.management import RuleManagement
 from gateway.session import Session
 from gateway.transports.listeners import ListenerSpec
 from schemas.limits import Limits
 from schemas.records import PRESENCE_TOPIC, PUBLISH_TOPIC, Record
 from schemas.settings import OfflineSettings, Settings
 from streams.log import Sink
+from streams.mapping.conditions import Verdict
 from streams.memory.log import Fate, MemoryLog
 from streams.memory.store import MemoryStore
+from tests.support.memory_backend import MemoryBackend
 from tests.support.party import Party
 from tests.support.still_loop import StillLoop
 
@@ -87,6 +91,11 @@ class BedLog(MemoryLog):
                 shard.busy = False
 
 
+async def _at_once(work: Callable[[], list[Verdict]]) -> list[Verdict]:
+    """No thread: this loop's time stands still."""
+    return work()
+
+
 class Testbed:
     __test__ = False
 
@@ -101,6 +110,7 @@ class Testbed:
         )
         self.store = MemoryStore()
         self.log = BedLog(self.loop, shards=1)
+        self.backends = {connection.name: MemoryBackend() for connection in self.settings.connections}
         self.parties: list[Party] = []
         self.app: App
         self.node: Node
@@ -110,6 +120,8 @@ class Testbed:
     async def _start(self) -> None:
         app = self.app = App(self.settings)
         app._store, app._log = self.store, self.log  # type: ignore[assignment]
+        app._connect = lambda connection: self.backends[connection.name]  # type: ignore[assignment, return-value]
+        app._judge = _at_once
         epoch = await self.store.next_epoch()
         self.keyring = app._keyring = await open_keyring(self.store, self.settings.seal_file, "bed")
         app._build(epoch, self.loop)
@@ -119,6 +131,10 @@ class Testbed:
         node.tick = self.loop.time()
         node.connections = Connections(node)
         await app._recover()
+        node.admitting = True
+        assert app._engine is not None
+        self.engine = app._engine
+        self.rules = RuleManagement(app._engine)
 
     @property
     def clock(self) -> BedClock:
