@@ -67,7 +67,7 @@ class KafkaReader:
         self._start = start
         self._tails = {shard: ends[shard] for shard in shards}
         """Where each shard ended when the reader was opened: "latest"."""
-        self._places: dict[int, tuple[int, int]] = {}
+        self._places = self._known(start)
         """By shard the next offset and index to fetch; empty until the start is known."""
         self._times: dict[int, int] = {}
         """By shard the time before which records of the first frame are left out."""
@@ -123,7 +123,7 @@ class KafkaReader:
     def lag(self) -> int:
         """As the port says; frames that were not fetched yet count as many records as those that were do on average."""
         fetched = sum(len(frame.records) for frame in self._fetched) - self._index
-        frames = sum(max(0, self._ends[shard] - offset) for shard, (offset, _) in self._places.items())
+        frames = sum(max(0, self._ends[shard] - max(offset, 0)) for shard, (offset, _) in self._places.items())
         return fetched + frames * max(1, self._records // max(1, self._frames))
 
     def release(self, upto: At) -> None:
@@ -202,22 +202,26 @@ class KafkaReader:
 
     async def _starts(self, consumer: AIOKafkaConsumer, partitions: Mapping[TopicPartition, int]) -> dict[int, tuple[int, int]]:
         start = self._start
-        if start == "earliest":
+        if not isinstance(start, int):
             return dict.fromkeys(self._tails, (EARLIEST, 0))
+        found = await consumer.offsets_for_times(dict.fromkeys(partitions, start))
+        places = {}
+        for partition, shard in partitions.items():
+            if found.get(partition) is None:
+                places[shard] = (self._tails[shard], 0)
+            else:
+                places[shard] = (found[partition].offset, 0)
+                self._times[shard] = start
+        return places
+
+    def _known(self, start: Start) -> dict[int, tuple[int, int]]:
+        """Places that follow without asking anybody, so that the lag is known from the first moment on."""
         if start == "latest":
             return {shard: (tail, 0) for shard, tail in self._tails.items()}
-        if isinstance(start, int):
-            found = await consumer.offsets_for_times(dict.fromkeys(partitions, start))
-            places = {}
-            for partition, shard in partitions.items():
-                if found.get(partition) is None:
-                    places[shard] = (self._tails[shard], 0)
-                else:
-                    places[shard] = (found[partition].offset, 0)
-                    self._times[shard] = start
-            return places
-        wanted = {shard: start.get(shard) for shard in self._tails}
-        return {shard: (EARLIEST, 0) if at is None else (at.offset, at.index) for shard, at in wanted.items()}
+        if isinstance(start, Mapping):
+            wanted = {shard: start.get(shard) for shard in self._tails}
+            return {shard: (EARLIEST, 0) if at is None else (at.offset, at.index) for shard, at in wanted.items()}
+        return {}
 
     async def _fetch(self, consumer: AIOKafkaConsumer) -> None:
         while self._size > self._options.read_ahead_bytes:
