@@ -89,6 +89,7 @@ class App:
         self._connect: Callable[[ConnectionSettings], Backend] = connect_backend
         self._judge: Judge = off_loop
         self._engine: Engine | None = None
+        self._weaknesses: tuple[str, ...] = ()
         self.node: Node
 
     async def start(self) -> None:
