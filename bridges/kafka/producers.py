@@ -76,8 +76,10 @@ class Sending:
             if not answer.done():
                 answer.set_exception(Unsettled("its producer was replaced"))
         await asyncio.wait([sender], timeout=BURIAL)
-        # stop() would wait for what is never sent
-        self.producer._message_accumulator.fail_all(ProducerClosed())  # noqa: SLF001
+        # stop() would wait for what is never sent, and what went back to its queue can't be failed
+        accumulator = self.producer._message_accumulator  # noqa: SLF001
+        accumulator._batches.clear()  # noqa: SLF001
+        accumulator.fail_all(ProducerClosed())
         with contextlib.suppress(KafkaError, OSError):
             await self.producer.stop()
 
