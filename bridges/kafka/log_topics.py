@@ -30,6 +30,8 @@ from schemas.errors import StartError
 
 DENIED: Final = (TopicAuthorizationFailedError, ClusterAuthorizationFailedError)
 FOREVER: Final = str(2**63 - 1)
+PAUSE: Final = 0.05
+"""Seconds between questions to brokers that will know soon."""
 ENOUGH_REPLICAS: Final = 3
 ENOUGH_IN_SYNC: Final = 2
 DEFAULT_MESSAGE_BYTES: Final = 1_048_588
@@ -147,7 +149,7 @@ async def _described_soon(admin: AIOKafkaAdminClient, name: str) -> dict[str, An
         topic = await _describe(admin, name)
         if topic is not None and topic["partitions"] and all(partition["leader"] >= 0 for partition in topic["partitions"]):
             return topic
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(PAUSE)
 
 
 
@@ -170,11 +172,16 @@ async def _create(admin: AIOKafkaAdminClient, name: str, address: str, options: 
 
 
 async def _settings(admin: AIOKafkaAdminClient, name: str) -> dict[str, str]:
-    """Empty where they are not for us to see."""
+    """Empty where they are not for us to see. A broker that hasn't heard of a new topic yet is asked again."""
     resource = ConfigResource(ConfigResourceType.TOPIC, name)
-    settings: dict[str, str] = {}
-    for answer in await admin.describe_configs([resource]):
-        for found in answer.resources:
-            if found[0] == 0:
-                settings |= {entry[0]: entry[1] for entry in found[4]}
-    return settings
+    while True:
+        (answer,) = await admin.describe_configs([resource])
+        code, _, _, _, entries = answer.resources[0]
+        error = for_code(code)
+        if error is NoError:
+            return {entry[0]: entry[1] for entry in entries}
+        if error in DENIED:
+            return {}
+        if error is not UnknownTopicOrPartitionError:
+            raise error(name)
+        await asyncio.sleep(PAUSE)
