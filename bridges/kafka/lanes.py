@@ -13,9 +13,9 @@ from collections.abc import Callable, Sequence
 from itertools import accumulate
 from typing import Any, Final, Protocol
 
-from aiokafka.errors import KafkaError, MessageSizeTooLargeError, RecordListTooLargeError
+from aiokafka.errors import MessageSizeTooLargeError, RecordListTooLargeError
 
-from bridges.kafka.producers import Producers, Unsettled
+from bridges.kafka.producers import Producers
 from schemas.errors import LogError
 from schemas.positions import At
 from schemas.records import Record, encode_frame
@@ -75,8 +75,8 @@ class Lane:
         self.sinks: list[Sink] = []
         self.sizes: list[int] = []
         self.idle = True
-        self.group: Group | None = None
-        """On its way."""
+        self.groups: list[Group] = []
+        """What was taken and is not settled, the one on its way last: more than one where a frame was too large."""
         self.since = 0.0
         """Since when, monotonic; 0.0 where nothing is."""
         self.stuck = False
@@ -118,26 +118,21 @@ class Lane:
 
     async def _deliver(self, group: Group) -> None:
         """Until the group is in the log or can't be. What is too large goes in halves, one after the other."""
-        writer = self._writer
-        waiting = [group]
-        while waiting:
-            group = self.group = waiting.pop()
-            number = writer.number()
+        writer, groups = self._writer, self.groups
+        groups.append(group)
+        while groups:
+            group = groups[-1]
             try:
-                body = encode_frame(writer.node, writer.epoch, number, group.records)
+                body = encode_frame(writer.node, writer.epoch, writer.number(), group.records)
             except (TypeError, ValueError, OverflowError) as error:
-                waiting += self._without_bad(group, error)
+                groups[-1:] = self._without_bad(group, error)
                 continue
-            if len(body) > writer.largest:
-                waiting += self._halves(group, len(body))
-                continue
-            offset = await self._send(group, body)
+            offset = await self._send(group, body) if len(body) <= writer.largest else -1
             if offset < 0:
-                waiting += self._halves(group, len(body))
+                groups[-1:] = self._halves(group, len(body))
             else:
-                self.group = None
+                groups.pop()
                 writer.settled(self, group, offset)
-        self.group = None
 
     async def _send(self, group: Group, body: bytes) -> int:
         """The offset, or -1 where the topic takes no frame of that size."""
@@ -151,7 +146,7 @@ class Lane:
             except TOO_LARGE as error:
                 producers.replace(sending, str(error))
                 return -1
-            except (KafkaError, Unsettled, OSError) as error:
+            except Exception as error:  # noqa: BLE001 - whatever it is, a new producer is the way on, and a lane that dies is none
                 producers.replace(sending, f"{type(error).__name__}: {error}")
                 await asyncio.sleep(self._writer.backoff)
 

@@ -220,9 +220,9 @@ class KafkaLog:
         await self.producers.close(self._options.close_within)
 
     def _give_up(self, lane: Lane) -> None:
-        group, lane.group = lane.group, None
-        if group is not None:
-            words = "the log closed before Kafka acknowledged"
+        words = "the log closed before Kafka acknowledged"
+        while lane.groups:
+            group = lane.groups.pop()
             lane.refuse(group, LogError(f"{words}: the record may be in the log all the same" if group.sent else f"{words}: nothing was sent"))
         lane.refuse_waiting(LogError("the log closed before the record was sent: Kafka does not answer"))
 

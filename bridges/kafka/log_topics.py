@@ -16,6 +16,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import (
     ClusterAuthorizationFailedError,
+    InvalidConfigurationError,
     InvalidReplicationFactorError,
     NoError,
     TopicAlreadyExistsError,
@@ -30,6 +31,10 @@ from schemas.errors import StartError
 
 DENIED: Final = (TopicAuthorizationFailedError, ClusterAuthorizationFailedError)
 FOREVER: Final = str(2**63 - 1)
+NEWER: Final = frozenset({"message.timestamp.after.max.ms", "message.timestamp.before.max.ms"})
+"""Settings that a Kafka before 3.6 doesn't know, nor the bounds that they set."""
+CLOCKS_APART: Final = 86_400_000
+"""Milliseconds by which a node's clock may be ahead of a broker's, at least."""
 PAUSE: Final = 0.05
 """Seconds between questions to brokers that will know soon."""
 ENOUGH_REPLICAS: Final = 3
@@ -108,6 +113,9 @@ def check_usable(name: str, settings: Mapping[str, str], address: str) -> None:
     if settings.get("message.timestamp.type", "CreateTime") != "CreateTime":
         command = alter_command(address, name, message_timestamp_type="CreateTime")
         raise StartError(f"topic {name} keeps its own times instead of the records', by which readers start: {command}")
+    if int(settings.get("message.timestamp.after.max.ms", FOREVER)) < CLOCKS_APART:
+        command = alter_command(address, name, message_timestamp_after_max_ms=FOREVER)
+        raise StartError(f"topic {name} takes nothing from a node whose clock is a little ahead: {command}")
 
 
 def weaknesses_of(name: str, topic: Mapping[str, Any], settings: Mapping[str, str], address: str) -> list[str]:
@@ -154,11 +162,16 @@ async def _described_soon(admin: AIOKafkaAdminClient, name: str) -> dict[str, An
 
 
 async def _create(admin: AIOKafkaAdminClient, name: str, address: str, options: KafkaLogOptions) -> None:
-    topic = NewTopic(name, options.shards, options.replication, topic_configs=wanted(options))
-    answer = (await admin.create_topics([topic])).to_object()["topic_errors"][0]
-    error = for_code(answer["error_code"])
-    if error in (NoError, TopicAlreadyExistsError):
-        return
+    settings = wanted(options)
+    while True:
+        topic = NewTopic(name, options.shards, options.replication, topic_configs=settings)
+        answer = (await admin.create_topics([topic])).to_object()["topic_errors"][0]
+        error = for_code(answer["error_code"])
+        if error in (NoError, TopicAlreadyExistsError):
+            return
+        if error is not InvalidConfigurationError or not NEWER.intersection(settings):
+            break
+        settings = {key: value for key, value in settings.items() if key not in NEWER}
     command = create_command(address, name, options)
     if error in DENIED:
         raise StartError(f"topic {name} is missing and this principal may not create it; have it created: {command}")

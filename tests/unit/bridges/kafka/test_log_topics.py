@@ -42,6 +42,7 @@ def test_each_weakness_is_named_with_its_cure(found: dict[str, Any], settings: d
     [
         ({"cleanup.policy": "compact"}, "is compacted, so it forgets records: kafka-configs.sh"),
         ({"cleanup.policy": "compact,delete"}, "is compacted"),
+        ({"message.timestamp.after.max.ms": "3600000"}, "a little ahead: kafka-configs.sh .* message.timestamp.after.max.ms=9223372036854775807"),
         ({"message.timestamp.type": "LogAppendTime"}, "--add-config message.timestamp.type=CreateTime"),
     ],
 )
