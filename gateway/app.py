@@ -80,15 +80,15 @@ class App:
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._listeners: Listeners | None = None
         self._http: HttpServer | None = None
+        self._connect: Callable[[ConnectionSettings], Backend] = connect_backend
+        self._judge: Judge = off_loop
+        self._engine: Engine | None = None
         self._services: Services | None = None
         self._lock: int | None = None
         self._opened: list[Log | Store] = []
         """What is to be closed, in order: the log's sinks are told of what is still on its way, and the store takes what they say."""
         self._ticks: Ticks | None = None
         """There once the start has recovered: from then on a stop drains."""
-        self._connect: Callable[[ConnectionSettings], Backend] = connect_backend
-        self._judge: Judge = off_loop
-        self._engine: Engine | None = None
         self._weaknesses: tuple[str, ...] = ()
         self.node: Node
 
@@ -197,10 +197,9 @@ class App:
             occupied=lambda: len(node.connections),
             refused=lambda reason: node.counters.refused.update((reason,)),
         )
-        ticks = self._ticks
-        assert ticks is not None  # noqa: S101 - listeners open after the recovery
-        assert self._engine is not None  # noqa: S101 - likewise
-        services = self._services = Services(node, self._keyring, self._engine, self._version, lambda: ticks.loop_lag)
+        ticks, engine = self._ticks, self._engine
+        assert ticks is not None and engine is not None  # noqa: S101 - listeners open after the recovery
+        services = self._services = Services(node, self._keyring, engine, self._version, lambda: ticks.loop_lag)
         self._http = serve(create_api(services), settings.http)
         http = await self._http.start()
         listening: dict[str, list[str]] = {"mqtt": [], "mqtts": [], "ws": [], "wss": [], "http": [str(http)]}

@@ -10,19 +10,20 @@ COUNTER_BYTES = 5
 class Clock:
     """``wall`` never falls below what it has answered, nor below the newest record of the log.
 
-    ``newest`` is the time of that record, ``doubted`` whether deadlines wait (streams/expiry.py: WallGuard, asked in gateway/ticks.py).
+    ``last`` is its latest answer, asked for many times a second; ``newest`` is the time of that record, ``doubted`` whether
+    deadlines wait (streams/expiry.py: WallGuard, asked in gateway/ticks.py).
     """
 
-    __slots__ = ("_last", "doubted", "newest")
+    __slots__ = ("doubted", "last", "newest")
 
     def __init__(self, newest: int = 0) -> None:
-        self._last = self.newest = newest
+        self.last = self.newest = newest
         self.doubted = False
 
     def observe(self, newest: int) -> None:
         """The log has a record of that time."""
         self.newest = max(self.newest, newest)
-        self._last = max(self._last, newest)
+        self.last = max(self.last, newest)
 
     def raw(self) -> int:
         """Milliseconds as the system has them, right or wrong."""
@@ -35,9 +36,9 @@ class Clock:
     def wall(self) -> int:
         """Milliseconds."""
         now = int(time.time() * 1000)
-        if now < self._last:
-            return self._last
-        self._last = now
+        if now < self.last:
+            return self.last
+        self.last = now
         return now
 
 

@@ -1,4 +1,4 @@
-"""CONNECT: who is it, whose session, and the answer. One connect at a time per client id (registry.Turns).
+"""CONNECT: who is it, whose session [MQTT-3.1.3-2], and the answer [MQTT-3.1.4-5]. One connect at a time per client id (registry.Turns).
 
 What must be durable before CONNACK is: the claim of a session that outlives its connection, and the connect event.
 """
@@ -8,20 +8,21 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
+from collections.abc import Coroutine
 from typing import TYPE_CHECKING
 
-from gateway import failpoints, keeping
+from gateway import failpoints, keeping, resuming
 from gateway.auth.login import LoginRefused, Peer
 from gateway.connection import Connection
-from gateway.protocol.encode import encode_packet
+from gateway.protocol.encode import encode_packet, encode_within
 from gateway.protocol.packets import MQTT_5_0, Connack, Connect
 from gateway.protocol.properties import NONE, Properties, forwardable
 from gateway.protocol.states import ConnectionState
-from gateway.session import Session
+from gateway.session import NO_LIMIT_PACKET, Session
 from schemas.errors import LogError, StoreError
 from schemas.identities import Principal
 from schemas.presence import Will
-from schemas.reasons import CONNECT_RETURN_CODES, ReasonCode
+from schemas.reasons import ReasonCode
 from schemas.sessions import NEVER_EXPIRES, SessionState
 from schemas.topics import is_topic_name
 from streams.fanout import Delivery
@@ -54,18 +55,22 @@ class Connecting:
 
     def start(self, connection: Connection, packet: Connect) -> None:
         """Answer a CONNECT; what the client sends behind it waits."""
-        task = self._node.loop.create_task(self._connect(connection, packet))
+        self._spawn(self._connect(connection, packet))
+
+    def _spawn(self, flow: Coroutine[None, None, None]) -> None:
+        task = self._node.loop.create_task(flow)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     def refuse(self, connection: Connection, code: ReasonCode) -> None:
-        """CONNACK with an error, for those who can get one [MQTT-3.1.4-6]; 3.1.1 knows few codes."""
-        if connection.version != MQTT_5_0 and code not in CONNECT_RETURN_CODES:
-            return
-        connection.out.append(encode_packet(Connack(session_present=False, reason_code=code), connection.version))
-        connection.flush()
+        """CONNACK with an error, for those who can get one: 3.1.1 knows few codes, and some take no packet of that size [MQTT-3.1.2-24]."""
+        answer = encode_within(Connack(session_present=False, reason_code=code), connection.version, connection.send_packet_maximum)
+        if answer is not None:
+            connection.out.append(answer)
+            connection.flush()
 
     async def _connect(self, connection: Connection, packet: Connect) -> None:
+        self._negotiate(connection, packet)
         try:
             principal, client, will = self._check(connection, packet)
             if not await self._node.turns.take(client):
@@ -79,7 +84,7 @@ class Connecting:
             self._node.counters.refused["connect_" + refused.code.name.lower()] += 1
             self._node.log_refused(connection, packet.client_id, refused.words)
             self.refuse(connection, refused.code)
-            connection.shut()
+            connection.shut()  # [MQTT-3.1.4-2] [MQTT-3.2.2-7]; what came behind CONNECT is dropped with it [MQTT-3.1.4-6]
         except (StoreError, LogError):
             self.refuse(connection, ReasonCode.SERVER_UNAVAILABLE)
             connection.shut()
@@ -96,14 +101,18 @@ class Connecting:
         if len(node.connections) > node.limits.connections:
             raise ConnectRefused(ReasonCode.QUOTA_EXCEEDED, "connection limit")
         if properties.authentication_method is not None:
-            raise ConnectRefused(ReasonCode.BAD_AUTHENTICATION_METHOD, "no enhanced authentication")  # [MQTT-4.12.0-1]
+            raise ConnectRefused(ReasonCode.BAD_AUTHENTICATION_METHOD, "no enhanced authentication")  # [MQTT-4.12.0-1] [MQTT-4.12.0-4]
         client = packet.client_id
         if not client:
             if packet.version != MQTT_5_0 and not packet.clean_start:
                 raise ConnectRefused(ReasonCode.CLIENT_IDENTIFIER_NOT_VALID, "no client id")  # [MQTT-3.1.3-8] of 3.1.1
-            client = ASSIGNED_PREFIX + secrets.token_hex(12)
+            client = ASSIGNED_PREFIX + secrets.token_hex(12)  # [MQTT-3.1.3-6] [MQTT-3.1.3-7]
+        # 1 to 23 letters and digits pass whatever the limit [MQTT-3.1.3-5]
         if len(client.encode()) > node.limits.client_id_bytes or CONTROL_CHARACTERS.search(client):
             raise ConnectRefused(ReasonCode.CLIENT_IDENTIFIER_NOT_VALID, "client id too long or with control characters")
+        limited = connection.send_packet_maximum != NO_LIMIT_PACKET
+        if limited and len(encode_packet(self._connack(connection, packet, client, present=True), packet.version)) > connection.send_packet_maximum:
+            raise ConnectRefused(ReasonCode.PACKET_TOO_LARGE, "the client takes no CONNACK")  # [MQTT-3.1.2-24]
         peer = Peer(connection.peer.address, is_loopback=connection.peer.is_loopback, is_secure=connection.peer.is_secure)
         principal = node.authenticator.login(packet.user_name, packet.password, client, peer)
         if isinstance(principal, LoginRefused):
@@ -132,6 +141,7 @@ class Connecting:
         properties = will.properties or NONE
         expiry = -1 if properties.message_expiry_interval is None else properties.message_expiry_interval
         delay = properties.will_delay_interval or 0
+        # [MQTT-3.1.2-14] [MQTT-3.1.2-15]; the user properties in their order [MQTT-3.1.3-10]
         return Will(will.topic, will.payload, will.qos, will.retain, delay, forwardable(properties), expiry)
 
     # The session
@@ -158,7 +168,7 @@ class Connecting:
         session.expiry = expiry
         node.ending.wills.reconnected(client, resumed=session is existing)
         connection.principal = principal
-        connection.will = will
+        connection.will = will  # [MQTT-3.1.2-7]
         connection.channel = node.ids.next(node.clock.wall()).hex()
         try:
             await node.presence.connected(connection, session, expiry)
@@ -169,7 +179,6 @@ class Connecting:
         if not connection.is_connecting():
             self._lost_meanwhile(connection, session, state)
             return
-        self._negotiate(connection, packet)
         connection.session = session
         session.attach(connection, state)
         in_flight = state.in_flight if state is not None else ()
@@ -183,12 +192,12 @@ class Connecting:
             return
         if will is not None and failpoints.ARMED:
             failpoints.reach("will-armed")
-        self._answer(connection, packet, client, session, present=session is existing)
-        if not connection.ready:
-            return
-        keeping.resume(session, in_flight)
+        self._answer(connection, packet, client, present=session is existing)
+        left = resuming.resume(session, in_flight)
         session.refresh()
         node.backlog.begin(session)
+        if left:
+            self._spawn(resuming.finish(session, connection, left))
 
     async def _claim(self, existing: Session | None, client: str, principal: Principal, clean_start: bool, expiry: int) -> SessionState:
         """What arrives for the session meanwhile waits: before it is known whether the claim came first, no epoch is right for it."""
@@ -200,6 +209,7 @@ class Connecting:
         state: SessionState | Refused | None = None
         try:
             await node.persistence.barrier()
+            # Clean start is done by the store [MQTT-3.1.4-4]
             state = await node.store.claim(
                 client, principal.name, clean_start=clean_start, expiry=expiry, now=node.clock.due(), limit=node.limits.sessions
             )
@@ -217,7 +227,7 @@ class Connecting:
         return state
 
     def _session(self, existing: Session | None, state: SessionState | None, client: str, principal: Principal) -> Session:
-        """The session that goes on, or a new one in its place [MQTT-3.1.2-4] [MQTT-3.1.2-5]."""
+        """The session that goes on [MQTT-3.1.2-5], or a new one in its place [MQTT-3.1.2-4] [MQTT-3.1.2-6]."""
         if existing is not None and state is not None and state.present:
             existing.principal = principal
             return existing
@@ -238,31 +248,36 @@ class Connecting:
     def _negotiate(self, connection: Connection, packet: Connect) -> None:
         properties = packet.properties or NONE
         limits = self._node.limits
+        # The quota of this connection [MQTT-4.9.0-1]
         connection.send_maximum = min(properties.receive_maximum or limits.window, 65535)
-        connection.send_packet_maximum = properties.maximum_packet_size or 0
+        connection.send_packet_maximum = properties.maximum_packet_size or NO_LIMIT_PACKET
         connection.send_alias_maximum = min(properties.topic_alias_maximum or 0, limits.topic_alias_maximum)
         connection.problem_information = properties.request_problem_information != 0
-        connection.keep_alive = packet.keep_alive
+        connection.keep_alive = packet.keep_alive  # [MQTT-3.2.2-22]
         if packet.version == MQTT_5_0 and limits.keep_alive and (packet.keep_alive == 0 or packet.keep_alive > limits.keep_alive):
             connection.keep_alive = limits.keep_alive  # [MQTT-3.2.2-21]
 
-    def _answer(self, connection: Connection, packet: Connect, client: str, session: Session, *, present: bool) -> None:
-        node, limits = self._node, self._node.limits
+    def _connack(self, connection: Connection, packet: Connect, client: str, *, present: bool) -> Connack:
+        """The answer of success to a CONNECT of 5.0: no method [MQTT-4.12.0-6], and never response information [MQTT-3.1.2-28]."""
+        limits, expiry = self._node.limits, self._expiry(packet)
+        asked = (packet.properties or NONE).session_expiry_interval or 0
+        properties = Properties(
+            receive_maximum=limits.receive_maximum,
+            maximum_packet_size=limits.packet,
+            topic_alias_maximum=limits.topic_alias_maximum,
+            assigned_client_identifier=None if packet.client_id else client,  # [MQTT-3.2.2-16]
+            server_keep_alive=None if connection.keep_alive == packet.keep_alive else connection.keep_alive,
+            session_expiry_interval=None if asked == expiry else expiry,
+        )
+        return Connack(session_present=present, reason_code=ReasonCode.SUCCESS, properties=properties)
+
+    def _answer(self, connection: Connection, packet: Connect, client: str, *, present: bool) -> None:
+        """CONNACK, once [MQTT-3.2.0-2] and before all else: until now nothing is sent [MQTT-3.2.0-1]. [MQTT-3.2.2-2] [MQTT-3.2.2-3]"""
+        node = self._node
         if packet.version != MQTT_5_0:
             connection.send(CONNACKS_3[present])
         else:
-            asked = (packet.properties or NONE).session_expiry_interval or 0
-            properties = Properties(
-                receive_maximum=limits.receive_maximum,
-                maximum_packet_size=limits.packet,
-                topic_alias_maximum=limits.topic_alias_maximum,
-                assigned_client_identifier=None if packet.client_id else client,  # [MQTT-3.2.2-16]
-                server_keep_alive=None if connection.keep_alive == packet.keep_alive else connection.keep_alive,
-                session_expiry_interval=None if asked == session.expiry else session.expiry,
-            )
-            connection.send_packet(Connack(session_present=present, reason_code=ReasonCode.SUCCESS, properties=properties))
-            if connection.is_closed():
-                return  # it takes no CONNACK that says what it has to be told
+            connection.send_packet(self._connack(connection, packet, client, present=present))
         connection.state = ConnectionState.CONNECTED
         connection.ready = True
         node.counters.connects += 1

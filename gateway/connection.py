@@ -18,6 +18,7 @@ from gateway.protocol.errors import PacketError
 from gateway.protocol.packets import MQTT_5_0, Disconnect, Packet
 from gateway.protocol.states import ConnectionState
 from gateway.reading import read
+from gateway.session import NO_LIMIT_PACKET
 from gateway.transports.endpoints import ListenerSpec
 from gateway.transports.peer import PeerInfo, describe
 from schemas.errors import LogError
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
     from gateway.session import Session
     from schemas.presence import Will
 
-LARGEST_PACKET = 268_435_460
-"""What a client takes that names no maximum: the most that a remaining length can say."""
 OVERHEAD = 64
 """Bytes that a pending record is counted for beside its payload."""
 NOBODY = Principal("", "anonymous")
@@ -106,9 +105,9 @@ class Connection:
         self.session: Session | None = None
         self.will: Will | None = None
         self.topics: dict[bytes, KnownTopic] | None = None
-        self.aliases: dict[int, bytes] | None = None
+        self.aliases: dict[int, bytes] | None = None  # of this connection alone [MQTT-3.3.2-7]
         self.send_maximum = 0
-        self.send_packet_maximum = 0
+        self.send_packet_maximum = NO_LIMIT_PACKET
         self.send_alias_maximum = 0
         self.problem_information = True
 
@@ -183,7 +182,7 @@ class Connection:
             self.pause()
 
     def appended(self, records: Sequence[Record], first: At) -> None:
-        """Durable: acknowledge, in the order of the publishes [MQTT-4.6.0-2] [MQTT-4.6.0-3]."""
+        """Durable: acknowledge as the QoS asks [MQTT-3.3.4-1] [MQTT-4.3.2-4], in the order of the publishes [MQTT-4.6.0-2] [MQTT-4.6.0-3]."""
         if failpoints.ARMED:
             failpoints.reach("appended-before-ack")
         size = OVERHEAD * len(records)
@@ -271,14 +270,12 @@ class Connection:
         self.send(word.to_bytes(4, "big"))
 
     def send_packet(self, packet: Packet) -> None:
-        """Within the client's maximum packet size; where it takes no packet that would say it, the connection ends [MQTT-3.1.2-24]."""
-        encoded = encode_within(packet, self.version, self.send_packet_maximum or LARGEST_PACKET, problem_information=self.problem_information)
-        if encoded is not None:
-            self.send(encoded)
-            return
-        self.node.counters.dropped["packet_too_large"] += 1
-        if not isinstance(packet, Disconnect):
+        """Send an answer as the client can take it [MQTT-3.1.2-24] [MQTT-3.1.2-29]; one that it waits for and can't take ends the connection."""
+        data = encode_within(packet, self.version, self.send_packet_maximum, problem_information=self.problem_information)
+        if data is None:
             self.close(ReasonCode.PACKET_TOO_LARGE, "invalid param")
+        else:
+            self.send(data)
 
     def flush(self) -> None:
         self.dirty = False
@@ -330,7 +327,7 @@ class Connection:
     # Ending
 
     def fail(self, error: PacketError) -> None:
-        """The peer's bytes end the connection."""
+        """The peer's bytes end the connection [MQTT-4.13.1-1], before CONNACK too [MQTT-3.1.4-1]."""
         self.node.counters.refused[error.reason_code.name.lower()] += 1
         if self.state == ConnectionState.AWAITING_CONNECT:
             self.node.connecting.refuse(self, error.reason_code)
@@ -344,7 +341,7 @@ class Connection:
             return
         if self.state == ConnectionState.CONNECTED and self.version == MQTT_5_0:
             self.send_packet(self.node.disconnect_packet(reason, reason_string if self.problem_information else ""))
-        self.shut()
+        self.shut()  # [MQTT-3.14.4-2] [MQTT-4.13.2-1]
         self.node.ending.end(self, words)
 
     def close_without_will(self, reason: ReasonCode, words: str) -> None:
@@ -357,7 +354,7 @@ class Connection:
         if self.state == ConnectionState.DISCONNECTING:
             return
         self.flush()
-        self.state = ConnectionState.DISCONNECTING
+        self.state = ConnectionState.DISCONNECTING  # nothing is sent from now on [MQTT-3.14.4-1]
         self.ready = False
         self._buffer = None
         if self.transport is not None:

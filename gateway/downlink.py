@@ -14,6 +14,7 @@ from schemas.positions import At
 from schemas.records import Flag, Record, Source
 from schemas.sessions import BoxEntry, DropReceived, PutEntry, PutReceived, PutRetained, TrimBox
 from schemas.topics import parse_p2p
+from streams.expiry import is_expired
 from streams.fanout import Plan, Variant, fan_out, make_run
 from streams.p2p import Place, place
 from streams.store import Change
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from gateway.node import Node
     from gateway.session import Session
 
+SECOND = 1000
+"""In ms."""
 SLOW_AT = 2000
 """Queued deliveries from which a receiver counts as queueing."""
 SLOW_FOR = 0.05
@@ -50,9 +53,20 @@ class LocalDownlink:
                 fan_out(self._plan_at(topic, at), (record,), (at,))
             return
         plan = self._node.routes.match_cached(topic, partial(self._node.derive_plan, topic))
+        if self._node.clock.last - records[0].time >= SECOND:
+            records, ats = self._unexpired(records, ats, plan.receivers())
+            if not records:
+                return
         fan_out(plan, records, ats)
         if self._mostly_queueing(plan):
             self._slow_down(records)
+
+    def _unexpired(self, records: Sequence[Record], ats: Sequence[At], receivers: int) -> tuple[Sequence[Record], Sequence[At]]:
+        """Without what expired on its way here, counted for each receiver [MQTT-3.3.2-5]. Younger than a second is never expired."""
+        due = self._node.clock.due()
+        left = [(record, at) for record, at in zip(records, ats, strict=True) if not is_expired(record.expires_at, due)]
+        self._node.counters.dropped["expired"] += (len(records) - len(left)) * receivers
+        return [record for record, _ in left], [at for _, at in left]
 
     def _plan_at(self, topic: str, at: At) -> Plan:
         matches = self._node.routes.match(topic)
@@ -80,6 +94,10 @@ class LocalDownlink:
         parsed = parse_p2p(first.topic)
         if parsed is None:
             return
+        if node.clock.last - first.time >= SECOND:
+            records, ats = self._unexpired(records, ats, 1)
+            if not records:
+                return
         session = node.registry.get(parsed.client)
         keeps = first.flags & PERSISTENT != 0 and first.qos > 0
         where = place(

@@ -30,7 +30,7 @@ class Ending:
         self.wills = Wills(node)
 
     def disconnect(self, connection: Connection, packet: Disconnect) -> None:
-        """DISCONNECT came [MQTT-3.14.4-1]: the will is dropped unless the client asks for it [MQTT-3.1.2-10]."""
+        """DISCONNECT came: the will is dropped [MQTT-3.14.4-3] unless the client asks for it [MQTT-3.1.2-10]."""
         session = connection.session
         assert session is not None  # noqa: S101 - connected
         asked = packet.properties.session_expiry_interval if packet.properties is not None else None
@@ -61,7 +61,7 @@ class Ending:
         node.presence.event(Kind.TCPCLEAN, connection, session, reason=words, will_due=due)
         if will is not None:
             self.wills.fall_due(connection, session, will, due)
-        if session.expiry and session.id:
+        if session.expiry and session.id:  # [MQTT-3.1.2-23]
             expires_at = session.expires_at = session_deadline(session.expiry, now)
             node.persistence.add(EndConnection(session=session.id, epoch=session.epoch, expiry=session.expiry, expires_at=expires_at))
         else:
@@ -78,7 +78,7 @@ class Ending:
         self.wills.session_ended(session.client)
 
     def expire(self, now: int) -> None:
-        """End offline sessions whose time is up; ``now`` wall-clock ms. Called about once a second."""
+        """End offline sessions, and no others [MQTT-4.1.0-1], whose time is up [MQTT-4.1.0-2]; ``now`` wall-clock ms. Called about once a second."""
         sessions = self._node.registry.sessions.values()
         for session in [s for s in sessions if is_expired(s.expires_at, now) and s.connection is None and s.claiming is None]:
             self.remove(session)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from gateway.protocol import hot
 from schemas.positions import At
 from schemas.sessions import BoxEntry, BoxState, DropEntry, PutEntry, ReserveBlock, SetEntry, TrimBox
 from streams.fanout import Delivery
@@ -185,23 +184,3 @@ def reserve_more(session: Session) -> None:
     change = ReserveBlock(session=session.id, epoch=session.epoch, next_block=(session.last_packet_id + ahead) % 65535 + 1)
     session.reserving = True
     session.node.persistence.add_then(change, session, -session.epoch)
-
-
-def resume(session: Session, entries: tuple[BoxEntry, ...]) -> None:
-    """Send again what was in flight: same id, DUP, or PUBREL where PUBREC was seen [MQTT-4.4.0-1]."""
-    now = session.node.clock.wall()
-    for entry in entries:
-        delivery = Delivery(entry.record, entry.at, entry.qos, entry.retain, entry.identifiers)
-        if entry.state != BoxState.RELEASED and session.too_large(delivery, now):
-            session.node.counters.dropped["packet_too_large"] += 1
-            drop(session, delivery, session.id)
-            continue
-        session.in_flight[entry.packet_id] = delivery
-        session.stored_boxes()[entry.packet_id] = session.id
-        if entry.state == BoxState.RELEASED:
-            session.released_ids().add(entry.packet_id)
-            if session.connection is not None:
-                session.connection.acknowledge(hot.PUBREL | entry.packet_id)
-        else:
-            session.write(delivery, entry.packet_id, now, dup=True)
-            session.node.counters.redelivered += 1

@@ -53,7 +53,7 @@ def read(connection: Connection, data: bytes) -> int:
                 connection.session.puback(data[start] << 8 | data[start + 1])  # type: ignore[union-attr]
             else:
                 _check_size(connection, first, stop - position)
-                _packet(connection, first, data[start:stop])
+                _packet(connection, first, data[start:stop])  # whatever the window [MQTT-3.3.4-10] [MQTT-4.9.0-3]
         elif connection.state == AWAITING_CONNECT:
             _check_size(connection, first, stop - position)
             _first_packet(connection, first, data[start:stop])
@@ -90,7 +90,7 @@ def _check_size(connection: Connection, first: int, size: int) -> None:
             raise ProtocolError("the first packet is not CONNECT")  # [MQTT-3.1.0-1]
         if size > limits.connect_bytes:
             raise ProtocolError(f"CONNECT has more than {limits.connect_bytes} bytes", ReasonCode.PACKET_TOO_LARGE)
-    elif size > limits.packet:
+    elif size > limits.packet:  # [MQTT-3.2.2-15]
         raise ProtocolError(f"a packet has more than {limits.packet} bytes", ReasonCode.PACKET_TOO_LARGE)
 
 

@@ -94,7 +94,7 @@ class Session:
         self.stored: dict[int, int] | None = None
         self.queue: deque[Delivery] | None = None
         self.aliases: dict[str, int] | None = None
-        self.alias_limit = 0
+        self.alias_limit = 0  # none is sent, unless the client takes some [MQTT-3.1.2-27]
         self.maximum_packet = NO_LIMIT_PACKET
         self.window = 0
         self.version = 4
@@ -120,7 +120,7 @@ class Session:
         self.connection = connection
         self.version = connection.version
         self.window = connection.send_maximum
-        self.maximum_packet = connection.send_packet_maximum or NO_LIMIT_PACKET
+        self.maximum_packet = connection.send_packet_maximum
         self.alias_limit = connection.send_alias_maximum
         if state is not None and state.id:
             first = state.next_block if 0 < state.next_block <= 65535 else 1
@@ -208,7 +208,7 @@ class Session:
         for delivery in deliveries:
             keeps = keeping.keeps(self, delivery)
             if not online:
-                if keeps:
+                if keeps:  # [MQTT-4.5.0-1]
                     keeping.store(self, delivery)
                 else:
                     self.node.counters.dropped["offline"] += 1
@@ -224,6 +224,7 @@ class Session:
         connection = self.connection
         if connection is None or not connection.writable:
             return False
+        # Without quota no more of QoS 1 and 2 [MQTT-4.9.0-2]
         return not delivery.qos or (len(self.in_flight) < self.window and self.used < self.reserved)
 
     def has_room(self) -> bool:
@@ -279,7 +280,7 @@ class Session:
         self.node.counters.delivered += 1
 
     def _alias(self, topic: str) -> tuple[str, int]:
-        """The topic as sent and its alias: named once, then empty; 0 once all aliases are taken [MQTT-3.1.2-26]."""
+        """The topic as sent and its alias: named once, then empty; 0 once all are taken [MQTT-3.1.2-26] [MQTT-3.3.2-11]."""
         aliases = self.aliases
         if aliases is None:
             aliases = self.aliases = {}
@@ -294,7 +295,7 @@ class Session:
     def _take_packet_id(self) -> int:
         packet_id = self.last_packet_id
         while True:
-            packet_id = packet_id + 1 if packet_id < 65535 else 1
+            packet_id = packet_id + 1 if packet_id < 65535 else 1  # [MQTT-2.2.1-4] [MQTT-4.3.2-1] [MQTT-4.3.3-1]
             if packet_id not in self.in_flight:
                 break
         self.last_packet_id = packet_id

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -68,8 +69,7 @@ class KafkaBackend:
         return self._connection.trouble
 
     async def close(self) -> None:
-        for opened in list(self._connection.opened):
-            await opened.close()
+        await asyncio.gather(*(opened.close() for opened in list(self._connection.opened)))
         await self._connection.close()
 
 

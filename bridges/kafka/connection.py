@@ -23,7 +23,7 @@ from aiokafka.abc import AbstractTokenProvider
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.client import ConnectionGroup, CoordinationType
 from aiokafka.conn import collect_hosts, create_conn
-from aiokafka.errors import InvalidTopicError, KafkaConnectionError, KafkaError, NoError, UnknownTopicOrPartitionError, for_code
+from aiokafka.errors import InvalidTopicError, KafkaConnectionError, KafkaError, NodeNotReadyError, NoError, UnknownTopicOrPartitionError, for_code
 from aiokafka.protocol.admin import DescribeConfigsRequest
 from aiokafka.protocol.commit import OffsetCommitRequest
 from aiokafka.protocol.metadata import MetadataRequest
@@ -31,8 +31,8 @@ from aiokafka.protocol.metadata import MetadataRequest
 from schemas.connections import ConnectionSettings
 from schemas.errors import BackendError
 
-ANSWER_WITHIN: Final = 8.0
-"""Seconds for whatever is asked; the port promises 10."""
+ANSWER_WITHIN: Final = 7.0
+"""Seconds for whatever is asked; the port promises 10, and the reason of a failure is asked for after that."""
 
 REQUEST_MS: Final = 5_000
 """A request that is not answered by then is given up, and its connection with it."""
@@ -55,9 +55,11 @@ def words(error: BaseException) -> str:
 
 
 class Topic(msgspec.Struct, frozen=True):
-    """What the broker says of a topic. ``largest`` and ``compacted`` are 0 and False where we may not ask."""
+    """What the broker says of a topic. ``led``: the partitions that have a leader just now. ``largest`` and ``compacted`` are 0 and
+    False where we may not ask."""
 
     partitions: tuple[int, ...]
+    led: tuple[int, ...]
     largest: int = 0
     compacted: bool = False
 
@@ -141,12 +143,12 @@ class Connection:
     async def _why(self, error: KafkaConnectionError) -> str:
         """aiokafka says that it can't connect and keeps the reason to itself: one connection by hand tells it."""
         options = {name: value for name, value in self.options().items() if name not in ("bootstrap_servers", "metadata_max_age_ms")}
-        for host, port, _ in collect_hosts(list(self.settings.address), randomize=False):
-            try:
-                async with asyncio.timeout(ASK_WHY):
+        try:
+            async with asyncio.timeout(ASK_WHY):
+                for host, port, _ in collect_hosts(list(self.settings.address), randomize=False):
                     (await create_conn(host, port, **options)).close()
-            except (KafkaError, OSError) as reason:
-                return f"{host}:{port}: {words(reason)}"
+        except (KafkaError, OSError) as reason:
+            return f"{host}:{port}: {words(reason)}"
         return words(error)
 
     def failed(self, what: str, why: str) -> BackendError:
@@ -179,8 +181,9 @@ class Connection:
         if error is not NoError:
             raise error(name)
         partitions = tuple(sorted(partition["partition"] for partition in answer["partitions"]))
+        led = tuple(sorted(partition["partition"] for partition in answer["partitions"] if partition["leader"] >= 0))
         settings = await self._topic_settings(name)
-        return Topic(partitions, int(settings.get("max.message.bytes", 0)), "compact" in settings.get("cleanup.policy", ""))
+        return Topic(partitions, led, int(settings.get("max.message.bytes", 0)), "compact" in settings.get("cleanup.policy", ""))
 
     async def _topic_settings(self, name: str) -> dict[str, str]:
         """Empty where they are not for us to see."""
@@ -198,11 +201,22 @@ class Connection:
         request = OffsetCommitRequest(group, -1, "", -1, [(topic, partitions)])
         async with self._client() as client:
             coordinator = await client.coordinator_lookup(CoordinationType.GROUP, group)
-            await client.send(coordinator, request, group=ConnectionGroup.COORDINATION)
+            answer = await client.send(coordinator, request, group=ConnectionGroup.COORDINATION)
+        for _, errors in answer.topics:
+            for _, code in errors:
+                if for_code(code) is not NoError:
+                    raise for_code(code)(group)
 
     async def _ask(self, request: object) -> Any:
+        """Of any broker; one that is gone is still named by the others for a while."""
         async with self._client() as client:
-            return await client.send(client.get_random_node(), request)
+            error = NodeNotReadyError("no broker is known")
+            for broker in client.cluster.brokers():
+                try:
+                    return await client.send(broker.nodeId, request)
+                except NodeNotReadyError as reason:
+                    error = reason
+            raise error
 
     @asynccontextmanager
     async def _client(self) -> AsyncIterator[AIOKafkaClient]:

@@ -26,8 +26,10 @@ POLL_MS: Final = 500
 SILENCE: Final = 6.0
 """Seconds without an answer about a partition. Where nothing comes in, the broker answers twice a second."""
 
-PARTITION_BYTES: Final = 1024 * 1024
-FETCH_BYTES: Final = 8 * 1024 * 1024
+STOP_WITHIN: Final = 3.0
+RETRY_AFTER: Final = 0.2
+PARTITION_BYTES: Final = 512 * 1024
+FETCH_BYTES: Final = 4 * 1024 * 1024
 """Read ahead at most, for all partitions of a broker. A single message may be larger."""
 
 MEMBER_GROUP: Final = "sluiceway."
@@ -147,7 +149,7 @@ class KafkaSource:
             await consumer.start()
             await self._assign(consumer, topic.partitions)
         except BaseException:
-            await consumer.stop()
+            await _stop(consumer)
             raise
         return consumer
 
@@ -168,14 +170,22 @@ class KafkaSource:
         consumer, self._consumer = self._consumer, None
         self._held.clear()
         if consumer is not None:
-            with contextlib.suppress(KafkaError, OSError, TimeoutError):
-                async with asyncio.timeout(COMMIT_WITHIN):
-                    await consumer.stop()
+            await _stop(consumer)
 
     async def commit(self, positions: Mapping[str, int]) -> None:
         with contextlib.suppress(KafkaError, OSError, TimeoutError, BackendError):
             async with asyncio.timeout(COMMIT_WITHIN):
-                await self._connection.commit(self._group, self._topic, positions)
+                while not await self._told(positions):  # noqa: ASYNC110 - nothing tells when
+                    await asyncio.sleep(RETRY_AFTER)
+
+    async def _told(self, positions: Mapping[str, int]) -> bool:
+        try:
+            await self._connection.commit(self._group, self._topic, positions)
+        except KafkaError as error:
+            if not error.retriable:
+                raise
+            return False  # the broker makes its topic of offsets at the first commit ever
+        return True
 
     async def ends(self) -> Mapping[str, tuple[int, int]]:
         consumer = await self._started()
@@ -187,7 +197,19 @@ class KafkaSource:
     async def close(self) -> None:
         self._closed = True
         self._connection.opened.discard(self)
-        await self._give_up()
+        async with self._lock:  # a start that is under way comes to its end first
+            await self._give_up()
+
+
+async def _stop(consumer: AIOKafkaConsumer) -> None:
+    """In a task of its own: aiokafka cancels a fetch that waits to be tried again, waits for it, and takes its end for an end of us."""
+    stopping = asyncio.get_running_loop().create_task(consumer.stop())
+    await asyncio.wait([stopping], timeout=STOP_WITHIN)
+    if stopping.done() and not stopping.cancelled() and stopping.exception() is None:
+        return
+    stopping.cancel()
+    with contextlib.suppress(KafkaError, OSError):
+        await consumer._client.close()  # noqa: SLF001 - what stop() did not come to
 
 
 def _incoming(record: ConsumerRecord, queue: str) -> Incoming:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from aiokafka import AIOKafkaProducer, TopicPartition
-from aiokafka.errors import InvalidTimestampError, KafkaError, MessageSizeTooLargeError, ProducerClosed, RecordListTooLargeError
+from aiokafka.errors import InvalidTimestampError, KafkaError, MessageSizeTooLargeError, RecordListTooLargeError
 from aiokafka.partitioner import murmur2
 from aiokafka.producer.message_accumulator import BatchBuilder
 
@@ -152,11 +152,16 @@ class KafkaTarget:
             if topic.compacted and message.key is None:
                 rejected[index] = f"topic {message.topic} is compacted: its messages need a key"
                 continue
-            lane = message.key if message.lane is None else message.lane
-            # Without a lane a call's messages go to one partition, and the next call's to the next: that makes few batches
-            turn = self._turn if lane is None else self._hash(lane)
-            places.setdefault((message.topic, topic.partitions[turn % len(topic.partitions)]), []).append(index)
+            places.setdefault((message.topic, self._partition(topic, message)), []).append(index)
         return {TopicPartition(name, partition): [indices] for (name, partition), indices in places.items()}
+
+    def _partition(self, topic: Topic, message: Outgoing) -> int:
+        lane = message.key if message.lane is None else message.lane
+        if lane is not None:
+            return topic.partitions[self._hash(lane) % len(topic.partitions)]
+        # A call's messages go to one partition, and the next call's to the next: that makes few batches
+        open_to_us = topic.led or topic.partitions
+        return open_to_us[self._turn % len(open_to_us)]
 
     def _hash(self, lane: str) -> int:
         """As every client of Kafka does it by default: what shares a key shares a partition, whoever wrote it."""
@@ -226,6 +231,7 @@ async def _bury(producer: AIOKafkaProducer) -> None:
     if not sender.done():
         sender.cancel()
         await asyncio.wait([sender], timeout=1.0)
-    producer._message_accumulator.fail_all(ProducerClosed())  # noqa: SLF001 - stop() would wait for what is never sent
+    # Its own stop() would wait for what is never sent
+    producer._closed = True  # noqa: SLF001
     with contextlib.suppress(KafkaError, OSError):
-        await producer.stop()
+        await producer.client.close()

@@ -102,7 +102,9 @@ class Engine:
                 feed = feed_of(rule)
                 going_on = state
                 if feed and state is not None and state.positions:
-                    going_on = resume(state, self.feeds[feed].positions)
+                    # Where nothing says up to where the feed had counted, its counts say nothing either.
+                    places = self.feeds[feed].positions
+                    going_on = resume(state, places) if stored_positions(feed, stored) else begin(state, places, places)
                 await self.start(rule, going_on or RuleState())
             else:
                 self.states[rule.id] = state or RuleState()

@@ -23,6 +23,8 @@ from streams.store import Change, DeadLetter, DropDeadLetters, DropRule, PutRule
 
 ASK: Final = 3.0
 """Seconds for which a new rule's topic is asked for: a backend that doesn't answer keeps no rule from being made."""
+RESEND: Final = 30.0
+"""Seconds for a page of dead letters."""
 PAGE: Final = 100
 """Dead letters that are listed or sent again at a time."""
 
@@ -150,9 +152,10 @@ class RuleManagement:
         for start in range(0, len(letters), PAGE):
             page = letters[start : start + PAGE]
             try:
-                bad = await runner.resend(page)
-            except BackendError as error:
-                raise RuleError("", f"the backend fails just now, try again: {error}", conflict=True) from None
+                async with asyncio.timeout(RESEND):
+                    bad = await runner.resend(page)
+            except (BackendError, TimeoutError) as error:
+                raise RuleError("", f"the rule can't send just now, try again: {error or 'no answer'}", conflict=True) from None
             failed += bad
             still = {number for number, _ in bad}
             gone = [letter.number for letter in page if letter.number not in still]
@@ -218,7 +221,9 @@ class RuleManagement:
             raise RuleError("start", f"the backend can't say where that is, try again: {error}", conflict=True) from None
 
     async def _store(self, *changes: Change) -> None:
-        await self._engine.around.store.commit(changes)
+        """With where feeds and rules stand at this moment: a crash right behind it must not move where a new rule begins."""
+        if not await self._engine.checkpoints.commit(*changes):
+            raise StoreError("the rule could not be stored")
 
 
 async def log_position(log: Log, topic: str, rule: Rule, now: Mapping[int, At]) -> dict[int, At]:

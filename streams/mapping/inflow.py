@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
 from schemas.limits import Limits
-from schemas.records import Flag, Kind, Record, Source
+from schemas.records import Flag, Record, Source
 from schemas.rules import Rule
 from schemas.topics import is_topic_name
 from streams.backend import Incoming
@@ -19,8 +19,11 @@ from streams.mapping import properties as names
 PACKET_OVERHEAD: Final = 64
 """Bytes of a PUBLISH beside topic, properties and payload."""
 MAX_PROPERTIES: Final = 1_000
+MAX_SHAPES: Final = 10_000
+"""Sets of properties that a rule remembers."""
 PRINCIPAL: Final = "rule:"
 
+_INFLOW: Final = int(Source.INFLOW)
 _QOS: Final = {"0": 0, "1": 1, "2": 2}
 
 
@@ -37,6 +40,19 @@ class Expired(NamedTuple):
     record: Record
 
 
+class _Shape(NamedTuple):
+    """``room``: bytes that a body may have. ``interval`` in seconds. ``is_text``: the body has to be UTF-8."""
+
+    topic: str
+    qos: int
+    flags: int
+    real: str
+    block: bytes
+    room: int
+    interval: int | None
+    is_text: bool
+
+
 class InflowMapper:
     """``is_p2p`` says which topics name one device (settings decide that)."""
 
@@ -45,18 +61,23 @@ class InflowMapper:
         self._limits = limits
         self._is_p2p = is_p2p
         self._principal = PRINCIPAL + rule.id
+        self._shapes: dict[names.Pairs, _Shape] = {}
 
     def map(self, message: Incoming, stamp: Stamp, body: bytes | None = None) -> Record | Expired | str:
         """The record, or why there is none. ``body`` replaces the message's."""
-        if len(message.properties) > MAX_PROPERTIES:
-            return f"it has more than {MAX_PROPERTIES} properties"
-        given = dict(message.properties)
+        shape = self._shapes.get(message.properties)
         try:
-            return self._map(message, given, stamp, message.body if body is None else body)
+            if shape is None:
+                shape = self._learn(message.properties)
+            return self._map(message, shape, stamp, message.body if body is None else body)
         except _Bad as bad:
             return str(bad)
 
-    def _map(self, message: Incoming, given: Mapping[str, str], stamp: Stamp, body: bytes) -> Record | Expired:
+    def _learn(self, properties: names.Pairs) -> _Shape:
+        """What hangs on the properties alone; many messages have the same."""
+        if len(properties) > MAX_PROPERTIES:
+            raise _Bad("properties", f"are more than {MAX_PROPERTIES}")
+        given = dict(properties)
         topic = self._topic(given, names.SECOND_TOPIC)
         qos = _QOS.get(given.get(names.QOS, "1"))
         if qos is None:
@@ -69,29 +90,41 @@ class InflowMapper:
             raise _Bad(names.CLEAN, "must be true or false")
         if p2p and clean == "false":
             flags |= int(Flag.PERSISTENT)
-        if given.get(names.EMPTY) == "true" and len(body) <= 1:
-            body = b""
-        block = mqtt5.encode(self._forwarded(given, body))
+        forwarded = self._forwarded(given)
+        block = mqtt5.encode(forwarded)
         limits = self._limits
         if len(block) > limits.properties_bytes:
             raise _Bad("properties", f"come to {len(block)} bytes, at most {limits.properties_bytes} are taken")
-        if len(body) + len(block) + len(topic.encode()) + PACKET_OVERHEAD > limits.packet:
-            raise _Bad("body", f"has {len(body)} bytes: that is more than a packet of {limits.packet} holds")
-        expires_at = self._expires_at(message, given, stamp.time)
+        room = limits.packet - len(block) - len(topic.encode()) - PACKET_OVERHEAD
+        shape = _Shape(topic, qos, flags, real if real != topic else "", block, room, _interval(given), forwarded.payload_format == 1)
+        if len(self._shapes) >= MAX_SHAPES:
+            self._shapes.clear()
+        self._shapes[properties] = shape
+        return shape
+
+    def _map(self, message: Incoming, shape: _Shape, stamp: Stamp, body: bytes) -> Record | Expired:
+        if len(body) > shape.room:
+            raise _Bad("body", f"has {len(body)} bytes: that is more than a packet of {self._limits.packet} holds")
+        if shape.is_text and not _is_text(body):
+            raise _Bad(names.PAYLOAD_FORMAT, "must be 0, or 1 with a body in UTF-8")
+        expires_at = 0
+        if shape.interval is not None:  # it counts from when the backend took the message
+            since = min(message.time, stamp.time) if message.time > 0 else stamp.time
+            expires_at = max(1, since + shape.interval * 1000)
         record = Record(
-            int(Kind.PUBLISH),
+            0,
             stamp.id,
             stamp.time,
             "",
-            topic,
+            shape.topic,
             body,
-            qos=qos,
-            flags=flags,
+            qos=shape.qos,
+            flags=shape.flags,
             principal=self._principal,
-            source=int(Source.INFLOW),
+            source=_INFLOW,
             expires_at=expires_at,
-            properties=block,
-            real_topic=real if real != topic else "",
+            properties=shape.block,
+            real_topic=shape.real,
         )
         return Expired(record) if 0 < expires_at <= stamp.time else record
 
@@ -118,7 +151,7 @@ class InflowMapper:
             raise _Bad(name, f"makes a topic of more than {limits.topic_bytes} bytes or {limits.topic_levels} levels")
         return topic
 
-    def _forwarded(self, given: Mapping[str, str], body: bytes) -> mqtt5.Forwarded:
+    def _forwarded(self, given: Mapping[str, str]) -> mqtt5.Forwarded:
         values: dict[str, Any] = {}
         user = self._user(given)
         content, response = _text(given, names.CONTENT_TYPE), _text(given, names.RESPONSE_TOPIC)
@@ -134,7 +167,7 @@ class InflowMapper:
                 raise _Bad(names.CORRELATION, "has more than 65535 bytes")
         payload_format = given.get(names.PAYLOAD_FORMAT)
         if payload_format is not None:
-            if payload_format not in ("0", "1") or (payload_format == "1" and not _is_text(body)):
+            if payload_format not in ("0", "1"):
                 raise _Bad(names.PAYLOAD_FORMAT, "must be 0, or 1 with a body in UTF-8")
             values["payload_format"] = int(payload_format)
         return mqtt5.Forwarded(content_type=content, response_topic=response, user=user, **values)
@@ -160,16 +193,6 @@ class InflowMapper:
             raise _Bad(names.USER, f"has more than {self._limits.user_properties} entries")
         return tuple(user)
 
-    def _expires_at(self, message: Incoming, given: Mapping[str, str], now: int) -> int:
-        """An interval counts from when the backend took the message."""
-        text = given.get(names.EXPIRY)
-        if text is None:
-            return 0
-        if not (text.isascii() and text.isdigit() and len(text) <= 10):
-            raise _Bad(names.EXPIRY, "must be a number of seconds")
-        since = min(message.time, now) if message.time > 0 else now
-        return max(1, since + int(text) * 1000)
-
 
 class _Bad(Exception):
     def __init__(self, name: str, words: str) -> None:
@@ -184,6 +207,15 @@ def _text(given: Mapping[str, str], name: str) -> str | None:
     if found is not None and not names.is_mqtt_string(found):
         raise _Bad(name, "is not a text that MQTT can carry")
     return found
+
+
+def _interval(given: Mapping[str, str]) -> int | None:
+    text = given.get(names.EXPIRY)
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) <= 10):
+        raise _Bad(names.EXPIRY, "must be a number of seconds")
+    return int(text)
 
 
 def _is_text(body: bytes) -> bool:

@@ -69,7 +69,6 @@ class OutflowMapper:
         self._rule = rule
         self._connection = connection
         self._hop = hop if not _OWN_SOURCES.issuperset(rule.sources) else ""
-        self._is_rocketmq = connection.kind == "rocketmq"
         self._topic_of = compile_template(rule.backend_topic)
         self._tag_of = compile_template(rule.tag)
         self._key_of: Callable[[Record], str | None] = {"client": _client, "topic": _topic, "none": _nothing}[rule.key]
@@ -84,12 +83,11 @@ class OutflowMapper:
         if verdicts is not None or self._hop:
             return self._with_care(records, verdicts, mapped)
         shapes, append = self._shapes, messages.append
-        empty_matters = self._is_rocketmq
         for index, record in enumerate(records):
             shape = shapes.get((record.topic, record.client, record.qos, record.flags))
             if shape is None:
                 shape = self._learn(record)
-            if shape.__class__ is str or record.properties or record.expires_at or (empty_matters and not record.payload):
+            if shape.__class__ is str or record.properties or record.expires_at:
                 self._map_one(index, record, record.payload, mapped)
                 continue
             append(Outgoing(shape.topic, record.payload, shape.pairs, record.id.hex().upper(), record.time, shape.key, shape.lane, shape.tag))  # type: ignore[union-attr]
@@ -122,9 +120,6 @@ class OutflowMapper:
             return
         pairs: tuple[tuple[str, str], ...] | None = shape.pairs
         extras = self._extras(record)
-        if self._is_rocketmq and not body:
-            extras.append((names.EMPTY, "true"))
-            body = b" "  # consumers through the proxy are not given a message without a body
         if extras:
             pairs = names.within_limits([*shape.pairs, *extras])
             if pairs is None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from typing import Final
 
 from schemas.errors import BackendError, LogError
@@ -263,7 +264,7 @@ class InflowRunner:
             if letter.message is None:
                 continue
             message = letter.message
-            verdict = (await self._judge(lambda message=message: self._conditions.judge_incoming([message])))[0] if self._conditions else None  # type: ignore[misc]
+            verdict = (await self._judge(partial(self._conditions.judge_incoming, [message])))[0] if self._conditions else None
             mapped = self._map(message, verdict)
             if isinstance(mapped, Record):
                 records.append(mapped)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Final, Protocol
 
 from schemas.errors import BackendError
@@ -22,6 +23,8 @@ from streams.store import Change, DeadLetter, DropDeadLetters, PutDeadLetter
 FIRST_WAIT: Final = 0.1
 LONGEST_WAIT: Final = 2.0
 """Seconds between attempts: a backend that is back is found within the longest."""
+PATIENCE: Final = 5.0
+"""Seconds for which a dead letter waits for its turn between batches."""
 MAX_LETTERS: Final = 1_000
 """Dead letters kept of a rule: the oldest go."""
 QUEUES: Final = 8
@@ -215,14 +218,24 @@ class Sender:
 
     async def resend(self, letters: Sequence[DeadLetter]) -> list[tuple[int, str]]:
         """Try dead letters again, one by one: those that still can't be sent, with the reason. BackendError where the backend fails."""
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await self._busy.acquire()
+        except TimeoutError:
+            raise BackendError(self._progress.waits_for or "the rule is sending") from None
+        try:
+            return await self._resend([letter for letter in letters if letter.record is not None])
+        finally:
+            self._busy.release()
+
+    async def _resend(self, letters: Sequence[DeadLetter]) -> list[tuple[int, str]]:
         failed = []
         for letter in letters:
-            if letter.record is None:
-                continue
-            async with self._busy:
-                verdicts = await self._judge(lambda record=letter.record: self._conditions.judge_records([record])) if self._conditions else None  # type: ignore[misc]
-                mapped = self.mapper.map_all([letter.record], verdicts)
-                rejected = await self._target.send(mapped.messages) if mapped.messages else ()
+            assert letter.record is not None  # noqa: S101 - of those alone
+            records = [letter.record]
+            verdicts = await self._judge(partial(self._conditions.judge_records, records)) if self._conditions else None
+            mapped = self.mapper.map_all(records, verdicts)
+            rejected = await self._target.send(mapped.messages) if mapped.messages else ()
             reasons = [poison.reason for poison in mapped.poison] + [each.reason for each in rejected]
             if reasons:
                 failed.append((letter.number, reasons[0]))

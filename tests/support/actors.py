@@ -125,9 +125,7 @@ class Publisher(Actor):
             elif entry.packet.qos == 2 or self._resends:
                 self.ledger.resend(self.name, entry.seq)
                 packet = entry.packet
-                wire.send(
-                    Publish(topic=packet.topic, payload=packet.payload, qos=packet.qos, retain=packet.retain, dup=True, packet_id=packet_id)
-                )
+                wire.send(Publish(topic=packet.topic, payload=packet.payload, qos=packet.qos, retain=packet.retain, dup=True, packet_id=packet_id))
             else:
                 del self._unfinished[packet_id]
         self._attend(wire)

@@ -26,7 +26,7 @@ from streams.log import Sink
 from streams.mapping.conditions import Verdict
 from streams.memory.log import Fate, MemoryLog
 from streams.memory.store import MemoryStore
-from tests.support.memory_backend import MemoryBackend
+from tests.support.noting_backend import NotingBackend
 from tests.support.party import Party
 from tests.support.still_loop import StillLoop
 
@@ -46,8 +46,8 @@ class BedClock(Clock):
         return NOON + self.ahead + int((self._loop.time() - 1_000) * 1_000)
 
     def wall(self) -> int:
-        self._last = max(self._last, self.raw())
-        return self._last
+        self.last = max(self.last, self.raw())
+        return self.last
 
 
 class BedLog(MemoryLog):
@@ -110,7 +110,7 @@ class Testbed:
         )
         self.store = MemoryStore()
         self.log = BedLog(self.loop, shards=shards)
-        self.backends = {connection.name: MemoryBackend() for connection in self.settings.connections}
+        self.backends = {connection.name: NotingBackend() for connection in self.settings.connections}
         self.parties: list[Party] = []
         self.app: App
         self.node: Node
@@ -210,4 +210,3 @@ class Testbed:
         number = self.store._state.mailboxes.get(client, 0)
         box = self.store._state.boxes.get(number)
         return [] if box is None else [entry.record.payload for _, entry in sorted(box.entries.items())]
-

@@ -12,12 +12,13 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_the_settings_in_the_readme_are_valid(tmp_path):
-    [block] = re.findall(r"```toml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    blocks = re.findall(r"```toml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     path = tmp_path / "gateway.toml"
-    path.write_text(block)
+    path.write_text("\n".join(blocks))
     settings = load({}, {}, path)
     assert settings.limits.packet == 256 * 1024
     assert len(settings.access) == 1
+    assert [connection.name for connection in settings.connections] == ["main"]
 
 
 def test_every_file_that_the_architecture_names_exists():

@@ -101,7 +101,7 @@ class Kafka:
             node.format()
             node.spawn(node._line, node._env, node.folder)
         for node in self.nodes:
-            node.until(node._answers, 60.0 * len(self.nodes), "it answered")
+            node.until(node._answers, 120.0, "it answered")
         return self
 
     @property
@@ -135,12 +135,12 @@ class Kafka:
         """Any main class of the jars, full name."""
         return java.run_main(java.classpath(JARS), main, *arguments, folder=self.folder, within=within)
 
-    def create_topic(self, name: str, queues: int = 1, **settings: str) -> str:
-        """``settings`` with underscores for dots: `max_message_bytes="1000"`. Replicated to all nodes."""
+    def create_topic(self, name: str, queues: int = 1, *, replicas: int = 0, **settings: str) -> str:
+        """``settings`` with underscores for dots: `max_message_bytes="1000"`. Replicated to all nodes, or to so many."""
         options = [option for key, value in settings.items() for option in ("--config", f"{key.replace('_', '.')}={value}")]
-        replicas = str(max(len(self.nodes), 1))
         where = ("--bootstrap-server", self.address, "--create", "--topic", name)
-        return self.run(f"{TOOLS}TopicCommand", *where, "--partitions", str(queues), "--replication-factor", replicas, *options)
+        size = ("--partitions", str(queues), "--replication-factor", str(replicas or max(len(self.nodes), 1)))
+        return self.run(f"{TOOLS}TopicCommand", *where, *size, *options)
 
     def _node(self, number: int, ports: Sequence[Ports], pair: Pair, settings: Mapping[str, str]) -> Node:
         folder = self.folder / f"node-{number}"
@@ -164,7 +164,8 @@ class Kafka:
             "advertised.listeners": ",".join(f"{name}://127.0.0.1:{port}" for name, port in zip(names, sent_to, strict=True)),
             "listener.security.protocol.map": "PLAIN:PLAINTEXT,PROXIED:PLAINTEXT,CONTROLLER:PLAINTEXT,SASL:SASL_SSL,TLS:SSL",
             "log.dirs": str(folder / "data"),
-            "auto.create.topics.enable": "false",
+            # Kafka's default, and a trap: who looks for a topic has one
+            "auto.create.topics.enable": "true",
             # A broker that was killed is taken back when the session it had is over
             "broker.session.timeout.ms": "3000",
             "broker.heartbeat.interval.ms": "500",

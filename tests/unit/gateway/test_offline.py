@@ -31,7 +31,7 @@ def drain(bed: Testbed, party: Party) -> list[bytes]:
 
 
 def test_offline_messages_come_in_order_before_live_ones(make_bed: Make) -> None:
-    """[MQTT-3.1.2-23] [MQTT-4.5.0-1]: QoS 0 is not kept."""
+    """[MQTT-3.1.2-23] [MQTT-4.5.0-1] [MQTT-4.6.0-5]: QoS 0 is not kept."""
     bed = make_bed(limits=Limits(window=4))
     leave(bed, "s", "a/#")
     publisher = bed.connect("p")
@@ -78,7 +78,7 @@ def test_past_the_limit_the_oldest_go_and_are_counted(make_bed: Make) -> None:
 
 
 def test_a_session_ends_with_its_expiry_and_its_messages_with_it(bed: Testbed) -> None:
-    """[MQTT-3.1.2-11.2]: counted."""
+    """[MQTT-3.1.2-11.2]: counted [MQTT-4.1.0-2]."""
     party = bed.connect("s", clean_start=False, session_expiry=5)
     party.subscribe("a")
     party.drop()

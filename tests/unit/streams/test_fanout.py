@@ -42,9 +42,7 @@ def anyone(principal: Principal, topic: str) -> bool:
     return True
 
 
-def give(
-    matches: list[tuple[Receiver, Subscription]], *records: Record, may_read: Callable[[Principal, str], bool] = anyone
-) -> Plan:
+def give(matches: list[tuple[Receiver, Subscription]], *records: Record, may_read: Callable[[Principal, str], bool] = anyone) -> Plan:
     plan = derive_plan("t", matches, may_read)
     fan_out(plan, records, [At(0, 5, index) for index in range(len(records))])
     return plan

@@ -78,7 +78,8 @@ records = st.lists(
 
 @given(records)
 def test_every_publish_is_delivered_once_in_order_at_its_position(batch: list[Record]) -> None:
-    """Whatever runs it makes: of one topic, QoS and flags each, P2P apart, retained ones alone and stored first [MQTT-3.3.1-5]."""
+    """Whatever runs it makes: of one topic, QoS and flags each, P2P apart, retained ones alone and stored first [MQTT-3.3.1-5]
+    [MQTT-4.6.0-5] [MQTT-4.6.0-6]."""
     told = step(*batch)
     flat = [(kind, r, at) for kind, what in told if kind in ("deliver", "p2p") for r, at in what]  # type: ignore[attr-defined]
     assert [(r, at) for _, r, at in flat] == [(r, At(0, 100, 7 + index)) for index, r in enumerate(batch)]
@@ -193,17 +194,13 @@ async def test_a_will_keeps_its_row_until_it_is_settled() -> None:
 
 async def test_a_connect_that_goes_on_with_the_session_cancels_the_will() -> None:
     """[MQTT-3.1.3-9]: known from the log alone, so that a crash can't bring it back."""
-    sink = await fold(
-        event(Kind.CONNECT, "1", 10, will=WILL), event(Kind.TCPCLEAN, "1", 20, due=60_020), event(Kind.CONNECT, "2", 30, will=WILL)
-    )
+    sink = await fold(event(Kind.CONNECT, "1", 10, will=WILL), event(Kind.TCPCLEAN, "1", 20, due=60_020), event(Kind.CONNECT, "2", 30, will=WILL))
     assert [row.channel for row in await sink.store.channels()] == ["2"]
     assert DropChannel("1") in sink.changes
 
 
 async def test_a_connect_with_another_session_makes_the_will_due() -> None:
-    sink = await fold(
-        event(Kind.CONNECT, "1", 10, will=WILL), event(Kind.TCPCLEAN, "1", 20, due=60_020), event(Kind.CONNECT, "2", 30, session=2)
-    )
+    sink = await fold(event(Kind.CONNECT, "1", 10, will=WILL), event(Kind.TCPCLEAN, "1", 20, due=60_020), event(Kind.CONNECT, "2", 30, session=2))
     assert [(row.channel, row.will_due) for row in await sink.store.channels()] == [("1", 30), ("2", 0)]
     assert any(isinstance(change, PutChannel) for change in sink.changes)
 

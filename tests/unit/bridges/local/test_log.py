@@ -59,9 +59,7 @@ class Opened:
     async def __call__(self, **options: float) -> EmbeddedLog:
         self.epoch += 1
         made = LogOptions(**{"wal_bytes": WAL_BYTES, "housekeeping": 60, **options})
-        log = await open_log(
-            self.folder, node="node", epoch=self.epoch, options=made, monotonic=self.clock.monotonic, wall=self.clock.wall
-        )
+        log = await open_log(self.folder, node="node", epoch=self.epoch, options=made, monotonic=self.clock.monotonic, wall=self.clock.wall)
         self.logs.append(log)
         return log
 

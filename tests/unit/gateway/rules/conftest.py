@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from schemas.connections import ConnectionSettings
-from tests.support.memory_backend import MemoryBackend
+from tests.support.noting_backend import NotingBackend
 from tests.support.testbed import Testbed
 
 CONNECTION = ConnectionSettings(name="main", kind="rocketmq", address=("127.0.0.1:9876",), allow_outflow=("*",), allow_inflow=("*",))
@@ -19,7 +19,7 @@ class RuleBed(Testbed):
     __test__ = False
 
     @property
-    def backend(self) -> MemoryBackend:
+    def backend(self) -> NotingBackend:
         return self.backends["main"]
 
     def do(self, work: Any) -> Any:
@@ -30,7 +30,7 @@ class RuleBed(Testbed):
         given = {"id": rule_id, "kind": "outflow", "connection": "main", "backendTopic": "orders", "topic": "shop"}
         return self.do(self.rules.create(given | fields))
 
-    def inflow(self, rule_id: str = "in", **fields: Any) -> Any:
+    def inflow(self, rule_id: str = "inf", **fields: Any) -> Any:
         given = {"id": rule_id, "kind": "inflow", "connection": "main", "backendTopic": "commands", "topic": "shop"}
         return self.do(self.rules.create(given | fields))
 
@@ -49,7 +49,7 @@ def make_bed(tmp_path: Path) -> Iterator[Callable[..., RuleBed]]:
         bed = RuleBed(tmp_path, connections=(CONNECTION,), **settings)
         beds.append(bed)
         for topic in ("orders", "commands", "events"):
-            bed.backend._make(topic, 4, "")
+            bed.backend.make(topic)
         return bed
 
     yield make

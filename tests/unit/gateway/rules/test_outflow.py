@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from gateway.protocol.properties import Properties
+from schemas.rules import RuleError
 from streams.backend import Outgoing
 from tests.unit.gateway.rules.conftest import RuleBed
 
@@ -94,13 +94,13 @@ def test_a_backfill_from_a_time_and_from_a_position(bed: RuleBed) -> None:
 
 
 def test_a_backend_that_is_down_is_waited_for(bed: RuleBed) -> None:
-    bed.backend.down = "no broker answers"
+    bed.backend.faults.down = "no broker answers"
     bed.outflow()
     publish(bed, 0, 40)
     bed.advance(30)
     status = bed.status()
     assert (status["state"], status["reason"], status["lagRecords"], status["lagAge"] > 25) == ("waiting", "no broker answers", 40, True)
-    bed.backend.down = ""
+    bed.backend.faults.down = ""
     bed.advance(3)
     assert bed.bodies() == bodies(0, 40)
     assert (bed.status()["state"], bed.status()["lastError"]) == ("running", "no broker answers")
@@ -118,7 +118,7 @@ def test_running_only_after_the_first_success(bed: RuleBed) -> None:
 @pytest.mark.parametrize("place", [0, 1, 15, 30, 31])
 def test_poison_in_a_batch_of_32(bed: RuleBed, place: int) -> None:
     """One dead letter, 31 arrive, order kept."""
-    bed.backend.refuses = lambda message: "too large" if message.body == b"%d" % place else ""
+    bed.backend.faults.refuse = lambda message: "too large" if message.body == b"%d" % place else ""
     bed.outflow(ordered=True)
     publish(bed, 0, 32)
     bed.advance(1)
@@ -131,14 +131,14 @@ def test_poison_in_a_batch_of_32(bed: RuleBed, place: int) -> None:
 
 @pytest.mark.parametrize("place", [0, 15, 31])
 def test_poison_stops_a_rule_that_says_so(bed: RuleBed, place: int) -> None:
-    bed.backend.refuses = lambda message: "too large" if message.body == b"%d" % place else ""
+    bed.backend.faults.refuse = lambda message: "too large" if message.body == b"%d" % place else ""
     bed.outflow(ordered=True, onPoison="stop")
     publish(bed, 0, 32)
     bed.advance(1)
     status = bed.status()
     assert status["state"] == "stopped"
     assert "too large" in status["reason"]
-    bed.backend.refuses = lambda message: ""
+    bed.backend.faults.refuse = lambda message: ""
     bed.do(bed.rules.enable("out", enabled=True))
     bed.advance(1)
     arrived = bed.bodies()
@@ -147,12 +147,12 @@ def test_poison_stops_a_rule_that_says_so(bed: RuleBed, place: int) -> None:
 
 
 def test_a_dead_letter_is_sent_again_after_a_fix(bed: RuleBed) -> None:
-    bed.backend.refuses = lambda message: "no"
+    bed.backend.faults.refuse = lambda message: "no"
     bed.outflow()
     publish(bed, 0, 3)
     bed.advance(1)
     assert bed.do(bed.rules.resend("out", None)) == {"sent": 0, "failed": [{"number": n, "reason": "no"} for n in (1, 2, 3)]}
-    bed.backend.refuses = lambda message: ""
+    bed.backend.faults.refuse = lambda message: ""
     assert bed.do(bed.rules.resend("out", 2)) == {"sent": 1, "failed": []}
     assert bed.do(bed.rules.resend("out", None)) == {"sent": 2, "failed": []}
     assert sorted(bed.bodies()) == bodies(0, 3)
@@ -160,7 +160,7 @@ def test_a_dead_letter_is_sent_again_after_a_fix(bed: RuleBed) -> None:
 
 
 def test_dead_letters_survive_a_crash(bed: RuleBed) -> None:
-    bed.backend.refuses = lambda message: "no"
+    bed.backend.faults.refuse = lambda message: "no"
     bed.outflow()
     publish(bed, 0, 3)
     bed.advance(1)
@@ -170,7 +170,7 @@ def test_dead_letters_survive_a_crash(bed: RuleBed) -> None:
 
 
 def test_a_lost_answer_repeats_and_loses_nothing(bed: RuleBed) -> None:
-    bed.backend.lose_answers = 2
+    bed.backend.faults.lose_answers = 2
     bed.outflow()
     publish(bed, 0, 10)
     bed.advance(5)
@@ -182,20 +182,18 @@ def test_a_restart_goes_on_behind_what_was_acknowledged(bed: RuleBed) -> None:
     bed.outflow()
     publish(bed, 0, 10)
     bed.advance(1)
-    backend = bed.backend
     bed.crash()
-    bed.backends["main"] = backend
     publish(bed, 10, 10)
     bed.advance(1)
     assert bed.bodies() == bodies(0, 20)
 
 
 def test_what_a_crash_left_unsent_is_sent(bed: RuleBed) -> None:
-    bed.backend.down = "away"
+    bed.backend.faults.down = "away"
     bed.outflow()
     publish(bed, 0, 10)
     bed.advance(1)
-    bed.backend.down = ""
+    bed.backend.faults.down = ""
     bed.crash()
     bed.advance(3)
     assert bed.bodies() == bodies(0, 10)
@@ -204,7 +202,7 @@ def test_what_a_crash_left_unsent_is_sent(bed: RuleBed) -> None:
 
 def test_a_rule_that_falls_behind_reads_for_itself_and_catches_up(bed: RuleBed, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("streams.runtime.outflow.BUFFER_RECORDS", 20)
-    bed.backend.down = "away"
+    bed.backend.faults.down = "away"
     bed.outflow()
     for number in range(0, 300, 30):
         publish(bed, number, 30)
@@ -212,7 +210,7 @@ def test_a_rule_that_falls_behind_reads_for_itself_and_catches_up(bed: RuleBed, 
     assert bed.status()["lagRecords"] == 300
     runner = bed.engine.runners["out"]
     assert runner._buffered < 60  # type: ignore[union-attr]
-    bed.backend.down = ""
+    bed.backend.faults.down = ""
     bed.advance(5)
     publish(bed, 300, 5)
     bed.advance(1)
@@ -230,7 +228,7 @@ def cut(bed: RuleBed, frames: int) -> None:
 def test_what_retention_cuts_is_counted_exactly(bed: RuleBed, monkeypatch: pytest.MonkeyPatch, crash: bool) -> None:
     """With records of other topics between: they are not the rule's, and not counted."""
     monkeypatch.setattr("streams.runtime.outflow.BUFFER_RECORDS", 5)
-    bed.backend.down = "away"
+    bed.backend.faults.down = "away"
     bed.outflow()
     party = bed.connect("p")
     for number in range(100):
@@ -239,10 +237,10 @@ def test_what_retention_cuts_is_counted_exactly(bed: RuleBed, monkeypatch: pytes
     bed.advance(1)
     if crash:
         bed.crash()
-        bed.backend.down = "away"
+        bed.backend.faults.down = "away"
     cut(bed, 77)
     bed.advance(1)
-    bed.backend.down = ""
+    bed.backend.faults.down = ""
     bed.advance(5)
     arrived = bed.bodies()
     status = bed.status()
@@ -284,7 +282,7 @@ def test_a_deleted_rule_sends_nothing_more(bed: RuleBed) -> None:
 
 
 def test_a_slow_backend_slows_nobody(bed: RuleBed) -> None:
-    bed.backend.delay = 0.2
+    bed.backend.faults.delay = 0.2
     bed.outflow()
     party = bed.connect("p")
     for number in range(2_000):
@@ -301,8 +299,8 @@ def test_a_missing_topic_is_told_with_what_makes_it(bed: RuleBed) -> None:
     del bed.backend.topics["orders"]
     publish(bed, 0, 2)
     bed.advance(1)
-    assert "make-topic orders" in bed.status()["reason"]
-    bed.backend._make("orders", 4, "")
+    assert "create orders" in bed.status()["reason"]
+    bed.backend.make("orders")
     bed.advance(3)
     assert bed.bodies() == bodies(0, 2)
 
@@ -373,10 +371,9 @@ def test_filter_projection_and_schema(bed: RuleBed) -> None:
     schema = {"type": "object", "required": ["t"], "properties": {"t": {"type": "number"}}}
     bed.outflow(filter="levels[1] == 'hot' && properties.unit == 'c'", projection="{temperature: body.t, from: clientId}", jsonSchema=schema)
     party = bed.connect("p")
-    celsius = Properties(user_property=(("unit", "c"),))
     for topic, body in (("shop/hot", b'{"t":1}'), ("shop/cold", b'{"t":2}'), ("shop/hot", b'{"t":"x"}'), ("shop/hot", b"\xff")):
-        party.publish(topic, body, 1, properties=celsius)
-    party.exchange("shop/hot", b'{"t":1}')
+        party.publish(topic, body, 1, user_property=(("unit", "c"),))
+    bed.connect("q").exchange("shop/hot", b'{"t":1}')
     bed.advance(1)
     assert bed.bodies() == [b'{"temperature":1,"from":"p"}']
     status = bed.status()["counts"]
@@ -393,7 +390,7 @@ def test_a_rate_is_kept(bed: RuleBed) -> None:
 
 
 def test_status_events_of_the_group_leave(bed: RuleBed) -> None:
-    given = {"id": "st", "kind": "status", "connection": "main", "backendTopic": "events", "group": "GID_a"}
+    given = {"id": "sta", "kind": "status", "connection": "main", "backendTopic": "events", "group": "GID_a"}
     bed.do(bed.rules.create(given))
     for client in ("GID_a@@@1", "GID_b@@@1", "x"):
         bed.connect(client).disconnect()
@@ -417,3 +414,25 @@ def test_a_fault_of_ours_in_one_rule_stops_that_rule_for_a_while(bed: RuleBed) -
     assert real is not None
     bed.advance(10)
     assert bed.bodies() == bodies(0, 3)
+
+
+def test_a_crash_right_after_a_rule_was_made_loses_nothing(bed: RuleBed) -> None:
+    bed.backend.faults.down = "away"
+    bed.outflow()
+    publish(bed, 0, 5)
+    bed.crash()
+    bed.backend.faults.down = ""
+    bed.advance(3)
+    assert bed.bodies() == bodies(0, 5)
+
+
+def test_dead_letters_wait_no_longer_than_a_while_for_a_rule_that_waits(bed: RuleBed) -> None:
+    bed.backend.faults.refuse = lambda message: "no"
+    bed.outflow()
+    publish(bed, 0, 1)
+    bed.advance(1)
+    bed.backend.faults.down = "away"
+    publish(bed, 1, 1)
+    bed.advance(1)
+    with pytest.raises(RuleError, match="away"):
+        bed.do(bed.rules.resend("out", None))

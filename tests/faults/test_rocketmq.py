@@ -1,0 +1,167 @@
+"""RocketMQ's processes are killed and stopped while a target sends and a source receives: nothing that was acknowledged is missing, lanes keep their
+order, and both go on by themselves."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+import signal
+import time
+
+import pytest
+
+from bridges.rocketmq.backend import RocketmqBackend
+from schemas.connections import ConnectionSettings
+from schemas.errors import BackendError
+from streams.backend import Incoming, Outgoing, Source, Target
+from tests.support.brokers.fixtures import unique
+from tests.support.brokers.rocketmq import RocketMQ
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+LANES = 16
+BATCH = 64
+RESUMES_WITHIN = 15.0
+"""Seconds after the port answers."""
+
+
+class Traffic:
+    """Sends numbers, each batch again until it is acknowledged, as a rule's runner does; and receives them."""
+
+    def __init__(self, target: Target, source: Source, topic: str) -> None:
+        self._target, self._source, self._topic = target, source, topic
+        self._stop = asyncio.Event()
+        self.acknowledged = 0
+        self.last = time.monotonic()
+        self.longest = 0.0
+        """Seconds between two acknowledged batches, the longest."""
+        self.received: list[Incoming] = []
+        self._sending = asyncio.create_task(self._send())
+        self._receiving = asyncio.create_task(self._receive())
+
+    async def _send(self) -> None:
+        while not self._stop.is_set():
+            numbers = range(self.acknowledged, self.acknowledged + BATCH)
+            messages = [Outgoing(self._topic, b"%d" % n, (), f"{n:032X}", int(time.time() * 1000), lane=f"lane {n % LANES}") for n in numbers]
+            while True:
+                started = time.monotonic()
+                try:
+                    assert await self._target.send(messages) == []
+                except BackendError as error:
+                    assert error.retryable, error
+                    assert time.monotonic() - started < 10, "a failure was waited out"
+                    await asyncio.sleep(0.05)
+                else:
+                    break
+            now = time.monotonic()
+            self.longest, self.last = max(self.longest, now - self.last), now
+            self.acknowledged += BATCH
+            await asyncio.sleep(0.005)
+
+    async def _receive(self) -> None:
+        while True:
+            try:
+                self.received += await self._source.next(1000, 1 << 20)
+            except BackendError as error:
+                assert error.retryable, error
+                await asyncio.sleep(0.05)
+
+    async def goes_on(self, batches: int = 5) -> None:
+        """So many more are acknowledged."""
+        wanted = self.acknowledged + batches * BATCH
+        async with asyncio.timeout(RESUMES_WITHIN):
+            while self.acknowledged < wanted:
+                assert not self._sending.done(), self._sending.result()
+                await asyncio.sleep(0.01)
+
+    async def check(self) -> None:
+        """Stop sending; all has to come, in order once repeats are left out, and each queue's offsets without a hole."""
+        self._stop.set()
+        await self._sending
+        async with asyncio.timeout(RESUMES_WITHIN + 20):
+            while len({message.body for message in self.received}) < self.acknowledged:
+                assert not self._receiving.done(), self._receiving.result()
+                await asyncio.sleep(0.05)
+        self._receiving.cancel()
+        first = list(dict.fromkeys(int(message.body) for message in self.received))
+        for lane in range(LANES):
+            mine = [number for number in first if number % LANES == lane]
+            assert mine == sorted(mine)
+        for _, messages in itertools.groupby(sorted(self.received, key=lambda each: (each.queue, each.offset)), key=lambda each: each.queue):
+            offsets = [message.offset for message in messages]
+            assert offsets == list(range(len(offsets)))
+
+
+async def begin(broker: RocketMQ) -> tuple[RocketmqBackend, Traffic]:
+    backend = RocketmqBackend(ConnectionSettings(name="main", kind="rocketmq", address=(broker.address,)))
+    topic, rule = unique("fault"), unique("rule")
+    await backend.create_topic(topic, 4)
+    traffic = Traffic(backend.target(rule, ordered=True), backend.source(rule, topic, {}), topic)
+    await traffic.goes_on(20)
+    return backend, traffic
+
+
+@pytest.fixture(params=["mortal_rocketmq", "mortal_rocketmq4"])
+def broker(request: pytest.FixtureRequest) -> RocketMQ:
+    found: RocketMQ = request.getfixturevalue(request.param)
+    return found
+
+
+async def test_a_broker_that_is_killed(broker: RocketMQ) -> None:
+    backend, traffic = await begin(broker)
+    for _ in range(2):
+        await asyncio.sleep(random.random() * 0.3)
+        await asyncio.to_thread(broker.kill)
+        await asyncio.sleep(0.5)
+        assert backend.trouble
+        await asyncio.to_thread(broker.restart)
+        await traffic.goes_on()
+    await traffic.check()
+    assert backend.trouble == ""
+    await backend.close()
+
+
+async def test_a_broker_that_stands_still(broker: RocketMQ) -> None:
+    backend, traffic = await begin(broker)
+    broker.freeze()
+    await asyncio.sleep(5)
+    before = traffic.acknowledged
+    assert backend.trouble
+    broker.thaw()
+    await traffic.goes_on()
+    assert traffic.acknowledged > before
+    await traffic.check()
+    await backend.close()
+
+
+@pytest.mark.parametrize("fault", ["killed", "stopped"])
+async def test_a_name_server_that_is_away_is_not_noticed(broker: RocketMQ, fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bridges.rocketmq.client.REFRESH_EVERY", 0.5)
+    backend, traffic = await begin(broker)
+    assert broker.namesrv is not None
+    traffic.longest = 0.0
+    if fault == "killed":
+        await asyncio.to_thread(broker.namesrv.kill)
+        await asyncio.sleep(3)
+        await asyncio.to_thread(broker.namesrv.start)
+    else:
+        broker.namesrv.signal(signal.SIGSTOP)
+        await asyncio.sleep(5)
+        broker.namesrv.signal(signal.SIGCONT)
+    await asyncio.sleep(1)
+    assert traffic.longest < 2
+    await traffic.goes_on()
+    await traffic.check()
+    await asyncio.to_thread(_until_registered, broker)
+    await backend.close()
+
+
+def _until_registered(broker: RocketMQ, within: float = 30.0) -> None:
+    """A name server that has just started learns of its brokers in a while; the next test needs it whole."""
+    deadline = time.monotonic() + within
+    while time.monotonic() < deadline:
+        if "broker-a" in broker.admin("clusterList"):
+            return
+    raise AssertionError("the broker did not register again")
+
