@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from gateway.presence import PRESENCE_READER
 from gateway.protocol.packets import PacketType
 from gateway.recovery import ROUTER_READER
 from schemas.limits import Limits
-from schemas.records import PUBLISH_TOPIC
+from schemas.records import PRESENCE_TOPIC, PUBLISH_TOPIC
 from tests.support.testbed import Testbed
 
 Make = Callable[..., Testbed]
@@ -40,23 +41,30 @@ def test_publishers_are_spread(make_bed: Make) -> None:
 
 
 def test_a_backlog_over_all_shards_comes_whole_and_what_comes_meanwhile_too(make_bed: Make) -> None:
-    """New records of a shard that the backlog has passed already are behind its back in the box."""
-    bed = make_bed(shards=SHARDS, limits=Limits(window=3))
+    """New records of a shard that the backlog has passed are behind its back in the box; so are those in flight, which don't come again."""
+    bed = make_bed(shards=SHARDS, limits=Limits(window=6))
     party = bed.connect("s", **KEPT)
     party.subscribe("t", qos=1)
     party.drop()
     publish_all(bed, 20)
     again = bed.connect("s", auto_ack=False, **KEPT)
     bed.advance(1)
-    got: list[bytes] = []
+    first = again.deliveries()
+    unsettled = [packet.packet_id for packet in first[:2]]
+    got = [packet.payload for packet in first]
+    for packet in first[2:]:
+        again.ack(PacketType.PUBACK, packet.packet_id)
     for turn in range(400):
         if turn == 30:
             publish_all(bed, 10, since=20)
+        if turn == 350:
+            for packet_id in unsettled:
+                again.ack(PacketType.PUBACK, packet_id)
+        bed.advance(0.05)
         deliveries = again.deliveries()
         got += [packet.payload for packet in deliveries]
         for packet in deliveries:
             again.ack(PacketType.PUBACK, packet.packet_id)
-        bed.advance(0.05)
     assert by_publisher(got) == {name: list(range(30)) for name in PUBLISHERS}
     assert bed.stored("s") == []
 
@@ -68,17 +76,30 @@ def test_positions_of_all_shards_are_stored_and_a_crash_repeats_nothing_that_was
     publish_all(bed, 5, qos=2)
     assert by_publisher(party.payloads()) == {name: list(range(5)) for name in PUBLISHERS}
     bed.advance(2)
-    stored = bed.store._state.positions
-    ends = {number: shard.end for number, shard in enumerate(bed.log.shards[PUBLISH_TOPIC]) if shard.end}
-    assert {at.shard: at.offset + at.index for name, at in _positions(stored)} == ends
+    for reader, topic in ((ROUTER_READER, PUBLISH_TOPIC), (PRESENCE_READER, PRESENCE_TOPIC)):
+        ends = {number: shard.end for number, shard in enumerate(bed.log.shards[topic]) if shard.end}
+        assert positions(bed, reader) == ends
     bed.crash()
     again = bed.connect("s", **KEPT)
     bed.advance(2)
     assert again.payloads() == []
 
 
-def _positions(stored: dict[str, dict[int, object]]) -> list[tuple[str, object]]:
-    return [(name, at) for name, places in stored.items() if name.partition(":")[0] == ROUTER_READER for at in places.values()]
+def positions(bed: Testbed, reader: str) -> dict[int, int]:
+    """By shard the number of records before the reader's stored position."""
+    stored = bed.store._state.positions.items()
+    return {shard: at.offset + at.index for name, places in stored if name.partition(":")[0] == reader for shard, at in places.items()}
+
+
+def test_a_retained_message_that_stays_unacknowledged_is_stored_as_what_it_is(make_bed: Make) -> None:
+    """It comes from no shard."""
+    bed = make_bed(shards=SHARDS)
+    bed.connect("p").exchange("t", b"kept", retain=True)
+    party = bed.connect("s", auto_ack=False, **KEPT)
+    party.subscribe("t", qos=1)
+    bed.advance(1)
+    assert party.payloads() == [b"kept"]
+    assert bed.stored("s") == [b"kept"]
 
 
 def test_a_subscription_gets_no_record_of_any_shard_from_before_it_after_a_crash(make_bed: Make) -> None:

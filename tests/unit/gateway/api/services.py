@@ -20,6 +20,7 @@ class FakeServices:
         self.access = Access(keyring, rules)
         self.limits = limits or Limits()
         self.reasons = []
+        self.doubts = []
         self.published = []
         self.closed = []
         self.is_failing = False
@@ -39,6 +40,9 @@ class FakeServices:
 
     def readiness(self):
         return self.reasons
+
+    def weaknesses(self):
+        return self.doubts
 
     def metrics(self):
         return b"# HELP x y\n"
