@@ -20,7 +20,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
 from bridges.kafka.log_options import KafkaLogOptions
-from bridges.kafka.producers import Clients
+from bridges.kafka.producers import Clients, undisturbed
 from schemas.errors import LogDamaged, LogError, SluicewayError
 from schemas.positions import At
 from schemas.records import FrameError, Record, decode_frame
@@ -169,13 +169,16 @@ class KafkaReader:
             fetch_max_bytes=4 * self._options.message_bytes,
         )
         try:
-            async with asyncio.timeout(self._options.answer_within):
-                await consumer.start()
-                await self._begin(consumer)
+            await undisturbed(self._start_at(consumer))
             while True:
                 await self._fetch(consumer)
         finally:
             await consumer.stop()
+
+    async def _start_at(self, consumer: AIOKafkaConsumer) -> None:
+        async with asyncio.timeout(self._options.answer_within):
+            await consumer.start()
+            await self._begin(consumer)
 
     async def _begin(self, consumer: AIOKafkaConsumer) -> None:
         """Look up where to read from, refuse what lies behind the end, and go some frames back."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, Final, Protocol
 
 from aiokafka import AIOKafkaProducer
@@ -35,6 +35,18 @@ class Clients(Protocol):
 
     def options(self) -> dict[str, Any]:
         """Keywords for any client of aiokafka."""
+
+
+async def undisturbed(start: Coroutine[Any, Any, None]) -> None:
+    """Await the start of a client. One that is under way is waited for though whoever asked is cancelled: aiokafka leaves open what connects then."""
+    starting = asyncio.get_running_loop().create_task(start)
+    try:
+        await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        await asyncio.wait([starting], timeout=BURIAL)
+        if starting.done() and not starting.cancelled():
+            starting.exception()
+        raise
 
 
 class Unsettled(Exception):
@@ -118,7 +130,7 @@ class Producers:
             await asyncio.sleep(self._backoff)
             return
         try:
-            await producer.start()
+            await undisturbed(producer.start())
         except (KafkaError, OSError, TimeoutError) as error:
             self._note(error)
             await producer.stop()
