@@ -120,3 +120,23 @@ def test_routing_lag_counts_all_shards(make_bed: Make) -> None:
     publish_all(bed, 1)
     bed.advance(1)
     assert bed.node.pressure.lag == 0
+
+
+def test_what_was_in_flight_comes_again_as_it_was_whatever_waits_in_other_shards(make_bed: Make) -> None:
+    """[MQTT-4.4.0-1]: only what lies behind a queued record of its own shard goes back to the queue."""
+    bed = make_bed(shards=SHARDS)
+    first, second = bed.connect("a"), bed.connect("d")
+    party = bed.connect("s", auto_ack=False, **KEPT)
+    party.subscribe("t", qos=1)
+    first.exchange("t", b"a 0")
+    (sent,) = party.deliveries()
+    party.drop()
+    second.exchange("t", b"d 0")
+    first.exchange("t", b"a 1")
+    shards = {shard for shard, found in enumerate(bed.log.shards[PUBLISH_TOPIC]) if found.frames}
+    assert len(shards) == 2
+    again = bed.connect("s", auto_ack=False, **KEPT)
+    bed.advance(1)
+    packets = again.deliveries()
+    assert (packets[0].payload, packets[0].packet_id, packets[0].dup) == (b"a 0", sent.packet_id, True)
+    assert sorted(packet.payload for packet in packets[1:]) == [b"a 1", b"d 0"]
