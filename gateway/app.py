@@ -10,9 +10,10 @@ import os
 import signal
 import sys
 import zlib
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from importlib import import_module
 from importlib.metadata import version as distribution_version
+from typing import Any
 
 import uvloop
 
@@ -37,7 +38,7 @@ from gateway.node import Node
 from gateway.openapi.endpoint import open_api_routes
 from gateway.presence import PRESENCE_READER, PresenceEvents
 from gateway.pressure import PressureValve
-from gateway.recovery import ROUTER_READER, clean_channels, load_sessions, replay, starting_position
+from gateway.recovery import ROUTER_READER, clean_channels, load_sessions, replay, starting_positions
 from gateway.rights import Rights
 from gateway.rules.engine import Engine, Surroundings, off_loop
 from gateway.services import Services
@@ -49,6 +50,7 @@ from gateway.transports.sockets import bind
 from schemas.connections import ConnectionSettings
 from schemas.errors import StartError
 from schemas.identities import Secret
+from schemas.limits import MIB
 from schemas.reasons import ReasonCode
 from schemas.records import PRESENCE_TOPIC, PUBLISH_TOPIC
 from schemas.settings import Address, Settings
@@ -90,6 +92,7 @@ class App:
         """What is to be closed, in order: the log's sinks are told of what is still on its way, and the store takes what they say."""
         self._ticks: Ticks | None = None
         """There once the start has recovered: from then on a stop drains."""
+        self._weaknesses: tuple[str, ...] = ()
         self.node: Node
 
     async def start(self) -> None:
@@ -105,18 +108,7 @@ class App:
         self._store = _open_store(settings, loop)
         self._opened.append(self._store)
         epoch = await self._store.next_epoch()
-        self._log = await open_log(
-            settings.data / "log",
-            node=settings.node.id,
-            epoch=epoch,
-            loop=loop,
-            options=LogOptions(
-                segment_bytes=settings.log.segment_bytes,
-                segment_age=settings.log.segment_age,
-                retention_bytes=settings.log.retention_bytes,
-                retention_age=settings.log.retention_age,
-            ),
-        )
+        self._log, self._weaknesses = await open_configured_log(settings, epoch)
         self._opened.insert(0, self._log)
         self._keyring = await open_keyring(self._store, settings.seal_file, settings.instance_id)
         self._registers = await open_registers(self._store, self._keyring, settings)
@@ -128,6 +120,7 @@ class App:
         settings = self._settings
         ids = RecordIds(zlib.crc32(settings.node.id.encode()), epoch)
         node = self.node = Node(settings, loop, self._log, self._store, self._registers, Clock(), ids, epoch)
+        node.weaknesses = self._weaknesses
         node.pressure = PressureValve(node)
         node.backlog = Backlog(node)
         node.presence = PresenceEvents(node)
@@ -141,15 +134,14 @@ class App:
     async def _recover(self) -> None:
         node = self.node
         await load_sessions(node, self._keyring)
-        start = await starting_position(node, ROUTER_READER, PUBLISH_TOPIC)
-        presence_start = await starting_position(node, PRESENCE_READER, PRESENCE_TOPIC)
-        node.routed = start
+        node.routed = await starting_positions(node, ROUTER_READER, PUBLISH_TOPIC)
+        presence_starts = await starting_positions(node, PRESENCE_READER, PRESENCE_TOPIC)
         downlink = LocalDownlink(node)
-        reader = self._log.open(PUBLISH_TOPIC, {0: start})
+        reader, presence_reader = self._log.open(PUBLISH_TOPIC, dict(node.routed)), self._log.open(PRESENCE_TOPIC, presence_starts)
         self._router = router = Router(reader, downlink)
-        fold = node.presence.fold = PresenceFold(self._log.open(PRESENCE_TOPIC, {0: presence_start}), self._store, node.presence)
+        fold = node.presence.fold = PresenceFold(presence_reader, self._store, node.presence)
         fold.load(await self._store.channels())
-        await replay(node, router, fold, start, presence_start)
+        await replay(node, router, fold, (reader, presence_reader))
         downlink.replaying = False
         seen, router.wills_seen = router.wills_seen or set(), None
         self._ticks = Ticks(node, reader)
@@ -232,9 +224,10 @@ class App:
         if first is not None:
             for line in first_start_lines(first, _first(self._listeners.addresses), settings.data):
                 print(line, file=sys.stderr)  # noqa: T201 - the one place where a key is shown
-        _warn(settings)
+        _warn(settings, node.weaknesses)
         words = [f"{kind}={','.join(addresses)}" for kind, addresses in listening.items() if addresses]
         words.sort(key=lambda word: ("mqtt=", "http=").index(word[:5]) if word[:5] in ("mqtt=", "http=") else 2)
+        words += ["durability=as-configured"] * bool(node.weaknesses)
         print("ready " + " ".join(words), flush=True)  # noqa: T201 - what starts us waits for this line
 
     async def _count(self, services: Services) -> None:
@@ -290,16 +283,47 @@ class App:
             await self._listeners.close()
 
 
-def connect_backend(connection: ConnectionSettings) -> Backend:
-    """The connection's backend, which connects when it is used; StartError where what it needs isn't installed."""
-    module, name = BACKENDS[connection.kind]
+async def open_configured_log(settings: Settings, epoch: int) -> tuple[Log, tuple[str, ...]]:
+    """The log that the settings ask for, and why an acknowledged record could be lost in it."""
+    wanted = settings.log
+    if wanted.kind == "embedded":
+        options = LogOptions(
+            segment_bytes=wanted.segment_bytes,
+            segment_age=wanted.segment_age,
+            retention_bytes=wanted.retention_bytes,
+            retention_age=wanted.retention_age,
+        )
+        return await open_log(settings.data / "log", node=settings.node.id, epoch=epoch, options=options), ()
+    connection = next(connection for connection in settings.connections if connection.name == wanted.connection)
+    kafka, clients = _installed("bridges.kafka.log", connection), _installed("bridges.kafka.connection", connection)
+    kafka_options = kafka.KafkaLogOptions(
+        prefix=wanted.prefix,
+        shards=wanted.shards,
+        replication=wanted.replication,
+        retention_age=wanted.retention_age,
+        retention_bytes=wanted.retention_bytes,
+        message_bytes=max(4 * MIB, settings.limits.packet + MIB),
+        checked=wanted.durability == "checked",
+    )
+    log = await kafka.open_kafka_log(clients.Connection(connection), node=settings.node.id, epoch=epoch, options=kafka_options)
+    return log, log.weaknesses
+
+
+def _installed(module: str, connection: ConnectionSettings) -> Any:
+    """A bridge's module; StartError where what it needs isn't installed."""
     try:
-        make: Callable[[ConnectionSettings], Backend] = getattr(import_module(module), name)
+        return import_module(module)
     except ModuleNotFoundError as error:
         raise StartError(
             f"connections.{connection.name}.kind: {connection.kind} needs the package {error.name}, which isn't installed: "
             f"pip install 'sluiceway[{connection.kind}]'"
         ) from None
+
+
+def connect_backend(connection: ConnectionSettings) -> Backend:
+    """The connection's backend, which connects when it is used; StartError where what it needs isn't installed."""
+    module, name = BACKENDS[connection.kind]
+    make: Callable[[ConnectionSettings], Backend] = getattr(_installed(module, connection), name)
     return make(connection)
 
 
@@ -338,7 +362,9 @@ def _open_store(settings: Settings, loop: asyncio.AbstractEventLoop) -> Database
     return DatabaseStore.connect(settings.store.url, loop, password)
 
 
-def _warn(settings: Settings) -> None:
+def _warn(settings: Settings, weaknesses: Sequence[str]) -> None:
+    for weakness in weaknesses:
+        logger.warning("durability-as-configured: acknowledged messages can be lost: %s", weakness)
     if settings.anonymous:
         logger.warning("anonymous-login-on: clients on this machine need no key and may do what a fresh key may")
     if settings.allow_plaintext_login:

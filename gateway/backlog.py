@@ -44,8 +44,8 @@ class Backlog:
         self.diverts = Pace(node.settings.offline.pace) is Pace.ACKNOWLEDGED
         """Whether live deliveries of a session with a backlog go behind it."""
         self._tasks: dict[Session, asyncio.Task[None]] = {}
-        self._cursors: dict[Session, dict[int, At]] = {}
-        """By session with a connection and by box: the last entry that was taken from it on this connection."""
+        self._cursors: dict[Session, dict[int, dict[int, At]]] = {}
+        """By session with a connection, by box and by shard: the last entry that was taken on this connection, the newest of all last."""
 
     def begin(self, session: Session) -> None:
         """A connection is answered; load what waits for it, if anything can."""
@@ -69,10 +69,13 @@ class Backlog:
         """
         if not self.diverts or not any(entry.state == BoxState.IN_FLIGHT and entry.qos == 1 for entry in in_flight):
             return in_flight
-        first = await self._node.store.entries(session.id, None, 1)
+        firsts: dict[int, At] = {}
+        for shard in {entry.at.shard for entry in in_flight}:
+            for queued in await self._node.store.entries(session.id, At(shard, -1, 0), 1):
+                firsts[queued.at.shard] = queued.at
         kept = []
         for entry in in_flight:
-            if first and entry.at > first[0].at and entry.qos == 1 and entry.state == BoxState.IN_FLIGHT:
+            if entry.at > firsts.get(entry.at.shard, entry.at) and entry.qos == 1 and entry.state == BoxState.IN_FLIGHT:
                 change = SetEntry(box=session.id, epoch=session.epoch, at=entry.at, state=BoxState.QUEUED, packet_id=0)
                 self._node.persistence.add(change)
             else:
@@ -137,14 +140,32 @@ class Backlog:
         for box in (session.mailbox, session.id):
             if not box:
                 continue
-            entries = await self._node.store.entries(box, self._cursor(session, box), limit)
+            entries = await self._following(session, box, limit)
             if entries:
                 self._send(session, box, entries)
                 return True
         return session.box_writes != writes
 
+    async def _following(self, session: Session, box: int, limit: int) -> list[BoxEntry]:
+        """Entries of one shard that were not taken yet. Boxes are in order of shards, and any shard may get more: after the last the first comes."""
+        taken = self._cursors.get(session, {}).get(box, {})
+        store, after, wrapped = self._node.store, self._cursor(session, box), len(self._node.routed) < 2
+        while True:
+            entries = await store.entries(box, after, limit)
+            if entries:
+                shard = entries[0].at.shard
+                last = taken.get(shard)
+                if last is None or entries[0].at > last:
+                    return [entry for entry in entries if entry.at.shard == shard]
+                after = last
+            elif wrapped or after is None:
+                return []
+            else:
+                after, wrapped = None, True
+
     def _cursor(self, session: Session, box: int) -> At | None:
-        return self._cursors.get(session, {}).get(box)
+        taken = self._cursors.get(session, {}).get(box)
+        return next(reversed(taken.values())) if taken else None
 
     def _send(self, session: Session, box: int, entries: list[BoxEntry]) -> None:
         cursors = self._cursors.get(session)
@@ -154,8 +175,10 @@ class Backlog:
         sent = {delivery.at for delivery in session.in_flight.values()} if mailbox or not self.diverts else ()
         principal = session.principal
         may_all = self._node.access.may_read_all(principal)
+        taken = cursors.setdefault(box, {})
         for entry in entries:
-            cursors[box] = entry.at
+            taken.pop(entry.at.shard, None)
+            taken[entry.at.shard] = entry.at
             delivery = Delivery(entry.record, entry.at, entry.qos, entry.retain, entry.identifiers, mailbox)
             if not may_all and not self._node.may_have(principal, entry.record):
                 keeping.refuse(session, delivery, box)

@@ -70,7 +70,7 @@ class LocalDownlink:
 
     def _plan_at(self, topic: str, at: At) -> Plan:
         matches = self._node.routes.match(topic)
-        return self._node.derive_plan(topic, [match for match in matches if not match[1].since or at >= match[1].since[0]])
+        return self._node.derive_plan(topic, [match for match in matches if _is_since(match[1].since, at)])
 
     def _mostly_queueing(self, plan: Plan) -> bool:
         total = queueing = 0
@@ -186,7 +186,7 @@ class LocalDownlink:
             for client, entry in new:
                 await self._open_mailbox(client, entry)
         await self._retained_room.settle()
-        node.routed = end
+        node.routed[end.shard] = end
         if node.persistence.pending >= PENDING_LIMIT:
             await node.persistence.room()
         elif node.busy():
@@ -204,3 +204,8 @@ class LocalDownlink:
         session = node.registry.get(client)
         if session is not None and session.connection is not None and session.connection.ready:
             node.backlog.mailbox_filled(session, box)
+
+
+def _is_since(since: Sequence[At], at: At) -> bool:
+    """Whether a subscription was there before the record."""
+    return all(at >= place for place in since if place.shard == at.shard)

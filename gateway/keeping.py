@@ -6,6 +6,7 @@ ends. Prompt sessions cost the store nothing. Functions over a Session (gateway/
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from schemas.positions import At
@@ -91,17 +92,26 @@ def watch(session: Session) -> None:
         session.node.registry.active.add(session)
 
 
-def settle(session: Session, mark: At) -> bool:
-    """Store as in flight what was routed before ``mark`` and is unacknowledged; False where nothing is left to watch."""
+def settle(session: Session, marks: Mapping[int, At]) -> bool:
+    """Store as in flight what was routed before ``marks`` and is unacknowledged; False where nothing is left to watch.
+
+    ``marks`` are where all shards stood at one moment: deliveries are sent in the order of routing, so the first that came later ends it.
+    """
     stored = session.stored_boxes()
     for packet_id, delivery in session.in_flight.items():
-        if delivery.at >= mark:
+        if not _is_before(delivery.at, marks):
             break
         _store_in_flight(session, stored, packet_id, delivery)
     queue = session.queue
-    if queue and any(d.at < mark and keeps(session, d) for d in queue):
+    if queue and any(_is_before(d.at, marks) and keeps(session, d) for d in queue):
         spill(session)
     return bool(session.in_flight or session.queue)
+
+
+def _is_before(at: At, marks: Mapping[int, At]) -> bool:
+    """Retained messages come from no shard of the log, and from before them all."""
+    mark = marks.get(at.shard)
+    return mark is None or at < mark
 
 
 def _store_in_flight(session: Session, stored: dict[int, int], packet_id: int, delivery: Delivery) -> None:

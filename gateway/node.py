@@ -21,7 +21,7 @@ from gateway.protocol.properties import Properties
 from gateway.registry import Connections, Registry, Turns
 from schemas.identities import Principal
 from schemas.limits import Limits
-from schemas.positions import START, At
+from schemas.positions import At
 from schemas.reasons import ReasonCode
 from schemas.records import Flag, Record
 from schemas.sessions import Subscription
@@ -88,8 +88,10 @@ class Node:
         self.turns = Turns(loop)
         self.routes: Routes[Target | tuple[Target, str], Subscription, Plan] = Routes()
         self.queued_bytes = 0
-        self.routed: At = START
-        """The position behind the last record that was routed."""
+        self.routed: dict[int, At] = {}
+        """By shard the position behind the last record that was routed."""
+        self.weaknesses: tuple[str, ...] = ()
+        """Why an acknowledged record could be lost in the log after all, where its durability is taken as configured."""
         self.retained_present = True
         self.mailboxes: dict[str, int] = {}
         """Mailboxes by client id: who has none has no stored P2P messages."""

@@ -27,6 +27,11 @@ HURRY_AT = 500
 logger = logging.getLogger(__name__)
 
 
+def position_name(reader: str, shard: int) -> str:
+    """The name under which the store has a reader's position in a shard: a commit takes one position a name."""
+    return f"{reader}:{shard}" if shard else reader
+
+
 class Committed(Protocol):
     """Who waits for a change to be durable."""
 
@@ -73,8 +78,8 @@ class Persistence:
         self._wake(hurry=True)
 
     def position(self, reader: str, at: At) -> None:
-        """Store a reader's position with the changes gathered so far."""
-        self._positions[reader] = at
+        """Store a reader's position in a shard with the changes gathered so far."""
+        self._positions[position_name(reader, at.shard)] = at
         self._added += 1
         self._wake(hurry=False)
 

@@ -59,12 +59,13 @@ class PresenceEvents:
 
     # What the fold asks and tells
 
-    async def presence_changes(self, changes: Sequence[Change], end: At) -> None:
+    async def presence_changes(self, changes: Sequence[Change], ends: Sequence[At]) -> None:
         """See ``streams.runtime.PresenceSink``: one transaction, since all are added in one go."""
         persistence = self._node.persistence
         for change in changes:
             persistence.add(change)
-        persistence.position(PRESENCE_READER, end)
+        for end in ends:
+            persistence.position(PRESENCE_READER, end)
         await persistence.barrier()
 
     def will_is_settled(self, channel: str) -> bool:

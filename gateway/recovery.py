@@ -8,20 +8,23 @@ because only then it is known which wills are in the log already.
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from gateway.persistence import position_name
 from gateway.session import Session
 from gateway.wills import Due
 from schemas.errors import LogDamaged
 from schemas.identities import ANONYMOUS, AccessRule, Principal
-from schemas.positions import START, At
+from schemas.positions import At
 from schemas.presence import Presence
-from schemas.records import PRESENCE_TOPIC, PUBLISH_TOPIC, Kind
+from schemas.records import Kind
 from schemas.sessions import NEVER_EXPIRES, EndConnection, SessionState
 from schemas.topics import parse_subscription
 from streams.expiry import session_deadline, will_due
+from streams.log import Reader
 from streams.presence import will_mark
 from streams.runtime import PresenceFold, Router
 from streams.store import DropChannel
@@ -77,34 +80,32 @@ def _load_session(node: Node, state: SessionState, principal: Principal, now: in
             node.routes_add(parsed, session, subscription)
 
 
-async def starting_position(node: Node, reader: str, topic: str) -> At:
-    """Where a reader goes on; LogDamaged where the log ends before that."""
-    stored = (await node.store.positions()).get(reader, {})
-    position = stored.get(0)
-    first, end = (await node.log.ends(topic))[0]
+async def starting_positions(node: Node, reader: str, topic: str) -> dict[int, At]:
+    """By shard where a reader goes on; LogDamaged where the log ends before that."""
+    stored = await node.store.positions()
+    return {shard: _start(shard, stored.get(position_name(reader, shard), {}), ends) for shard, ends in (await node.log.ends(topic)).items()}
+
+
+def _start(shard: int, stored: Mapping[int, At], ends: tuple[At, At]) -> At:
+    position = stored.get(shard)
+    first, end = ends
     if position is None:
         return first
     if position > end:
         raise LogDamaged(
-            f"the log ends at {end.offset} but the database has handled it up to {position.offset}: "
-            "the log's files are older than the database; restore both from the same moment"
+            f"the log ends at {end.offset} of shard {shard} but the database has handled it up to {position.offset}: "
+            "the log is older than the database, or another one; restore both from the same moment"
         )
-    return max(position, first, START)
+    return max(position, first)
 
 
-async def replay(node: Node, router: Router, fold: PresenceFold, start: At, presence_start: At) -> None:
+async def replay(node: Node, router: Router, fold: PresenceFold, readers: tuple[Reader, Reader]) -> None:
     """Route and fold all that the log holds behind the stored positions."""
-    for topic, position, once in ((PUBLISH_TOPIC, start, router.once), (PRESENCE_TOPIC, presence_start, fold.once)):
-        end = (await node.log.ends(topic))[0][1]
-        while _before(position, end):
-            position = await once()
+    for reader, once in zip(readers, (router.once, fold.once), strict=True):
+        while reader.lag():
+            await once()
     node.clock.observe(router.newest)
     await node.persistence.barrier()
-
-
-def _before(position: At, end: At) -> bool:
-    """Whether there is a record between the two. A position behind a frame's last record equals the next frame's start."""
-    return position.offset + position.index < end.offset + end.index
 
 
 async def clean_channels(node: Node, keyring: KeyRing, wills_seen: set[bytes]) -> None:

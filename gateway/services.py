@@ -51,7 +51,7 @@ class Services:
             instance_id=self.keyring.instance_id,
             version=self._version,
             preset=settings.preset,
-            durability="fsync",
+            durability="fsync" if settings.log.kind == "embedded" else f"{settings.log.kind}, {settings.log.durability}",
             anonymous=settings.anonymous,
             started=self._started,
             listeners=self.listeners,
@@ -60,6 +60,9 @@ class Services:
     def readiness(self) -> Sequence[str]:
         reasons = [] if self.serving else ["the gateway is starting or stopping"]
         return reasons + self._node.pressure.reasons()
+
+    def weaknesses(self) -> Sequence[str]:
+        return self._node.weaknesses
 
     async def refresh(self) -> None:
         """Count anew what only the store knows."""
@@ -82,6 +85,7 @@ class Services:
             queued_bytes=node.queued_bytes,
             loop_lag_seconds=self._loop_lag(),
             ready=not self.readiness(),
+            durability_doubts=len(node.weaknesses),
         )
 
     def _rule_gauges(self) -> Sequence[tuple[str, str, RuleStatus]]:

@@ -97,7 +97,7 @@ class Subscribing:
             request.retain_handling,
             identifier,
             # One that is replaced goes on [MQTT-3.8.4-4]: what it brought and nobody settled yet still matches after a crash
-            (node.routed,) if before is None else before.since,
+            tuple(node.routed.values()) if before is None else before.since,
         )
         session.subscriptions[request.filter] = subscription
         node.routes_add(parsed, session, subscription)

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 from gateway import failpoints, keeping
 from gateway.recovery import ROUTER_READER
 from schemas.errors import StoreError
-from schemas.positions import START, At
-from schemas.records import PUBLISH_TOPIC
+from schemas.positions import At
 from streams.expiry import Belief, WallGuard
 from streams.log import Reader
 from streams.store import FinishReplayed
@@ -38,9 +37,11 @@ class Ticks:
     def __init__(self, node: Node, reader: Reader) -> None:
         self._node = node
         self._reader = reader
-        self._marks: deque[tuple[float, At]] = deque()
-        self._position = self._reached = START
-        """What the store knows, and what may be told it. Behind START at first: a start that replayed says so, even if nothing follows."""
+        self._marks: deque[tuple[float, dict[int, At]]] = deque()
+        self._position: dict[int, At] = {}
+        """By shard what the store knows. Nothing at first: a start that replayed says so, even if nothing follows."""
+        self._reached: dict[int, At] = {}
+        """What it may be told."""
         self._guard = WallGuard(node.clock.newest, node.monotonic())
         self._belief = Belief.FINE
         self._check_clock(node.monotonic())
@@ -63,7 +64,7 @@ class Ticks:
             node.ending.wills.tick(node.clock.due())
             if now >= settle_at:
                 settle_at = now + SETTLE
-                await self._measure_lag()
+                node.pressure.lag = self._reader.lag()
                 self.settle(now)
             if now >= slow_at:
                 slow_at = now + SLOW
@@ -87,37 +88,45 @@ class Ticks:
     def finish(self) -> None:
         """A stop has stored what all sessions are owed: the next start goes on behind the last routed record, nothing is repeated."""
         self._marks.clear()
-        self._reached = self._node.routed
+        self._reached = dict(self._node.routed)
         self.settle(self._node.monotonic())
-
-    async def _measure_lag(self) -> None:
-        node = self._node
-        end = (await node.log.ends(PUBLISH_TOPIC))[0][1]
-        routed = node.routed
-        node.pressure.lag = end.offset + end.index - routed.offset - routed.index
 
     def settle(self, now: float) -> None:
         """Store what has been unsettled for ``settle_within``; then the position may pass it (design: positions)."""
         node = self._node
-        self._marks.append((now, node.routed))
+        self._marks.append((now, dict(node.routed)))
         while self._marks and self._marks[0][0] <= now - node.limits.settle_within:
             self._reached = self._marks.popleft()[1]
-        mark = self._reached
-        for session in node.registry.claiming:
-            if session.claiming and session.claiming[0].at < mark:
-                mark = session.claiming[0].at
         active = node.registry.active
         for session in list(active):
-            if not keeping.settle(session, mark):
+            if not keeping.settle(session, self._reached):
                 session.active = False
                 active.discard(session)
-        if mark > self._position and not node.ending.wills.is_ahead_of_fold(now):
-            self._position = mark
+        known = self._position
+        passed = [mark for mark in self._not_claimed() if mark > known.get(mark.shard, At(mark.shard, 0, 0))]
+        if passed and not node.ending.wills.is_ahead_of_fold(now):
             if failpoints.ARMED:
                 failpoints.reach("position-commit")
-            node.persistence.add(FinishReplayed(upto=mark))
-            node.persistence.position(ROUTER_READER, mark)
-            self._reader.release(mark)
+            for mark in passed:
+                known[mark.shard] = mark
+                node.persistence.add(FinishReplayed(upto=mark))
+                node.persistence.position(ROUTER_READER, mark)
+                self._reader.release(mark)
+
+    def _not_claimed(self) -> list[At]:
+        """By shard how far the position may go: what arrives for a session while it is claimed is in memory only."""
+        marks = self._reached
+        for session in self._node.registry.claiming:
+            seen: set[int] = set()
+            for delivery in session.claiming or ():
+                at = delivery.at
+                if at.shard in marks and at.shard not in seen:
+                    seen.add(at.shard)
+                    if at < marks[at.shard]:
+                        marks = {**marks, at.shard: at}
+                    if len(seen) == len(marks):
+                        break
+        return list(marks.values())
 
     async def _sweep(self) -> None:
         """Remove what is past its time or over a limit; sessions were ended by ``Ending.expire`` before it comes to them."""

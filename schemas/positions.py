@@ -19,7 +19,3 @@ class At(msgspec.Struct, frozen=True, gc=False, array_like=True, order=True):
     def after(self) -> At:
         """The position right behind this record."""
         return At(self.shard, self.offset, self.index + 1)
-
-
-START = At(0, 0, 0)
-"""Before every record of shard 0."""

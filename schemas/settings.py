@@ -17,6 +17,8 @@ from schemas.limits import MIB, Limits
 
 Pace = Literal["acknowledged", "batches"]
 Preset = Literal["standard", "apsaramq"]
+LogKind = Literal["embedded", "kafka"]
+Durability = Literal["checked", "as configured"]
 LogFormat = Literal["text", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
@@ -76,8 +78,17 @@ class JwtSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LogSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """Bytes and seconds. Retention never removes a segment that a reader or an inbox needs."""
+    """Bytes and seconds. The embedded log's retention never removes a segment that a reader or an inbox needs; Kafka's forgets regardless.
 
+    ``connection``, ``durability``, ``shards``, ``replication`` and ``prefix`` are for a log on Kafka.
+    """
+
+    kind: LogKind = "embedded"
+    connection: str = ""
+    durability: Durability = "checked"
+    shards: int = 6
+    replication: int = 3
+    prefix: str = "sluiceway-"
     segment_bytes: int = 256 * MIB
     segment_age: float = HOUR
     retention_bytes: int = 8192 * MIB

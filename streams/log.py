@@ -1,6 +1,6 @@
 """The port of the log: the durable, ordered store that everything flows through.
 
-Implementations: streams/memory/log.py (reference, adversarial), bridges/local (embedded). A call that appends never
+Implementations: streams/memory/log.py (reference, adversarial), bridges/local (embedded), bridges/kafka. A call that appends never
 blocks and no coroutine, future or closure exists per record: outcomes come a run at a time.
 """
 
@@ -21,28 +21,35 @@ class Sink(Protocol):
 
     Per group, consecutive records with the same sink are told of in one call; every appended record in exactly one
     call of one of the two methods, in the order of the appends of one (topic, key). Only what is refused because the log
-    takes nothing more (it is closed, or has too much waiting) may be told before earlier outcomes.
+    takes nothing more (it is closed, has too much waiting, or waits too long for its medium) may be told before earlier outcomes.
     """
 
     def appended(self, records: Sequence[Record], first: At) -> None:
         """Durable. ``records[i]`` lies at ``At(first.shard, first.offset, first.index + i)``."""
 
     def refused(self, records: Sequence[Record], error: LogError) -> None:
-        """Not durable, and nobody will ever read them from the log."""
+        """Not durable, and nobody will ever read them from the log.
+
+        One exception: a log on other machines that closes while they don't answer can't know what became of the frames on their way. It
+        says so in the error; whoever sends again is in the case of a lost acknowledgement.
+        """
 
 
 class Batch(msgspec.Struct, frozen=True, gc=False):
     """Records of one frame of one shard, in order; ``records[i]`` lies at ``At(first.shard, first.offset, first.index + i)``.
 
-    ``end`` is the position from which reading goes on behind them.
+    ``end`` is the position from which reading goes on behind them. A reader that has had a frame hands out no record of its repeat,
+    only the place behind it: such a batch is empty.
     """
 
     first: At
     records: Sequence[Record]
+    following: At | None = None
+    """Where the next frame begins, from a log in which that doesn't follow from the number of records."""
 
     @property
     def end(self) -> At:
-        return At(self.first.shard, self.first.offset, self.first.index + len(self.records))
+        return self.following or At(self.first.shard, self.first.offset, self.first.index + len(self.records))
 
 
 class Pressure(msgspec.Struct, frozen=True, gc=False):
@@ -61,10 +68,16 @@ class Reader(Protocol):
     """Reads the shards it was opened with, each in order. Positions live in the store, not here."""
 
     async def next(self, max_records: int, max_bytes: int) -> Batch:
-        """The next records of one shard; waits where there are none. At least one record, whatever its size."""
+        """The next records of one shard; waits where there are none. At least one record, whatever its size, or the place of a repeat.
+
+        LogDamaged where the position to start from lies behind the log's end, if ``open`` did not find that.
+        """
+
+    def lag(self) -> int:
+        """Records behind the last one handed out, as far as is known without asking anybody."""
 
     def release(self, upto: At) -> None:
-        """This reader won't ask again for what lies before ``upto``; the log may forget it."""
+        """This reader won't ask again for what lies before ``upto``; a log that forgets by need may forget it."""
 
     def close(self) -> None:
         """Stop reading; a waiting ``next`` is cancelled."""
@@ -79,7 +92,8 @@ class Log(Protocol):
     def open(self, topic: str, start: Start, shards: Sequence[int] | None = None) -> Reader:
         """A reader of all shards, or of some. Positions that retention has passed start at the oldest that is left.
 
-        LogDamaged for a position behind the log's end. The repeat of a frame that lies before the start is not seen either.
+        LogDamaged for a position behind the log's end, from here or from the first ``next``. "latest" is the end that this log knows of,
+        from its own appends, its readers, and ``ends``. The repeat of a frame that lies before the start is not seen either.
         """
 
     async def ends(self, topic: str) -> Mapping[int, tuple[At, At]]:

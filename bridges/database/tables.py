@@ -159,8 +159,8 @@ access_keys = Table(
 documents = Table(
     "documents",
     metadata,
-    Column("kind", Text, primary_key=True, nullable=False),
-    Column("name", Text, primary_key=True, nullable=False),
+    Column("kind", TEXT, primary_key=True, nullable=False),
+    Column("name", TEXT, primary_key=True, nullable=False),
     Column("body", LargeBinary, nullable=False),
     Column("expires_at", BigInteger, nullable=False),
     Index("documents_expiring", "expires_at", sqlite_where=text("expires_at > 0"), postgresql_where=text("expires_at > 0")),

@@ -85,6 +85,10 @@ class EmbeddedReader:
         """The next record to read."""
         return self._number
 
+    def lag(self) -> int:
+        """As the port says."""
+        return self._feed.end - self._number
+
     def release(self, upto: At) -> None:
         """As the port says."""
         self.released = max(self.released, upto.offset + upto.index)

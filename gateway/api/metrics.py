@@ -48,6 +48,7 @@ _GAUGES: Final = {
     "queued_bytes": "Bytes of records that wait in memory for receivers",
     "loop_lag_seconds": "How late the event loop was when last looked at",
     "ready": "1 where /readyz says ready",
+    "durability_doubts": "Reasons why acknowledged messages could be lost, where the log's durability is taken as configured",
 }
 
 _RULE_COUNTS: Final = {
@@ -83,6 +84,7 @@ class Gauges(msgspec.Struct, frozen=True, kw_only=True):
     queued_bytes: int = 0
     loop_lag_seconds: float = 0.0
     ready: bool = True
+    durability_doubts: int = 0
 
 
 class MetricsPage(Collector):

@@ -61,7 +61,8 @@ def _open_routes(services: ApiServices) -> APIRouter:
     @router.get("/readyz")
     async def ready() -> Response:
         reasons = list(services.readiness())
-        return _json({"ready": not reasons, "reasons": reasons}, 503 if reasons else 200)
+        doubts = {"durability": "as configured", "doubts": list(services.weaknesses())} if services.weaknesses() else {}
+        return _json({"ready": not reasons, "reasons": reasons, **doubts}, 503 if reasons else 200)
 
     return router
 

@@ -61,6 +61,9 @@ class ApiServices(Protocol):
     def readiness(self) -> Sequence[str]:
         """Why the gateway should get no clients now; empty when it is ready."""
 
+    def weaknesses(self) -> Sequence[str]:
+        """Why an acknowledged record could be lost after all, where the log's durability is taken as configured."""
+
     def metrics(self) -> bytes:
         """The page of metrics, in Prometheus' text format."""
 

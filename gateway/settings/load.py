@@ -179,8 +179,20 @@ def _disagreements(settings: Settings) -> Iterator[str]:
     if (settings.mqtts or settings.wss) and not (settings.tls.certificate and settings.tls.key):
         missing = "tls.certificate" if not settings.tls.certificate else "tls.key"
         yield f"{missing}: a listener with TLS (mqtts, wss) needs tls.certificate and tls.key"
+    if settings.log.kind != "embedded":
+        yield from _log_connection(settings)
     limits = settings.limits
     if limits.topic_bytes >= limits.packet:
         yield f"limits.topic_bytes: {limits.topic_bytes} does not fit in a packet of limits.packet = {limits.packet}"
     if limits.pending_bytes < limits.packet:
         yield f"limits.pending_bytes: {limits.pending_bytes} is less than one packet of limits.packet = {limits.packet}"
+
+
+def _log_connection(settings: Settings) -> Iterator[str]:
+    kind, name = settings.log.kind, settings.log.connection
+    found = next((connection for connection in settings.connections if connection.name == name), None)
+    if found is None:
+        words = f"there is no [connections.{name}]" if name else "it is empty"
+        yield f"log.connection: {words}; name the [connections.NAME] section of the log's {kind}"
+    elif found.kind != kind:
+        yield f"log.connection: connections.{name} is of kind {found.kind} and log.kind is {kind}; name another one"

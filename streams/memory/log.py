@@ -150,13 +150,13 @@ class MemoryReader:
 
     def _take(self, number: int, max_records: int, max_bytes: int) -> Batch | None:
         shard = self._log.shards[self._topic][number]
-        while (place := max(self.places[number], shard.first)) < shard.end:
+        if (place := max(self.places[number], shard.first)) < shard.end:
             found = shard.find(place)
             frame, offset = shard.frames[found], shard.offsets[found]
             writer, written = (number, frame.node), (frame.epoch, frame.sequence)
             if place == offset and self._had.get(writer, (-1, -1)) >= written:
-                self.places[number] = offset + len(frame.records)
-                continue
+                self.places[number] = following = offset + len(frame.records)
+                return Batch(At(number, offset, 0), (), At(number, following, 0))
             self._had[writer] = written
             records = frame.records[place - offset :][:max_records]
             fitting = sum(1 for size in accumulate(len(record.payload) for record in records) if size <= max_bytes)
@@ -164,6 +164,11 @@ class MemoryReader:
             self.places[number] = place + len(records)
             return Batch(At(number, offset, place - offset), records)
         return None
+
+    def lag(self) -> int:
+        """As the port says."""
+        shards = self._log.shards[self._topic]
+        return sum(shards[number].end - max(place, shards[number].first) for number, place in self.places.items())
 
     def wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():

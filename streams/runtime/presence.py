@@ -30,8 +30,8 @@ TCPCLEAN = int(Kind.TCPCLEAN)
 class PresenceSink(Protocol):
     """Where the fold of presence puts what follows (gateway/presence.py)."""
 
-    async def presence_changes(self, changes: Sequence[Change], end: At) -> None:
-        """Store them in one transaction with the fold's position ``end``; durable when this returns."""
+    async def presence_changes(self, changes: Sequence[Change], ends: Sequence[At]) -> None:
+        """Store them in one transaction with the fold's positions ``ends``, one a shard; durable when this returns."""
 
     def will_is_settled(self, channel: str) -> bool:
         """Whether the channel's will was published or cancelled before its tcpclean came this far; forgets it."""
@@ -91,9 +91,10 @@ class PresenceFold:
             folded = self._fold(record, states.get(record.client))
             states[record.client] = folded.state
             changes += folded.changes
-        end = batches[-1].end
-        await self._sink.presence_changes(changes, end)
-        self._reader.release(end)
+        ends = list({batch.first.shard: batch.end for batch in batches}.values())
+        await self._sink.presence_changes(changes, ends)
+        for end in ends:
+            self._reader.release(end)
 
     async def _known(self, clients: list[str]) -> Mapping[str, tuple[ClientStatus, bytes]]:
         """What the store has of these clients; a store that fails is asked again, since nothing of the batch may be left out."""

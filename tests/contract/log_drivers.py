@@ -8,8 +8,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from bridges.kafka.connection import Connection
+from bridges.kafka.log import open_kafka_log
+from bridges.kafka.log_options import KafkaLogOptions
 from bridges.local.log import open_log
 from bridges.local.options import LogOptions
+from schemas.connections import ConnectionSettings
 from streams.log import Log
 from streams.memory.log import MemoryLog, Seeded, Shard
 
@@ -23,12 +27,16 @@ class Driver(Protocol):
     encodes: bool
     """Records are written as bytes, which some strings can't be."""
 
+    counts: bool
+    """Offsets are record numbers; else they number frames."""
+
     async def start(self) -> Log:
         """The log; after ``close``, the same again under a higher epoch."""
 
 
 class MemoryDriver:
     encodes = False
+    counts = True
 
     def __init__(self, folder: Path, seed: int | None = None, refuse: float = 0.0) -> None:
         self.exact = seed is None
@@ -48,6 +56,7 @@ class EmbeddedDriver:
     exact = True
     refuses = False
     encodes = True
+    counts = True
 
     def __init__(self, folder: Path, **options: int) -> None:
         self._folder = folder
@@ -58,6 +67,32 @@ class EmbeddedDriver:
         self._epoch += 1
         return await open_log(self._folder, node="node", epoch=self._epoch, options=self._options)
 
+
+class KafkaDriver:
+    """``prefix`` names topics that nobody else uses. Records of the suite are from 1970: retention must not take them."""
+
+    exact = True
+    refuses = False
+    encodes = True
+    counts = False
+
+    def __init__(self, address: str, prefix: str, **options: float) -> None:
+        self._connection = Connection(ConnectionSettings(name="test", kind="kafka", address=tuple(address.split(","))))
+        defaults = {"shards": 3, "replication": 1, "retention_age": 100 * 365 * 86400.0, "close_within": 30.0}
+        self.options = KafkaLogOptions(prefix=prefix, checked=False, **{**defaults, **options})  # type: ignore[arg-type]
+        self._epoch = 0
+
+    async def start(self) -> Log:
+        self._epoch += 1
+        return await open_kafka_log(self._connection, node="node", epoch=self._epoch, options=self.options)
+
+
+KAFKA_DRIVERS = {
+    "kafka": KafkaDriver,
+    "kafka-small": lambda address, prefix: KafkaDriver(
+        address, prefix, shards=1, group_records=7, group_bytes=900, read_ahead_bytes=1, look_back=2
+    ),
+}
 
 DRIVERS = {
     "memory": MemoryDriver,

@@ -19,9 +19,11 @@ import pytest
 
 from gateway.protocol.packets import Publish
 from tests.support.actors import PersistentSubscriber, Publisher
+from tests.support.brokers.fixtures import FIRST_START, unique
+from tests.support.brokers.kafka import Kafka
 from tests.support.checker import REPEAT_WINDOW, check
 from tests.support.doomed import DELAY, Doomed
-from tests.support.gateway import Gateway
+from tests.support.gateway import Gateway, on_kafka
 from tests.support.ledger import Ledger, Sent, read_stamp
 from tests.support.process import ServerDied
 from tests.support.wire import Clients
@@ -214,11 +216,23 @@ class World:
 @pytest.mark.slow
 @pytest.mark.timeout(60 + 15 * KILLS)
 async def test_nothing_acknowledged_is_lost_by_kills(tmp_path: Path, servers: None, clients: Clients) -> None:
+    await live_through_kills(Gateway(tmp_path / "gateway"), clients, KILLS)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(FIRST_START + 15 * KILLS)
+async def test_nothing_acknowledged_is_lost_by_kills_over_kafka(tmp_path: Path, servers: None, clients: Clients, kafka: Kafka) -> None:
+    """The log is elsewhere and lives on: what a dead gateway had sent there may still arrive, and its shards are replayed one by one."""
+    gateway = Gateway(tmp_path / "gateway", config=on_kafka(kafka.address, f"{unique('kill')}-"))
+    await live_through_kills(gateway, clients, KILLS // 2)
+
+
+async def live_through_kills(gateway: Gateway, clients: Clients, kills: int) -> None:
     chance = random.Random(SEED)
-    world = World(Gateway(tmp_path / "gateway"), clients, chance)
+    world = World(gateway, clients, chance)
     try:
         await world.first_steps()
-        for plan in schedule(chance):
+        for plan in schedule(chance)[:kills]:
             await world.round(plan)
         await world.last_steps()
     finally:

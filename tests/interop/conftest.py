@@ -1,5 +1,5 @@
-"""The broker that the client matrix talks to: the gateway, once a module. TEST_BROKER=mosquitto puts the reference in its place,
-which tells a client's own habit from a fault of ours."""
+"""The broker that the client matrix talks to: the gateway, once a module, over each kind of log. TEST_BROKER=mosquitto puts the reference
+in its place, which tells a client's own habit from a fault of ours."""
 
 from __future__ import annotations
 
@@ -8,17 +8,22 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.gateway import Gateway
+from tests.support.brokers.fixtures import FIRST_START, unique
+from tests.support.gateway import Gateway, on_kafka
 from tests.support.mosquitto import Mosquitto
 
+REFERENCE = os.environ.get("TEST_BROKER") == "mosquitto"
+KINDS = ["mosquitto"] if REFERENCE else ["embedded", pytest.param("kafka", marks=[pytest.mark.slow, pytest.mark.timeout(FIRST_START)])]
 
-@pytest.fixture(scope="module")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway | Mosquitto]:
+
+@pytest.fixture(scope="module", params=KINDS)
+def broker(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway | Mosquitto]:
     folder = tmp_path_factory.mktemp("broker")
-    if os.environ.get("TEST_BROKER") == "mosquitto":
+    if request.param == "mosquitto":
         server: Gateway | Mosquitto = Mosquitto(folder, websocket=True).start()
     else:
-        server = Gateway(folder, listen=("ws",)).start()
+        config = on_kafka(request.getfixturevalue("kafka").address, f"{unique('interop')}-") if request.param == "kafka" else ""
+        server = Gateway(folder, listen=("ws",), config=config).start()
     try:
         yield server
     finally:

@@ -130,3 +130,13 @@ class Gateway(Process):
 def clean_environment() -> dict[str, str]:
     """The caller's environment without settings of the gateway, which would change what a test starts."""
     return {name: value for name, value in os.environ.items() if not name.startswith("SLUICEWAY_")}
+
+
+def on_kafka(address: str, prefix: str, *, shards: int = 3, replication: int = 1) -> str:
+    """The configuration of a gateway whose log is on Kafka, under topics of its own; durability is checked where it could be."""
+    durability = "checked" if replication >= 3 else "as configured"
+    return (
+        f'[connections.backbone]\nkind = "kafka"\naddress = "{address}"\n'
+        f'[log]\nkind = "kafka"\nconnection = "backbone"\nprefix = "{prefix}"\n'
+        f'shards = {shards}\nreplication = {replication}\ndurability = "{durability}"\n'
+    )

@@ -101,7 +101,7 @@ async def _at_once(work: Callable[[], list[Verdict]]) -> list[Verdict]:
 class Testbed:
     __test__ = False
 
-    def __init__(self, tmp_path: Path, *, limits: Limits | None = None, pace: str = "acknowledged", **settings: Any) -> None:
+    def __init__(self, tmp_path: Path, *, limits: Limits | None = None, pace: str = "acknowledged", shards: int = 1, **settings: Any) -> None:
         self.loop = StillLoop()
         self.settings = Settings(
             data=tmp_path,
@@ -111,7 +111,7 @@ class Testbed:
             **settings,
         )
         self.store = MemoryStore()
-        self.log = BedLog(self.loop, shards=1)
+        self.log = BedLog(self.loop, shards=shards)
         self.backends = {connection.name: NotingBackend() for connection in self.settings.connections}
         self.parties: list[Party] = []
         self.app: App
@@ -199,11 +199,11 @@ class Testbed:
     # What is stored
 
     def published(self) -> list[Record]:
-        """All records of ``publish``, durable ones alone."""
-        return [record for frame in self.log.shards[PUBLISH_TOPIC][0].frames for record in frame.records]
+        """All records of ``publish``, durable ones alone, shard by shard."""
+        return [record for shard in self.log.shards[PUBLISH_TOPIC] for frame in shard.frames for record in frame.records]
 
     def events(self) -> list[Record]:
-        return [record for frame in self.log.shards[PRESENCE_TOPIC][0].frames for record in frame.records]
+        return [record for shard in self.log.shards[PRESENCE_TOPIC] for frame in shard.frames for record in frame.records]
 
     def stored(self, client: str) -> list[bytes]:
         """Payloads that lie in the session's box, in order."""

@@ -57,7 +57,7 @@ class Node(java.Jvm):
         logging = folder / "log4j2.properties"
         logging.write_text(LOGGING, "utf-8")
         line = java.command(self.jars, "kafka.Kafka", [str(config)], folder, (*HEAP, f"-Dlog4j2.configurationFile={logging}"))
-        super().__init__(f"kafka-{number}", folder, line, java.environment(folder), ready=b"")
+        super().__init__(f"kafka-{number}", folder, line, java.environment(folder), ready=b"", within=120.0)
         config.write_text("".join(f"{name}={value}\n" for name, value in settings.items()), "utf-8")
 
     def format(self) -> None:

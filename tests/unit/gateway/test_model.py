@@ -71,10 +71,12 @@ class Life:
 
 
 class Gateway(RuleBasedStateMachine):
+    shards = 1
+
     def __init__(self) -> None:
         super().__init__()
         self._folder = tempfile.TemporaryDirectory()
-        self.bed = Testbed(Path(self._folder.name), limits=Limits(window=WINDOW))
+        self.bed = Testbed(Path(self._folder.name), limits=Limits(window=WINDOW), shards=self.shards)
         self.parties: dict[str, Party] = {}
         self.lives: dict[str, Life] = {}
         self.messages: dict[int, Message] = {}
@@ -387,3 +389,13 @@ TestGateway.settings = settings(
     database=None,
     suppress_health_check=list(HealthCheck),
 )
+
+
+class ShardedGateway(Gateway):
+    """Over a log whose shards come in any order: what is promised is promised per publisher."""
+
+    shards = 4
+
+
+TestShardedGateway = pytest.mark.slow(ShardedGateway.TestCase)
+TestShardedGateway.settings = TestGateway.settings

@@ -128,7 +128,7 @@ class Sink:
         self.settled: set[str] = set()
         self.changes: list[Change] = []
 
-    async def presence_changes(self, changes: Sequence[Change], end: At) -> None:
+    async def presence_changes(self, changes: Sequence[Change], ends: Sequence[At]) -> None:
         self.changes += changes
         await self.store.commit(changes)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from alembic import op
-from sqlalchemy import BigInteger, Column, LargeBinary, Text, text
+from sqlalchemy import BigInteger, Column, LargeBinary, text
+
+from bridges.database.columns import TEXT
 
 revision = "0003"
 down_revision = "0002"
@@ -14,8 +16,8 @@ depends_on = None
 def upgrade() -> None:
     op.create_table(
         "documents",
-        Column("kind", Text, primary_key=True, nullable=False),
-        Column("name", Text, primary_key=True, nullable=False),
+        Column("kind", TEXT, primary_key=True, nullable=False),
+        Column("name", TEXT, primary_key=True, nullable=False),
         Column("body", LargeBinary, nullable=False),
         Column("expires_at", BigInteger, nullable=False),
         sqlite_with_rowid=False,

@@ -26,6 +26,7 @@ class FakeServices:
         self.access = Access(keyring, policies=self.policies)
         self.limits = limits or Limits()
         self.reasons = []
+        self.doubts = []
         self.published = []
         self.closed = []
         self.is_failing = False
@@ -45,6 +46,9 @@ class FakeServices:
 
     def readiness(self):
         return self.reasons
+
+    def weaknesses(self):
+        return self.doubts
 
     def metrics(self):
         return b"# HELP x y\n"

@@ -100,6 +100,13 @@ async def test_not_ready_is_503_with_reasons(api):
     assert response.json() == {"ready": False, "reasons": ["the log can't write"]}
 
 
+async def test_a_log_that_may_lose_what_it_acknowledged_is_named_and_ready_all_the_same(api):
+    api.services.doubts = ["topic t has 1 of 3 replicas"]
+    response = await api.ask("GET", "/readyz")
+    assert response.status_code == 200
+    assert response.json() == {"ready": True, "reasons": [], "durability": "as configured", "doubts": ["topic t has 1 of 3 replicas"]}
+
+
 async def test_node_says_where_it_listens(api):
     found = (await api.ask("GET", "/api/v1/node", key=api.device)).json()
     assert found["instanceId"] == "mqtt-sw-test"

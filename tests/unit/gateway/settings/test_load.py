@@ -176,3 +176,25 @@ def test_every_problem_is_found_and_the_first_is_the_line(file):
     assert len(caught.value.problems) == 4
     assert str(caught.value).endswith("(and 3 more: see sluiceway check-config)")
     assert isinstance(caught.value, SettingsError)
+
+
+BACKBONE = '[connections.backbone]\nkind = "kafka"\naddress = "a:9092,b:9092"\n[connections.other]\nkind = "rocketmq"\naddress = "c:9876"\n'
+
+
+def test_a_log_on_kafka_names_its_connection(file):
+    settings = load({}, {}, file(BACKBONE + '[log]\nkind = "kafka"\nconnection = "backbone"\nshards = 12\ndurability = "as configured"\n'))
+    assert (settings.log.kind, settings.log.connection, settings.log.shards, settings.log.durability) == ("kafka", "backbone", 12, "as configured")
+
+
+@pytest.mark.parametrize(
+    ("named", "words"),
+    [
+        ("", "log.connection: it is empty; name the [connections.NAME] section of the log's kafka"),
+        ('connection = "elsewhere"', "log.connection: there is no [connections.elsewhere]"),
+        ('connection = "other"', "log.connection: connections.other is of kind rocketmq and log.kind is kafka"),
+    ],
+)
+def test_a_log_on_kafka_without_its_connection_is_refused(file, named, words):
+    with pytest.raises(Problems) as refused:
+        load({}, {}, file(f'{BACKBONE}[log]\nkind = "kafka"\n{named}\n'))
+    assert words in str(refused.value)

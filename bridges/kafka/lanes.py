@@ -1,0 +1,200 @@
+"""The writing side of one shard: records gather while the frame before them is on its way, then go together as the next one.
+
+One frame of a shard is on its way at a time, so order holds through every retry. A frame that was once given to a producer is never
+refused while the log is open: no answer can prove that it won't show up later, so it is sent again, the same bytes under the same
+number, until it is acknowledged; readers drop the repeats. What has not been sent can be refused. No task, future or closure per record.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from itertools import accumulate
+from typing import Any, Final, Protocol
+
+from aiokafka.errors import MessageSizeTooLargeError, RecordListTooLargeError
+
+from bridges.kafka.producers import Producers
+from schemas.errors import LogError
+from schemas.positions import At
+from schemas.records import Record, encode_frame
+from streams.log import Sink
+
+_log = logging.getLogger(__name__)
+
+TOO_LARGE: Final = (MessageSizeTooLargeError, RecordListTooLargeError)
+"""Verdicts on a frame because of its size: the same each time, so nothing of it is or comes into the log."""
+
+
+class Group:
+    """What goes as one frame."""
+
+    __slots__ = ("records", "sent", "sinks", "size")
+
+    def __init__(self, records: list[Record], sinks: list[Sink], size: int) -> None:
+        self.records = records
+        self.sinks = sinks
+        self.size = size
+        self.sent = False
+        """It was given to a producer: whether it lies in the log is known when that says so."""
+
+
+class Writer(Protocol):
+    """What a lane needs of its log (log.py)."""
+
+    producers: Producers
+    node: str
+    epoch: int
+    group_records: int
+    group_bytes: int
+    largest: int
+    """Bytes of a frame that the topic takes."""
+    backoff: float
+    clock: Callable[[], float]
+
+    def number(self) -> int:
+        """The next frame's."""
+
+    def settled(self, lane: Lane, group: Group, offset: int) -> None:
+        """The group is durable at ``offset``; counted once its sinks were told."""
+
+    def left(self, group: Group) -> None:
+        """The group was refused."""
+
+
+class Lane:
+    """Filled at the ends of its three lists by ``Log.append``."""
+
+    def __init__(self, writer: Writer, topic: str, name: str, shard: int) -> None:
+        self.topic = topic
+        """As the port knows it; ``name`` is Kafka's."""
+        self.name = name
+        self.shard = shard
+        self.records: list[Record] = []
+        self.sinks: list[Sink] = []
+        self.sizes: list[int] = []
+        self.idle = True
+        self.groups: list[Group] = []
+        """What was taken and is not settled, the one on its way last: more than one where a frame was too large."""
+        self.since = 0.0
+        """Since when, monotonic; 0.0 where nothing is."""
+        self.stuck = False
+        """For longer than ``refuse_after``: nothing is taken."""
+        self._writer = writer
+        self._filled = asyncio.Event()
+
+    def ring(self) -> None:
+        """There is something to send."""
+        self._filled.set()
+
+    async def run(self) -> None:
+        """Send for as long as the log is open."""
+        while True:
+            if not self.records:
+                self.idle = True
+                self._filled.clear()
+                await self._filled.wait()
+                continue
+            group = self.take()
+            self.since = self._writer.clock()
+            await self._deliver(group)
+            self.since, self.stuck = 0.0, False
+
+    def take(self, all_of_it: bool = False) -> Group:
+        """The next group: what waits, as far as the limits go."""
+        writer, count = self._writer, len(self.records)
+        if not all_of_it:
+            count = min(count, writer.group_records)
+            if sum(self.sizes[:count]) > writer.group_bytes:
+                count = max(1, sum(1 for size in accumulate(self.sizes[:count]) if size <= writer.group_bytes))
+        if count == len(self.records):
+            group = Group(self.records, self.sinks, sum(self.sizes))
+            self.records, self.sinks, self.sizes = [], [], []
+            return group
+        group = Group(self.records[:count], self.sinks[:count], sum(self.sizes[:count]))
+        del self.records[:count], self.sinks[:count], self.sizes[:count]
+        return group
+
+    async def _deliver(self, group: Group) -> None:
+        """Until the group is in the log or can't be. What is too large goes in halves, one after the other."""
+        writer, groups = self._writer, self.groups
+        groups.append(group)
+        while groups:
+            group = groups[-1]
+            try:
+                body = encode_frame(writer.node, writer.epoch, writer.number(), group.records)
+            except (TypeError, ValueError, OverflowError) as error:
+                groups[-1:] = self._without_bad(group, error)
+                continue
+            offset = await self._send(group, body) if len(body) <= writer.largest else -1
+            if offset < 0:
+                groups[-1:] = self._halves(group, len(body))
+            else:
+                groups.pop()
+                writer.settled(self, group, offset)
+
+    async def _send(self, group: Group, body: bytes) -> int:
+        """The offset, or -1 where the topic takes no frame of that size."""
+        producers = self._writer.producers
+        time = max(record.time for record in group.records)
+        while True:
+            sending = await producers.current()
+            group.sent = True
+            try:
+                return await sending.send(self.name, self.shard, body, time)
+            except TOO_LARGE as error:
+                producers.replace(sending, str(error))
+                return -1
+            except Exception as error:  # noqa: BLE001 - whatever it is, a new producer is the way on, and a lane that dies is none
+                producers.replace(sending, f"{type(error).__name__}: {error}")
+                await asyncio.sleep(self._writer.backoff)
+
+    def _halves(self, group: Group, size: int) -> list[Group]:
+        """The second half first, as a stack has it."""
+        half = len(group.records) // 2
+        if not half:
+            self.refuse(group, LogError(f"the record is too large for the log: {size} bytes; raise max.message.bytes of topic {self.name}"))
+            return []
+        first = Group(group.records[:half], group.sinks[:half], group.size // 2)
+        return [Group(group.records[half:], group.sinks[half:], group.size - first.size), first]
+
+    def _without_bad(self, group: Group, error: Exception) -> list[Group]:
+        """Records that can't be written are refused, the rest goes on."""
+        good, bad = Group([], [], 0), Group([], [], 0)
+        for record, sink in zip(group.records, group.sinks, strict=True):
+            try:
+                encode_frame(self._writer.node, self._writer.epoch, 0, (record,))
+                target = good
+            except (TypeError, ValueError, OverflowError):
+                target = bad
+            target.records.append(record)
+            target.sinks.append(sink)
+        (good if good.records else bad).size = group.size
+        self.refuse(bad, LogError(f"the record can't be written: {error}"))
+        return [good] if good.records else []
+
+    def refuse(self, group: Group, error: LogError) -> None:
+        """Tell that nothing of the group is in the log."""
+        self._writer.left(group)
+        tell_runs(group, lambda sink: sink.refused, lambda _: error)
+
+    def refuse_waiting(self, error: LogError) -> None:
+        """What was not sent yet."""
+        if self.records:
+            self.refuse(self.take(all_of_it=True), error)
+
+
+def tell_runs(group: Group, method: Callable[[Sink], Callable[[Sequence[Record], Any], None]], what: Callable[[int], At | LogError]) -> None:
+    """Consecutive records of one sink in one call."""
+    records, sinks = group.records, group.sinks
+    start, count = 0, len(sinks)
+    for index in range(1, count + 1):
+        if index < count and sinks[index] is sinks[start]:
+            continue
+        try:
+            method(sinks[start])(records if index - start == count else records[start:index], what(start))
+        except Exception:  # noqa: BLE001
+            # One sink's mistake must not keep the others from their answers.
+            _log.exception("log.sink_failed")
+        start = index
