@@ -63,14 +63,17 @@ async def test_what_was_acknowledged_is_on_the_other_side(
     broker: Any = request.getfixturevalue(name)
     chance = random.Random(SEED)
     world = RuleWorld(await asyncio.to_thread(start_gateway, config=RuleWorld.config(broker)), broker, clients)
-    await world.begin()
-    await world.load()
-    resumed = []
-    for _ in range(KILLS):
-        await strike(world, victim, chance)
-        resumed.append(await world.resumes(RESUMES_WITHIN[victim]))
-    await world.stop_load()
-    taken = await world.finish(60.0)
-    print(f"seed {SEED}, {KILLS} kills of {victim}, carried again after at most {max(resumed):.1f} s; {world.report(taken)}")
-    problems = world.verdict(taken)
+    try:
+        await world.begin()
+        await world.load()
+        resumed = []
+        for _ in range(KILLS):
+            await strike(world, victim, chance)
+            resumed.append(await world.resumes(RESUMES_WITHIN[victim]))
+        await world.stop_load()
+        taken = await world.finish(60.0)
+        print(f"seed {SEED}, {KILLS} kills of {victim}, carried again after at most {max(resumed):.1f} s; {world.report(taken)}")
+        problems = world.verdict(taken)
+    finally:
+        await world.close()
     assert not problems, problems[:10]

@@ -11,6 +11,7 @@ import hashlib
 import json
 import time
 from collections import defaultdict
+from collections.abc import Mapping
 from typing import Any
 
 from gateway.app import connect_backend
@@ -153,10 +154,11 @@ class RuleWorld:
         if self._commanding is not None:
             self._commanding.cancel()
             await self._commanding
+            self._commanding = None
         taken: list[Incoming] = []
-        source = self.backend.source("reader", self.up, await self.backend.resolve(self.up, "earliest"))
         wanted = {entry.digest for entry in self.ledger.sent.values() if entry.client != "backend"}
         end = time.monotonic() + within
+        source = self.backend.source("reader", self.up, await self._earliest(end))
         while wanted and time.monotonic() < end:
             with contextlib.suppress(TimeoutError, BackendError):
                 async with asyncio.timeout(1.0):
@@ -167,8 +169,24 @@ class RuleWorld:
         acked = [entry for entry in self.ledger.sent.values() if entry.client == "backend" and entry.acked_at is not None]
         while any(device.lacks(acked) for device in self.devices) and time.monotonic() < end:
             await asyncio.sleep(0.1)
-        await self.backend.close()
         return taken
+
+    async def _earliest(self, end: float) -> Mapping[str, int]:
+        """A name server that was just started knows no topic until its brokers have told it."""
+        while True:
+            try:
+                return await self.backend.resolve(self.up, "earliest")
+            except BackendError:
+                if time.monotonic() > end:
+                    raise
+                await asyncio.sleep(0.5)
+
+    async def close(self) -> None:
+        """Whatever is left of it."""
+        if self._commanding is not None:
+            self._commanding.cancel()
+            await self._commanding
+        await self.backend.close()
 
     def verdict(self, taken: list[Incoming]) -> list[str]:
         """What is wrong: lost either way, foreign, with other properties than it should have, in more than one queue, out of order."""
