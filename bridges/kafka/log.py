@@ -217,7 +217,7 @@ class KafkaLog:
         if self._leaving:
             await asyncio.wait(self._leaving, timeout=self._options.close_within)
         await self._drop_meter()
-        await self.producers.close(self._options.close_within)
+        await self.producers.close()
 
     def _give_up(self, lane: Lane) -> None:
         words = "the log closed before Kafka acknowledged"

@@ -163,12 +163,13 @@ class Producers:
         if sending is not None and sending.oldest and self._clock() - sending.oldest > within:
             self.replace(sending, f"no answer within {within:g} s")
 
-    async def close(self, within: float) -> None:
+    async def close(self) -> None:
+        """Waits for requests under way, whose time is limited: a producer that is left behind would be left open."""
         if self._current is not None:
             sending, self._current = self._current, None
             self._burials.add(asyncio.get_running_loop().create_task(sending.bury()))
         if self._burials:
-            await asyncio.wait(self._burials, timeout=within)
+            await asyncio.wait(self._burials, timeout=BURIAL)
         for task in self._burials:
             task.cancel()
         await asyncio.gather(*self._burials, return_exceptions=True)
