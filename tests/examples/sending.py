@@ -21,25 +21,23 @@ SENDER = Path(__file__).parent / "rocketmq_sender.py"
 
 def to_kafka(kafka: Kafka, topic: str, messages: Iterable[tuple[str, bytes]]) -> None:
     """``messages``: key and body."""
-
-    async def produce() -> None:
-        async with AIOKafkaProducer(bootstrap_servers=kafka.address, acks="all", enable_idempotence=True) as producer:
-            for key, body in messages:
-                await producer.send(topic, body, key=key.encode())
-
-    asyncio.run(produce())
+    asyncio.run(_produce(kafka, topic, [{"key": key.encode(), "value": body} for key, body in messages]))
 
 
 def to_kafka_with_headers(kafka: Kafka, topic: str, messages: Iterable[dict[str, Any]]) -> None:
     """``messages``: body and properties, which go as headers."""
+    given = [{"value": message["body"].encode(), "headers": _headers(message.get("properties", {}))} for message in messages]
+    asyncio.run(_produce(kafka, topic, given))
 
-    async def produce() -> None:
-        async with AIOKafkaProducer(bootstrap_servers=kafka.address, acks="all", enable_idempotence=True) as producer:
-            for message in messages:
-                headers = [(name, value.encode()) for name, value in message.get("properties", {}).items()]
-                await producer.send(topic, message["body"].encode(), headers=headers)
 
-    asyncio.run(produce())
+def _headers(properties: dict[str, str]) -> list[tuple[str, bytes]]:
+    return [(name, value.encode()) for name, value in properties.items()]
+
+
+async def _produce(kafka: Kafka, topic: str, records: list[dict[str, Any]]) -> None:
+    """All of them are on the broker when this has ended."""
+    async with AIOKafkaProducer(bootstrap_servers=kafka.address, acks="all", enable_idempotence=True) as producer:
+        await asyncio.gather(*[await producer.send(topic, **record) for record in records])
 
 
 def to_rocketmq(rocketmq: RocketMQ, topic: str, messages: Iterable[dict[str, Any]]) -> list[str]:
