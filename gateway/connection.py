@@ -166,6 +166,7 @@ class Connection:
     def connection_lost(self, error: Exception | None) -> None:
         self.state = ConnectionState.DISCONNECTING
         self.node.connections.closed(self)
+        self.node.connecting.authenticating.ended(self)
         self.node.ending.end(self, "Socket IOException")
 
     # Accepted publishes

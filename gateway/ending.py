@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from gateway.connection import Connection
 from gateway.handover import hand_over
 from gateway.protocol.errors import ProtocolError
@@ -54,6 +56,13 @@ class Ending:
         now = node.clock.wall()
         node.backlog.ended(session)
         left = session.detach()
+        if session.principal.expires:
+            node.token_watch.ended(connection)
+        if session.principal.tokens is not None:
+            node.token_watch.ended(connection)
+            session.principal = msgspec.structs.replace(session.principal, tokens=None)  # away, it is kept what its key may read
+            if session.expiry:
+                node.rights.narrowed(session)
         will = connection.will
         due = 0
         if will is not None:

@@ -154,7 +154,7 @@ def _aliased(connection: Connection, alias: int, raw: bytes) -> bytes:
         return raw
     known = aliases.get(alias)
     if known is None:
-        raise ProtocolError("the topic alias is not known", ReasonCode.TOPIC_ALIAS_INVALID)
+        raise ProtocolError("the topic alias is not known")  # section 3.3.4: 0x82, not the 0x94 of an alias out of range
     return known
 
 
@@ -199,6 +199,7 @@ def apart(connection: Connection, topic: KnownTopic, qos: int, packet_id: int, p
         connection.node.counters.refused["publish_not_authorized"] += 1
         if connection.node.strict or connection.version != MQTT_5_0:
             # 3.1.1 can't be told, and an acknowledgement would be untrue [MQTT-3.3.5-2]
+            connection.node.token_watch.refused(connection, "publish")
             connection.close(ReasonCode.NOT_AUTHORIZED, "resource auth failed")
             return
     if qos == 1:

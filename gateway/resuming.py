@@ -27,10 +27,16 @@ def resume(session: Session, entries: tuple[BoxEntry, ...]) -> dict[int, Deliver
     That is so for shared subscriptions too [MQTT-4.8.2-4], and whether or not a message has expired meanwhile [MQTT-4.3.3-7].
     """
     left: dict[int, Delivery] = {}
+    if session.muted:
+        session.waiting = entries
+        return left
     now = session.node.clock.wall()
     room = session.window
     for entry in entries:
         delivery = Delivery(entry.record, entry.at, entry.qos, entry.retain, entry.identifiers)
+        if entry.state != BoxState.RELEASED and not session.node.may_have(session.principal, entry.record):
+            keeping.refuse(session, delivery, session.id)
+            continue
         if entry.state != BoxState.RELEASED and session.too_large(delivery, now):
             session.node.counters.dropped["packet_too_large"] += 1
             keeping.drop(session, delivery, session.id)

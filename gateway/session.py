@@ -15,7 +15,7 @@ from gateway.keeping import BLOCK, SPILL_AT
 from gateway.protocol import hot
 from schemas.identities import Principal
 from schemas.records import Source
-from schemas.sessions import SessionState, Subscription
+from schemas.sessions import BoxEntry, SessionState, Subscription
 from streams.control import TokenBucket
 from streams.expiry import is_expired
 from streams.fanout import Delivery, Run
@@ -51,6 +51,7 @@ class Session:
         "last_packet_id",
         "mailbox",
         "maximum_packet",
+        "muted",
         "node",
         "ordered",
         "principal",
@@ -65,6 +66,7 @@ class Session:
         "subscriptions",
         "used",
         "version",
+        "waiting",
         "window",
     )
 
@@ -101,6 +103,10 @@ class Session:
         self.fast = False
         self.hold = 0
         self.backlog = False
+        self.muted = False
+        """Connected, and sent nothing until it shows a token to read with; what it keeps is stored."""
+        self.waiting: tuple[BoxEntry, ...] = ()
+        """What was in flight before, while muted."""
         self.box_writes = 0
         self.active = False
         self.last_packet_id = 0
@@ -122,6 +128,8 @@ class Session:
         self.window = connection.send_maximum
         self.maximum_packet = connection.send_packet_maximum
         self.alias_limit = connection.send_alias_maximum
+        tokens = self.principal.tokens
+        self.muted = tokens is not None and not tokens.has("read")
         if state is not None and state.id:
             first = state.next_block if 0 < state.next_block <= 65535 else 1
             self.last_packet_id = first - 1
@@ -136,6 +144,7 @@ class Session:
             and connection.writable
             and not self.queue
             and not self.hold
+            and not self.muted
             and not (self.backlog and self.id)
             and not self.alias_limit
         )
@@ -144,7 +153,7 @@ class Session:
 
     def availability(self) -> int:
         """See ``streams.fanout.Target``."""
-        if self.connection is None or not self.connection.ready:
+        if self.connection is None or not self.connection.ready or self.muted:
             return 0
         return 2 if self.fast and len(self.in_flight) < self.window else 1
 
@@ -204,7 +213,7 @@ class Session:
 
     def _deliver_each(self, deliveries: list[Delivery]) -> None:
         connection = self.connection
-        online = connection is not None and connection.ready
+        online = connection is not None and connection.ready and not self.muted
         for delivery in deliveries:
             keeps = keeping.keeps(self, delivery)
             if not online:

@@ -53,6 +53,7 @@ class Subscribing:
             if subscription is not None and wants_retained(subscription, is_new=is_new):
                 wanted.append(subscription)
         if self._node.strict and any(code == ReasonCode.NOT_AUTHORIZED for code in codes):
+            self._node.token_watch.refused(connection, "subscribe")
             connection.close(ReasonCode.NOT_AUTHORIZED, "resource auth failed")
             return
         shown = tuple(self._shown(connection, code) for code in codes)

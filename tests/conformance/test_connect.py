@@ -202,19 +202,24 @@ def test_nothing_is_sent_behind_disconnect(bed: Testbed, version: int, cause: st
     party.subscribe("a", qos=0)
     closes: list[bool] = []
     party.close = lambda: closes.append(True)  # type: ignore[method-assign]
+    publisher = bed.connect("p")
+    bed.log.held = True
+    party.publish("b", b"before", 1)
     if cause == "second connect":
         party.send(connect_packet("c", version))
     elif cause == "takeover":
-        bed.connect("c", version)
+        bed.dial(version).send(connect_packet("c", version))
     else:
         party.send(Disconnect())
-    bed.connect("p").publish("a", b"1")
+    bed.settle()
+    publisher.publish("a", b"1")
     party.publish("a", b"2")
     party.send(Pingreq())
+    bed.log.release_held()
     bed.settle()
     assert closes
     assert [type(packet) for packet in party.inbox] == ([Disconnect] if version == 5 and cause != "client" else [])
-    assert [record.payload for record in bed.published()] == [b"1"]
+    assert [record.payload for record in bed.published()] == [b"before", b"1"]
     del party.close
 
 

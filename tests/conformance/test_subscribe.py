@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from gateway.protocol.packets import PacketType, Publish, Suback, Subscribe, SubscriptionRequest, Unsuback, Unsubscribe
+from schemas.limits import Limits
 from schemas.reasons import ReasonCode
 from tests.support.testbed import Testbed
 from tests.unit.schemas.test_topics import MALFORMED_FILTERS, MALFORMED_SHARES
@@ -212,3 +213,30 @@ def test_order_holds_for_each_topic_and_qos_from_each_publisher(bed: Testbed, ke
     for (who, topic, qos), payloads in sent.items():
         found = [p.payload for p in got if p.topic == topic and p.qos == qos and p.payload.startswith(b"%d " % who)]
         assert (list(dict.fromkeys(found)) if kept else found) == payloads
+
+
+@VERSIONS
+@pytest.mark.parametrize("qos", [1, 2])
+def test_live_messages_go_behind_those_that_waited(make_bed: Make, version: int, qos: int) -> None:
+    """[MQTT-4.6.0-5] [MQTT-4.6.0-6]: while the window paces what is stored, and however the acknowledgements come."""
+    bed = make_bed(limits=Limits(window=3))
+    bed.connect("s", version, **KEPT).subscribe("a", qos=2)
+    publisher = bed.connect("p")
+    bed.parties[0].drop()
+    for number in range(12):
+        publisher.exchange("a", b"%d" % number, qos)
+    party = bed.connect("s", version, auto_ack=False, **KEPT)
+    got: list[Publish] = []
+    for number in range(12, 40):
+        if number < 24:
+            publisher.exchange("a", b"%d" % number, qos)
+        bed.advance(0.05)
+        packets = party.deliveries()
+        got += packets
+        for packet in packets:
+            if qos == 1:
+                party.ack(PacketType.PUBACK, packet.packet_id)
+            else:
+                party.ack(PacketType.PUBREC, packet.packet_id)
+                party.ack(PacketType.PUBCOMP, packet.packet_id)
+    assert [packet.payload for packet in got] == [b"%d" % number for number in range(24)]

@@ -26,7 +26,7 @@ BATCH = 20
 LANES = 4
 FAIL_WITHIN = 10.0
 """Seconds that the port allows."""
-RESUME_WITHIN = 40.0
+RESUME_WITHIN = 15.0
 
 
 class Traffic:

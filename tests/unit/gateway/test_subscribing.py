@@ -53,9 +53,13 @@ def test_the_code_of_a_denial_can_be_set(make_bed: Make) -> None:
 
 @VERSIONS
 def test_the_strict_preset_closes_on_a_denied_subscribe(make_bed: Make, version: int) -> None:
-    bed = make_bed(preset="apsaramq", access=(AccessRule("*", "subscribe", "no", "deny"),))
-    party = bed.connect("s", version)
-    party.send(Subscribe(packet_id=1, requests=(SubscriptionRequest(filter="no", qos=0),)))
+    bed = make_bed(preset="apsaramq", access=(AccessRule("*", "subscribe", "plant/no", "deny"),))
+    resources = bed.node.registers.resources
+    bed.loop.finish(resources.create_group("GID_test", "", 0))
+    bed.loop.finish(resources.create_topic("plant", "", "", 0))
+    party = bed.connect("GID_test@@@s", version)
+    assert party.subscribe("plant/yes") == (1,)
+    party.send(Subscribe(packet_id=1, requests=(SubscriptionRequest(filter="plant/no", qos=0),)))
     bed.settle()
     assert party.closed
 

@@ -8,7 +8,7 @@ from sqlalchemy import BigInteger, Column, Integer, text
 from bridges.database.columns import TEXT
 
 revision = "0004"
-down_revision = "0002"
+down_revision = "0003"
 branch_labels = None
 depends_on = None
 
