@@ -2,6 +2,8 @@
 
 All calls are served in the order in which they were made, by one worker, in groups: calls that arrive while a transaction
 is on its way share the next one. A read therefore sees every change asked for before it and none asked for after it.
+
+No text that is given to it holds U+0000, which MQTT forbids and PostgreSQL doesn't take: such a call fails alone.
 """
 
 from __future__ import annotations

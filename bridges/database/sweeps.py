@@ -78,14 +78,14 @@ TOMBSTONES: Final = Prepared(
     .order_by(retained.c.time, retained.c.topic)
     .limit(bindparam("count"))
 )
+_DELETE_TOMBSTONE: Final = Prepared(delete(retained).where(key_is(retained, "topic"), text("record IS NULL"), retained.c.time <= bindparam("before")))
+_ALONE: Final = Prepared(text(f"SELECT pg_try_advisory_xact_lock({SWEEP_LOCK})"))
 EXPIRED_DOCUMENTS: Final = Prepared(
     select(documents.c.kind, documents.c.name)
     .where(text("expires_at > 0"), documents.c.expires_at <= bindparam("now"))
     .order_by(documents.c.expires_at, documents.c.kind, documents.c.name)
     .limit(bindparam("count"))
 )
-_DELETE_TOMBSTONE: Final = Prepared(delete(retained).where(key_is(retained, "topic"), text("record IS NULL"), retained.c.time <= bindparam("before")))
-_ALONE: Final = Prepared(text(f"SELECT pg_try_advisory_xact_lock({SWEEP_LOCK})"))
 
 _AFTER_ALL_IDS: Final = b"\xff" * 17
 

@@ -9,9 +9,8 @@ import pytest
 
 from bridges.database import reads
 from bridges.database.reads import topic_ranges
-from bridges.database.store import DatabaseStore
 from schemas.sessions import BoxEntry, PutEntry
-from tests.contract.store_making import claimed, place, record
+from tests.contract.store_making import DATABASES, claimed, opened, place, record
 
 
 @pytest.mark.parametrize(
@@ -32,9 +31,13 @@ def test_a_filter_s_literal_levels_bound_the_topics_looked_at(topic_filter: str,
     assert topic_ranges(topic_filter) == ranges
 
 
-async def test_a_page_of_entries_ends_with_the_record_that_fills_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", DATABASES)
+@pytest.mark.parametrize("at_once", [1, 2, 64])
+async def test_a_page_of_entries_ends_with_the_record_that_fills_it(kind: str, at_once: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However few a server is asked for at a time."""
     monkeypatch.setattr(reads, "PAGE_BYTES", 3000)
-    store = DatabaseStore.open(tmp_path / "store.db", asyncio.get_running_loop())
+    monkeypatch.setattr(reads, "AT_ONCE", at_once)
+    store = opened(kind, tmp_path, asyncio.get_running_loop())
     session = await claimed(store)
     entries = [BoxEntry(place(number), record(number, payload=bytes(1000)), 1) for number in range(7)]
     await store.commit([PutEntry(session.id, session.epoch, entry) for entry in entries])

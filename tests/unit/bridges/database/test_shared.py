@@ -155,6 +155,14 @@ async def test_a_claim_that_waited_takes_the_session_that_is_there_then(one: Dat
     assert (found.id, found.epoch, found.present) == (new.id, new.epoch + 1, True)
 
 
+async def test_no_two_claims_have_one_epoch(one: DatabaseStore, two: DatabaseStore, until_waiting: UntilWaiting) -> None:
+    """Also of a session that was not known when the transaction took its locks."""
+    session = await claimed(one)
+    claiming = await Held(one, _claim(one)).begun()
+    other = await until_waiting(two._worker.call(_claim(two)))
+    assert [(await claiming.go()).epoch, (await other).epoch] == [session.epoch + 1, session.epoch + 2]
+
+
 async def test_a_mailbox_that_two_make_is_one(one: DatabaseStore, two: DatabaseStore, until_waiting: UntilWaiting) -> None:
     making = await Held(one, lambda transaction: open_mailbox(transaction.connection, transaction.epochs, "c1")).begun()
     other = await until_waiting(two.mailbox("c1"))
@@ -167,14 +175,14 @@ async def _sweep(store: DatabaseStore, now: int = NOW, *, per_box: int = 1000, a
 
 
 class Pause:
-    """In the place of a function: its first call waits, having said so."""
+    """In the place of a function: its first call about something, which its last argument says, waits, having said so."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self._function = function
         self._begun, self._go = threading.Event(), threading.Event()
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
-        if not self._begun.is_set():
+        if arguments[-1] and not self._begun.is_set():
             self._begun.set()
             assert self._go.wait(20)
         return self._function(*arguments, **options)
