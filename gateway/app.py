@@ -22,10 +22,9 @@ from bridges.local.options import LogOptions
 from bridges.local.recovery import lock_folder
 from gateway.api.routes import create_api
 from gateway.api.server import HttpServer, probe, serve
-from gateway.auth.access import Access
 from gateway.auth.credentials import first_start_lines, make_first_key, prepare_administrator
 from gateway.auth.keys import open_keyring
-from gateway.auth.login import Authenticator
+from gateway.auth.registers import open_registers
 from gateway.backlog import Backlog
 from gateway.broker_topics import BrokerTopics
 from gateway.clock import Clock, RecordIds
@@ -35,13 +34,16 @@ from gateway.connection import Connection
 from gateway.downlink import LocalDownlink
 from gateway.ending import Ending
 from gateway.node import Node
+from gateway.openapi.endpoint import open_api_routes
 from gateway.presence import PRESENCE_READER, PresenceEvents
 from gateway.pressure import PressureValve
 from gateway.recovery import ROUTER_READER, clean_channels, load_sessions, replay, starting_position
+from gateway.rights import Rights
 from gateway.rules.engine import Engine, Surroundings, off_loop
 from gateway.services import Services
 from gateway.subscribing import Subscribing
 from gateway.ticks import Ticks
+from gateway.token_watch import TokenWatch
 from gateway.transports.listeners import Listeners, ListenerSpec, start_listeners
 from gateway.transports.sockets import bind
 from schemas.connections import ConnectionSettings
@@ -116,16 +118,15 @@ class App:
         )
         self._opened.insert(0, self._log)
         self._keyring = await open_keyring(self._store, settings.seal_file, settings.instance_id)
+        self._registers = await open_registers(self._store, self._keyring, settings)
         self._build(epoch, loop)
         await self._recover()
         await self._listen()
 
     def _build(self, epoch: int, loop: asyncio.AbstractEventLoop) -> None:
-        settings, keyring = self._settings, self._keyring
-        access = Access(keyring, settings.access)
-        authenticator = Authenticator(keyring, anonymous=settings.anonymous, allow_plaintext_login=settings.allow_plaintext_login)
+        settings = self._settings
         ids = RecordIds(zlib.crc32(settings.node.id.encode()), epoch)
-        node = self.node = Node(settings, loop, self._log, self._store, access, authenticator, Clock(), ids, epoch)
+        node = self.node = Node(settings, loop, self._log, self._store, self._registers, Clock(), ids, epoch)
         node.pressure = PressureValve(node)
         node.backlog = Backlog(node)
         node.presence = PresenceEvents(node)
@@ -133,6 +134,8 @@ class App:
         node.connecting = Connecting(node)
         node.subscribing = Subscribing(node)
         node.broker_topics = BrokerTopics(node, self._version)
+        node.rights = Rights(node)
+        node.token_watch = TokenWatch(node)
 
     async def _recover(self) -> None:
         node = self.node
@@ -208,7 +211,9 @@ class App:
         ticks, engine = self._ticks, self._engine
         assert ticks is not None and engine is not None  # noqa: S101 - listeners open after the recovery
         services = self._services = Services(node, self._keyring, engine, self._version, lambda: ticks.loop_lag)
-        self._http = serve(create_api(services), settings.http)
+        api = create_api(services)
+        api.include_router(open_api_routes(node, services))
+        self._http = serve(api, settings.http)
         http = await self._http.start()
         listening: dict[str, list[str]] = {"mqtt": [], "mqtts": [], "ws": [], "wss": [], "http": [str(http)]}
         for spec in self._listeners.addresses:

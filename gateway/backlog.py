@@ -50,6 +50,8 @@ class Backlog:
     def begin(self, session: Session) -> None:
         """A connection is answered; load what waits for it, if anything can."""
         session.mailbox = session.mailbox or self._node.mailboxes.get(session.client, 0)
+        if session.muted:
+            return
         if session.id or session.mailbox:
             self._cursors[session] = {}
             if not self.diverts:
@@ -79,7 +81,7 @@ class Backlog:
 
     def wake(self, session: Session) -> None:
         """There is room, or something new in the box."""
-        if session.backlog and session not in self._tasks and session.connection is not None and self.diverts:
+        if session.backlog and not session.muted and session not in self._tasks and session.connection is not None and self.diverts:
             self._cursors.setdefault(session, {})
             if len(session.in_flight) * 2 <= session.window and session.connection.writable:
                 self._start(session, self._load(session))
@@ -88,6 +90,8 @@ class Backlog:
         """A message was put into the mailbox of a session that is online."""
         session.mailbox = box
         session.box_writes += 1
+        if session.muted:
+            return
         self._cursors.setdefault(session, {})
         if self.diverts:
             session.backlog = True
@@ -148,10 +152,14 @@ class Backlog:
             return
         mailbox = box == session.mailbox
         sent = {delivery.at for delivery in session.in_flight.values()} if mailbox or not self.diverts else ()
+        principal = session.principal
+        may_all = self._node.access.may_read_all(principal)
         for entry in entries:
             cursors[box] = entry.at
             delivery = Delivery(entry.record, entry.at, entry.qos, entry.retain, entry.identifiers, mailbox)
-            if mailbox and session.id:
+            if not may_all and not self._node.may_have(principal, entry.record):
+                keeping.refuse(session, delivery, box)
+            elif mailbox and session.id:
                 session.send(delivery, keeping.move_in(session, delivery))
             elif entry.at not in sent:
                 session.send(delivery, box)
@@ -190,7 +198,7 @@ class Backlog:
 
     def pull(self, session: Session, wanted: GetOffline) -> None:
         """`$SYS/getOfflineMsg`: a batch of the asked size and order. With pace ``acknowledged`` they are on their way already."""
-        if self.diverts or not session.id:
+        if self.diverts or not session.id or session.muted:
             return
         self._start(session, self._pull(session, wanted))
 
@@ -204,5 +212,5 @@ class Backlog:
         entries = await self._node.store.entries(session.id, after, limit, newest_first=newest)
         in_flight = {d.at for d in session.in_flight.values()}
         for entry in entries:
-            if entry.at not in in_flight and session.has_room():
+            if entry.at not in in_flight and session.has_room() and self._node.may_have(session.principal, entry.record):
                 session.send(Delivery(entry.record, entry.at, entry.qos, entry.retain, entry.identifiers), session.id)

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from gateway import logs
-from gateway.commands import endpoint, keys
+from gateway.commands import endpoint, keys, registers
 from gateway.commands.rules import add_rules
 from gateway.settings.load import Problems, load
 from gateway.settings.options import OPTIONS, default
 from schemas.errors import SluicewayError, StartError
+from schemas.policies import ACTIONS, EFFECTS
 from schemas.settings import Address, Settings
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ def _status(arguments: argparse.Namespace) -> int:
 
 
 def _key_create(arguments: argparse.Namespace) -> int:
-    keys.create_key(_endpoint(arguments), as_json=arguments.json)
+    keys.create_key(_endpoint(arguments), arguments.role, as_json=arguments.json)
     return 0
 
 
@@ -129,7 +130,36 @@ def _key_revoke(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _key_rotate(arguments: argparse.Namespace) -> int:
+    keys.rotate_key(_endpoint(arguments), arguments.key, arguments.valid, as_json=arguments.json)
+    return 0
+
+
+def _register(arguments: argparse.Namespace) -> int:
+    """`group` and `topic`."""
+    if arguments.verb == "list":
+        registers.show(_endpoint(arguments), arguments.kind, as_json=arguments.json)
+    else:
+        act = registers.create if arguments.verb == "create" else registers.delete
+        act(_endpoint(arguments), arguments.kind, arguments.name, as_json=arguments.json)
+    return 0
+
+
+def _policy(arguments: argparse.Namespace) -> int:
+    if arguments.verb == "list":
+        registers.show_policies(_endpoint(arguments), arguments.principal, as_json=arguments.json)
+        return 0
+    act = registers.put_policy if arguments.verb == "put" else registers.delete_policy
+    rule = {name: getattr(arguments, name) for name in ("principal", "action", "filter", "effect")}
+    act(_endpoint(arguments), rule, as_json=arguments.json)
+    return 0
+
+
 def _signature(arguments: argparse.Namespace) -> int:
+    if arguments.check is not None:
+        sent = sys.stdin.buffer.read().removesuffix(b"\n")
+        named = (arguments.client, arguments.data, arguments.access_key, arguments.instance_id, os.environ)
+        return 0 if keys.check_signature(*named, arguments.check, sent) else 1
     keys.show_signature(
         arguments.client, arguments.data, arguments.access_key, arguments.instance_id, os.environ, only=arguments.only, as_json=arguments.json
     )
@@ -223,15 +253,46 @@ def _add_keys(commands: Subparsers) -> None:
     signature = _add(commands, "signature", _signature, "user name and password with which a client id logs in")
     signature.add_argument("client", metavar="CLIENT_ID")
     signature.add_argument("--instance-id", metavar="ID", help="instance id (default: that of the data folder)")
+    signature.add_argument("--check", metavar="USER_NAME", help="say what is wrong with this user name and the password on standard input")
     signature.add_argument("--only", choices=("userName", "password"), help="print this alone")
     key = commands.add_parser("key", help="make, list and revoke access keys", allow_abbrev=False).add_subparsers(required=True, metavar="COMMAND")
     create = _add(key, "create", _key_create, "make an access key")
+    create.add_argument("--role", choices=("device", "manager"), default="device", help="manager: may also manage the instance over HTTP")
     listed = _add(key, "list", _key_list, "list access keys")
     revoke = _add(key, "revoke", _key_revoke, "revoke an access key and close its connections")
     revoke.add_argument("key", metavar="ACCESS_KEY_ID")
-    for parser in (status, signature, create, listed, revoke):
+    rotate = _add(key, "rotate", _key_rotate, "give an access key a new secret; the old one stays valid for a while")
+    rotate.add_argument("key", metavar="ACCESS_KEY_ID")
+    rotate.add_argument("--valid", type=_count, default=86_400, metavar="SECONDS", help="how long the old secret stays valid (default a day)")
+    for parser in (status, signature, create, listed, revoke, rotate, *_add_registers(commands)):
         _add_gateway(parser)
         parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _add_registers(commands: Subparsers) -> list[argparse.ArgumentParser]:
+    """`group`, `topic` and `policy`; the parsers that talk to a gateway."""
+    made = []
+    for kind, words in (("group", "group ids, which client ids begin with"), ("topic", "parent topics, the first level of topics")):
+        verbs = commands.add_parser(kind, help=words, allow_abbrev=False).add_subparsers(required=True, metavar="COMMAND")
+        for verb in ("create", "list", "delete"):
+            parser = _add(verbs, verb, _register, f"{verb} {kind}s" if verb == "list" else f"{verb} a {kind}")
+            parser.set_defaults(kind=kind, verb=verb)
+            if verb != "list":
+                parser.add_argument("name", metavar="NAME")
+            made.append(parser)
+    verbs = commands.add_parser("policy", help="stored access rules", allow_abbrev=False).add_subparsers(required=True, metavar="COMMAND")
+    for verb, words in (("put", "put a rule in force"), ("list", "list rules"), ("delete", "remove a rule")):
+        parser = _add(verbs, verb, _policy, words)
+        parser.set_defaults(verb=verb)
+        if verb == "list":
+            parser.add_argument("principal", nargs="?", default="", help="of this principal only")
+        else:
+            parser.add_argument("principal", help="an access key's id, user:NAME, anonymous, * and the like")
+            parser.add_argument("action", choices=ACTIONS)
+            parser.add_argument("filter", help="topic filter; ${client}, ${group}, ${device}, ${user} stand for a level")
+            parser.add_argument("effect", nargs="?", choices=EFFECTS, default="allow")
+        made.append(parser)
+    return made
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""CONNECT: who is it, whose session, and the answer. One connect at a time per client id (registry.Turns).
+"""CONNECT: who is it, whose session [MQTT-3.1.3-2], and the answer [MQTT-3.1.4-5]. One connect at a time per client id (registry.Turns).
 
 What must be durable before CONNACK is: the claim of a session that outlives its connection, and the connect event.
 """
@@ -11,8 +11,13 @@ import secrets
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from gateway import failpoints, keeping, resuming
 from gateway.auth.login import LoginRefused, Peer
+from gateway.auth.scram import METHOD as SCRAM
+from gateway.auth.scram import ScramRefused
+from gateway.authenticating import Authenticating
 from gateway.connection import Connection
 from gateway.protocol.encode import encode_packet, encode_within
 from gateway.protocol.packets import MQTT_5_0, Connack, Connect
@@ -23,7 +28,7 @@ from schemas.errors import LogError, StoreError
 from schemas.identities import Principal
 from schemas.presence import Will
 from schemas.reasons import ReasonCode
-from schemas.sessions import NEVER_EXPIRES, SessionState
+from schemas.sessions import NEVER_EXPIRES, BoxEntry, SessionState
 from schemas.topics import is_topic_name
 from streams.fanout import Delivery
 from streams.store import Refused
@@ -35,6 +40,12 @@ ASSIGNED_PREFIX = "sw-"
 CONNACKS_3 = (b"\x20\x02\x00\x00", b"\x20\x02\x01\x00")
 """The CONNACK of success in 3.1.1, without and with a session present."""
 CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+
+def key_of(user_name: str | None) -> str:
+    """What a login is counted by: the key of a user name with three fields, else all of it."""
+    parts = (user_name or "").split("|")
+    return (parts[1] if len(parts) == 3 else parts[0])[:64]
 
 
 class ConnectRefused(Exception):
@@ -52,6 +63,7 @@ class Connecting:
     def __init__(self, node: Node) -> None:
         self._node = node
         self._tasks: set[asyncio.Task[None]] = set()
+        self.authenticating = Authenticating(node)
 
     def start(self, connection: Connection, packet: Connect) -> None:
         """Answer a CONNECT; what the client sends behind it waits."""
@@ -72,7 +84,9 @@ class Connecting:
     async def _connect(self, connection: Connection, packet: Connect) -> None:
         self._negotiate(connection, packet)
         try:
-            principal, client, will = self._check(connection, packet)
+            method = (packet.properties or NONE).authentication_method
+            authenticated = None if method is None else await self._authenticate(connection, packet, method)
+            principal, client, will = self._check(connection, packet, authenticated)
             if not await self._node.turns.take(client):
                 raise ConnectRefused(ReasonCode.SERVER_BUSY, "clientId conflict")  # noqa: TRY301 - CONNACK has no 0x8E [MQTT-3.2.2-8]
             try:
@@ -84,40 +98,73 @@ class Connecting:
             self._node.counters.refused["connect_" + refused.code.name.lower()] += 1
             self._node.log_refused(connection, packet.client_id, refused.words)
             self.refuse(connection, refused.code)
-            connection.shut()
+            connection.shut()  # [MQTT-3.1.4-2] [MQTT-3.2.2-7]; what came behind CONNECT is dropped with it [MQTT-3.1.4-6]
         except (StoreError, LogError):
             self.refuse(connection, ReasonCode.SERVER_UNAVAILABLE)
             connection.shut()
+        self.authenticating.final(connection)  # of a connect that came to nothing after all
         if connection.state == ConnectionState.CONNECTED:
             connection.resume()
 
     # Checks: nothing is changed here
 
-    def _check(self, connection: Connection, packet: Connect) -> tuple[Principal, str, Will | None]:
+    async def _authenticate(self, connection: Connection, packet: Connect, method: str) -> Principal:
+        """Enhanced authentication. Its secrets are not sent, but its answers could be changed: it wants what every login wants of a peer."""
         node = self._node
-        properties = packet.properties or NONE
+        if method != SCRAM or not len(node.registers.identities):
+            raise ConnectRefused(ReasonCode.BAD_AUTHENTICATION_METHOD, "no such authentication method")  # [MQTT-4.12.0-1] [MQTT-4.12.0-4]
+        peer = connection.peer
+        host, key = peer.host, packet.client_id[:64]
+        if not (peer.is_loopback or peer.is_secure or node.settings.allow_plaintext_login):
+            raise ConnectRefused(ReasonCode.NOT_AUTHORIZED, "login in clear text from another machine")
+        if node.budgets and node.budgets.is_spent(host, key, node.monotonic()):
+            raise ConnectRefused(ReasonCode.CONNECTION_RATE_EXCEEDED, "too many failed logins")
+        try:
+            return await self.authenticating.exchange(connection, packet)
+        except (ScramRefused, TimeoutError) as refused:
+            node.budgets.failed(host, key, node.monotonic(), is_loopback=peer.is_loopback)
+            raise ConnectRefused(ReasonCode.NOT_AUTHORIZED, str(refused) or "authentication took too long") from None
+
+    def _check(self, connection: Connection, packet: Connect, authenticated: Principal | None) -> tuple[Principal, str, Will | None]:
+        node = self._node
         if node.draining:
             raise ConnectRefused(ReasonCode.SERVER_UNAVAILABLE, "draining")  # CONNACK has no 0x8B [MQTT-3.2.2-8]
         if len(node.connections) > node.limits.connections:
             raise ConnectRefused(ReasonCode.QUOTA_EXCEEDED, "connection limit")
-        if properties.authentication_method is not None:
-            raise ConnectRefused(ReasonCode.BAD_AUTHENTICATION_METHOD, "no enhanced authentication")  # [MQTT-4.12.0-1]
         client = packet.client_id
         if not client:
             if packet.version != MQTT_5_0 and not packet.clean_start:
                 raise ConnectRefused(ReasonCode.CLIENT_IDENTIFIER_NOT_VALID, "no client id")  # [MQTT-3.1.3-8] of 3.1.1
-            client = ASSIGNED_PREFIX + secrets.token_hex(12)
+            client = ASSIGNED_PREFIX + secrets.token_hex(12)  # [MQTT-3.1.3-6] [MQTT-3.1.3-7]
+        # 1 to 23 letters and digits pass whatever the limit [MQTT-3.1.3-5]
         if len(client.encode()) > node.limits.client_id_bytes or CONTROL_CHARACTERS.search(client):
             raise ConnectRefused(ReasonCode.CLIENT_IDENTIFIER_NOT_VALID, "client id too long or with control characters")
         limited = connection.send_packet_maximum != NO_LIMIT_PACKET
         if limited and len(encode_packet(self._connack(connection, packet, client, present=True), packet.version)) > connection.send_packet_maximum:
             raise ConnectRefused(ReasonCode.PACKET_TOO_LARGE, "the client takes no CONNACK")  # [MQTT-3.1.2-24]
         peer = Peer(connection.peer.address, is_loopback=connection.peer.is_loopback, is_secure=connection.peer.is_secure)
-        principal = node.authenticator.login(packet.user_name, packet.password, client, peer)
-        if isinstance(principal, LoginRefused):
-            raise ConnectRefused(principal.reason_code, principal.reason)
+        principal = self._login(connection, packet, client, peer) if authenticated is None else authenticated
+        self._check_admission(client, principal)
         self._check_owner(client, principal)
         return principal, client, self._will(packet, principal)
+
+    def _login(self, connection: Connection, packet: Connect, client: str, peer: Peer) -> Principal:
+        node = self._node
+        budgets, host = node.budgets, connection.peer.host
+        if budgets and budgets.is_spent(host, key_of(packet.user_name), node.monotonic()):
+            raise ConnectRefused(ReasonCode.CONNECTION_RATE_EXCEEDED, "too many failed logins")
+        principal = node.authenticator.login(packet.user_name, packet.password, client, peer, node.clock.wall())
+        if isinstance(principal, LoginRefused):
+            budgets.failed(host, key_of(packet.user_name), node.monotonic(), is_loopback=peer.is_loopback)
+            raise ConnectRefused(principal.reason_code, principal.reason)
+        return principal
+
+    def _check_admission(self, client: str, principal: Principal) -> None:
+        node = self._node
+        if node.registers.identities.is_blocked(client):
+            raise ConnectRefused(ReasonCode.BANNED, "client id is blocked")
+        if not node.registers.resources.admits_client(principal):
+            raise ConnectRefused(ReasonCode.CLIENT_IDENTIFIER_NOT_VALID, "client id without an existing group")
 
     def _check_owner(self, client: str, principal: Principal) -> Session | None:
         """The client id's session, if there is one; a session stays with its principal."""
@@ -140,6 +187,7 @@ class Connecting:
         properties = will.properties or NONE
         expiry = -1 if properties.message_expiry_interval is None else properties.message_expiry_interval
         delay = properties.will_delay_interval or 0
+        # [MQTT-3.1.2-14] [MQTT-3.1.2-15]; the user properties in their order [MQTT-3.1.3-10]
         return Will(will.topic, will.payload, will.qos, will.retain, delay, forwardable(properties), expiry)
 
     # The session
@@ -166,7 +214,7 @@ class Connecting:
         session.expiry = expiry
         node.ending.wills.reconnected(client, resumed=session is existing)
         connection.principal = principal
-        connection.will = will
+        connection.will = will  # [MQTT-3.1.2-7]
         connection.channel = node.ids.next(node.clock.wall()).hex()
         try:
             await node.presence.connected(connection, session, expiry)
@@ -179,6 +227,8 @@ class Connecting:
             return
         connection.session = session
         session.attach(connection, state)
+        if principal.tokens is not None or principal.claims:
+            node.rights.narrowed(session)
         in_flight = state.in_flight if state is not None else ()
         if session.id:
             session.backlog = node.backlog.diverts
@@ -191,11 +241,15 @@ class Connecting:
         if will is not None and failpoints.ARMED:
             failpoints.reach("will-armed")
         self._answer(connection, packet, client, present=session is existing)
+        self.resume(session, in_flight)
+
+    def resume(self, session: Session, in_flight: tuple[BoxEntry, ...]) -> None:
+        """What was in flight goes out again, then what is stored; in its own time where the client takes fewer at once."""
         left = resuming.resume(session, in_flight)
         session.refresh()
-        node.backlog.begin(session)
-        if left:
-            self._spawn(resuming.finish(session, connection, left))
+        self._node.backlog.begin(session)
+        if left and session.connection is not None:
+            self._spawn(resuming.finish(session, session.connection, left))
 
     async def _claim(self, existing: Session | None, client: str, principal: Principal, clean_start: bool, expiry: int) -> SessionState:
         """What arrives for the session meanwhile waits: before it is known whether the claim came first, no epoch is right for it."""
@@ -207,6 +261,7 @@ class Connecting:
         state: SessionState | Refused | None = None
         try:
             await node.persistence.barrier()
+            # Clean start is done by the store [MQTT-3.1.4-4]
             state = await node.store.claim(
                 client, principal.name, clean_start=clean_start, expiry=expiry, now=node.clock.due(), limit=node.limits.sessions
             )
@@ -224,7 +279,7 @@ class Connecting:
         return state
 
     def _session(self, existing: Session | None, state: SessionState | None, client: str, principal: Principal) -> Session:
-        """The session that goes on, or a new one in its place [MQTT-3.1.2-4] [MQTT-3.1.2-5]."""
+        """The session that goes on [MQTT-3.1.2-5], or a new one in its place [MQTT-3.1.2-4] [MQTT-3.1.2-6]."""
         if existing is not None and state is not None and state.present:
             existing.principal = principal
             return existing
@@ -245,16 +300,17 @@ class Connecting:
     def _negotiate(self, connection: Connection, packet: Connect) -> None:
         properties = packet.properties or NONE
         limits = self._node.limits
+        # The quota of this connection [MQTT-4.9.0-1]
         connection.send_maximum = min(properties.receive_maximum or limits.window, 65535)
         connection.send_packet_maximum = properties.maximum_packet_size or NO_LIMIT_PACKET
         connection.send_alias_maximum = min(properties.topic_alias_maximum or 0, limits.topic_alias_maximum)
         connection.problem_information = properties.request_problem_information != 0
-        connection.keep_alive = packet.keep_alive
+        connection.keep_alive = packet.keep_alive  # [MQTT-3.2.2-22]
         if packet.version == MQTT_5_0 and limits.keep_alive and (packet.keep_alive == 0 or packet.keep_alive > limits.keep_alive):
             connection.keep_alive = limits.keep_alive  # [MQTT-3.2.2-21]
 
     def _connack(self, connection: Connection, packet: Connect, client: str, *, present: bool) -> Connack:
-        """The answer of success to a CONNECT of 5.0."""
+        """The answer of success to a CONNECT of 5.0: no method [MQTT-4.12.0-6], and never response information [MQTT-3.1.2-28]."""
         limits, expiry = self._node.limits, self._expiry(packet)
         asked = (packet.properties or NONE).session_expiry_interval or 0
         properties = Properties(
@@ -268,12 +324,20 @@ class Connecting:
         return Connack(session_present=present, reason_code=ReasonCode.SUCCESS, properties=properties)
 
     def _answer(self, connection: Connection, packet: Connect, client: str, *, present: bool) -> None:
+        """CONNACK, once [MQTT-3.2.0-2] and before all else: until now nothing is sent [MQTT-3.2.0-1]. [MQTT-3.2.2-2] [MQTT-3.2.2-3]"""
         node = self._node
         if packet.version != MQTT_5_0:
             connection.send(CONNACKS_3[present])
         else:
-            connection.send_packet(self._connack(connection, packet, client, present=present))
+            connack = self._connack(connection, packet, client, present=present)
+            final = self.authenticating.final(connection)
+            if final is not None:
+                properties = msgspec.structs.replace(connack.properties or NONE, authentication_method=SCRAM, authentication_data=final)
+                connack = msgspec.structs.replace(connack, properties=properties)  # [MQTT-4.12.0-5]
+            connection.send_packet(connack)
         connection.state = ConnectionState.CONNECTED
         connection.ready = True
         node.counters.connects += 1
         node.connections.connected(connection)
+        if connection.principal.tokens is not None or connection.principal.expires:
+            node.token_watch.began(connection)

@@ -105,7 +105,7 @@ class Connection:
         self.session: Session | None = None
         self.will: Will | None = None
         self.topics: dict[bytes, KnownTopic] | None = None
-        self.aliases: dict[int, bytes] | None = None
+        self.aliases: dict[int, bytes] | None = None  # of this connection alone [MQTT-3.3.2-7]
         self.send_maximum = 0
         self.send_packet_maximum = NO_LIMIT_PACKET
         self.send_alias_maximum = 0
@@ -166,6 +166,7 @@ class Connection:
     def connection_lost(self, error: Exception | None) -> None:
         self.state = ConnectionState.DISCONNECTING
         self.node.connections.closed(self)
+        self.node.connecting.authenticating.ended(self)
         self.node.ending.end(self, "Socket IOException")
 
     # Accepted publishes
@@ -182,7 +183,7 @@ class Connection:
             self.pause()
 
     def appended(self, records: Sequence[Record], first: At) -> None:
-        """Durable: acknowledge, in the order of the publishes [MQTT-4.6.0-2] [MQTT-4.6.0-3]."""
+        """Durable: acknowledge as the QoS asks [MQTT-3.3.4-1] [MQTT-4.3.2-4], in the order of the publishes [MQTT-4.6.0-2] [MQTT-4.6.0-3]."""
         if failpoints.ARMED:
             failpoints.reach("appended-before-ack")
         size = OVERHEAD * len(records)
@@ -327,7 +328,7 @@ class Connection:
     # Ending
 
     def fail(self, error: PacketError) -> None:
-        """The peer's bytes end the connection."""
+        """The peer's bytes end the connection [MQTT-4.13.1-1], before CONNACK too [MQTT-3.1.4-1]."""
         self.node.counters.refused[error.reason_code.name.lower()] += 1
         if self.state == ConnectionState.AWAITING_CONNECT:
             self.node.connecting.refuse(self, error.reason_code)
@@ -341,7 +342,7 @@ class Connection:
             return
         if self.state == ConnectionState.CONNECTED and self.version == MQTT_5_0:
             self.send_packet(self.node.disconnect_packet(reason, reason_string if self.problem_information else ""))
-        self.shut()
+        self.shut()  # [MQTT-3.14.4-2] [MQTT-4.13.2-1]
         self.node.ending.end(self, words)
 
     def close_without_will(self, reason: ReasonCode, words: str) -> None:
@@ -354,7 +355,7 @@ class Connection:
         if self.state == ConnectionState.DISCONNECTING:
             return
         self.flush()
-        self.state = ConnectionState.DISCONNECTING
+        self.state = ConnectionState.DISCONNECTING  # nothing is sent from now on [MQTT-3.14.4-1]
         self.ready = False
         self._buffer = None
         if self.transport is not None:

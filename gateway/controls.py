@@ -1,4 +1,4 @@
-"""The control topics that a client publishes to: `$SYS/getOfflineMsg` and `$SYS/enableOrderMsg`. Answered here, never logged."""
+"""The control topics that a client publishes to: `$SYS/getOfflineMsg`, `$SYS/enableOrderMsg`, `$SYS/uploadToken`. Answered here, never logged."""
 
 from __future__ import annotations
 
@@ -36,7 +36,12 @@ def _enable_order(connection: Connection, payload: bytes) -> ReasonCode:
     return ReasonCode.SUCCESS
 
 
+def _upload_token(connection: Connection, payload: bytes) -> ReasonCode:
+    return connection.node.token_watch.upload(connection, payload)
+
+
 CONTROLS: dict[str, Callable[[Connection, bytes], ReasonCode]] = {
     "$SYS/getOfflineMsg": _get_offline,
     "$SYS/enableOrderMsg": _enable_order,
+    "$SYS/uploadToken": _upload_token,
 }

@@ -99,6 +99,9 @@ class LocalDownlink:
             if not records:
                 return
         session = node.registry.get(parsed.client)
+        if session is not None and not node.may_have(session.principal, first):
+            node.counters.dropped["not_authorized"] += len(records)
+            return
         keeps = first.flags & PERSISTENT != 0 and first.qos > 0
         where = place(
             known=session is not None,

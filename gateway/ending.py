@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from gateway.connection import Connection
 from gateway.handover import hand_over
 from gateway.protocol.errors import ProtocolError
@@ -30,7 +32,7 @@ class Ending:
         self.wills = Wills(node)
 
     def disconnect(self, connection: Connection, packet: Disconnect) -> None:
-        """DISCONNECT came [MQTT-3.14.4-1]: the will is dropped unless the client asks for it [MQTT-3.1.2-10]."""
+        """DISCONNECT came: the will is dropped [MQTT-3.14.4-3] unless the client asks for it [MQTT-3.1.2-10]."""
         session = connection.session
         assert session is not None  # noqa: S101 - connected
         asked = packet.properties.session_expiry_interval if packet.properties is not None else None
@@ -54,6 +56,13 @@ class Ending:
         now = node.clock.wall()
         node.backlog.ended(session)
         left = session.detach()
+        if session.principal.expires:
+            node.token_watch.ended(connection)
+        if session.principal.tokens is not None:
+            node.token_watch.ended(connection)
+            session.principal = msgspec.structs.replace(session.principal, tokens=None)  # away, it is kept what its key may read
+            if session.expiry:
+                node.rights.narrowed(session)
         will = connection.will
         due = 0
         if will is not None:
@@ -61,7 +70,7 @@ class Ending:
         node.presence.event(Kind.TCPCLEAN, connection, session, reason=words, will_due=due)
         if will is not None:
             self.wills.fall_due(connection, session, will, due)
-        if session.expiry and session.id:
+        if session.expiry and session.id:  # [MQTT-3.1.2-23]
             expires_at = session.expires_at = session_deadline(session.expiry, now)
             node.persistence.add(EndConnection(session=session.id, epoch=session.epoch, expiry=session.expiry, expires_at=expires_at))
         else:
@@ -78,7 +87,7 @@ class Ending:
         self.wills.session_ended(session.client)
 
     def expire(self, now: int) -> None:
-        """End offline sessions whose time is up; ``now`` wall-clock ms. Called about once a second."""
+        """End offline sessions, and no others [MQTT-4.1.0-1], whose time is up [MQTT-4.1.0-2]; ``now`` wall-clock ms. Called about once a second."""
         sessions = self._node.registry.sessions.values()
         for session in [s for s in sessions if is_expired(s.expires_at, now) and s.connection is None and s.claiming is None]:
             self.remove(session)

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 
 def begin(session: Session, delivery: Delivery, packet_id: int, box: int) -> None:
-    """Have the delivery durable as in flight, then send it (``committed``). ``box`` is where it is stored already, 0 for nowhere."""
+    """Have the delivery durable as in flight until PUBREC [MQTT-4.3.3-3], then send it (``committed``).
+
+    ``box`` is where it is stored already, 0 for nowhere.
+    """
     stored = session.stored_boxes()
     if box:
         stored[packet_id] = box
@@ -53,7 +56,7 @@ def pubrec(session: Session, packet_id: int, *, refused: bool) -> bool:
         return True
     released = session.released_ids()
     known = packet_id in released
-    released.add(packet_id)
+    released.add(packet_id)  # no PUBLISH of it any more [MQTT-4.3.3-6]
     if known or not session.id or packet_id not in session.stored_boxes():
         _send_pubrel(session, packet_id)
         return True
@@ -65,7 +68,7 @@ def pubrec(session: Session, packet_id: int, *, refused: bool) -> bool:
 
 
 def pubcomp(session: Session, packet_id: int) -> None:
-    """Done: the packet id is free again [MQTT-4.3.3-6]."""
+    """Done: until now PUBREL was unacknowledged [MQTT-4.3.3-5]; the packet id is free again."""
     if session.released is None or packet_id not in session.released:
         return
     session.released.discard(packet_id)

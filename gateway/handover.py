@@ -17,10 +17,7 @@ if TYPE_CHECKING:
 
 
 def hand_over(node: Node, left: Iterable[tuple[Delivery, bool]]) -> None:
-    """Deliveries and whether they were sent. QoS 2 that was sent stays with the client that may have it [MQTT-4.8.2-5].
-
-    QoS 1 is sent to another [MQTT-4.8.2-4].
-    """
+    """Deliveries and whether they were sent: QoS 1 goes to another member, QoS 2 that was sent to none, its client may have it [MQTT-4.8.2-5]."""
     for delivery, sent in left:
         handed_over = delivery.group and not (sent and delivery.qos == 2) and _pass_on(node, delivery)
         if not handed_over:

@@ -105,7 +105,10 @@ def publish(connection: Connection, first: int, data: bytes, start: int, stop: i
 
 
 def _may_begin(connection: Connection, session: Session, qos: int, packet_id: int) -> bool:
-    """Whether a QoS 1 or 2 publish is to be taken; a QoS 2 id that awaits PUBREL is a repeat [MQTT-4.3.3-10]."""
+    """Whether a QoS 1 or 2 publish is to be taken; a QoS 2 id that awaits PUBREL is a repeat [MQTT-4.3.3-10], expired or not [MQTT-4.3.3-13].
+
+    No QoS 1 id is: behind its PUBACK it is a new publish, whatever DUP says [MQTT-4.3.2-5].
+    """
     if qos == 2:
         durable = session.received.get(packet_id)
         if durable is not None:
@@ -115,7 +118,7 @@ def _may_begin(connection: Connection, session: Session, qos: int, packet_id: in
     maximum = connection.node.limits.receive_maximum
     if connection.pending + len(session.received) >= maximum:
         if connection.version == MQTT_5_0:
-            raise ProtocolError("more publishes than the receive maximum", ReasonCode.RECEIVE_MAXIMUM_EXCEEDED)  # [MQTT-3.3.4-9]
+            raise ProtocolError("more publishes than the receive maximum", ReasonCode.RECEIVE_MAXIMUM_EXCEEDED)  # [MQTT-3.3.4-7]
         if len(session.received) >= maximum:
             raise ProtocolError(f"more than {maximum} QoS 2 publishes without PUBREL", ReasonCode.RECEIVE_MAXIMUM_EXCEEDED)
     if qos == 2:
@@ -145,13 +148,13 @@ def _aliased(connection: Connection, alias: int, raw: bytes) -> bytes:
     if aliases is None:
         aliases = connection.aliases = {}
     if not 0 < alias <= connection.node.limits.topic_alias_maximum:
-        raise ProtocolError("the topic alias is over the maximum", ReasonCode.TOPIC_ALIAS_INVALID)  # [MQTT-3.3.2-9]
+        raise ProtocolError("the topic alias is over the maximum", ReasonCode.TOPIC_ALIAS_INVALID)  # [MQTT-3.3.2-9] [MQTT-3.2.2-17] [MQTT-3.2.2-18]
     if raw:
-        aliases[alias] = raw
+        aliases[alias] = raw  # any up to the maximum [MQTT-3.3.2-12]
         return raw
     known = aliases.get(alias)
     if known is None:
-        raise ProtocolError("the topic alias is not known", ReasonCode.TOPIC_ALIAS_INVALID)
+        raise ProtocolError("the topic alias is not known")  # section 3.3.4: 0x82, not the 0x94 of an alias out of range
     return known
 
 
@@ -196,6 +199,7 @@ def apart(connection: Connection, topic: KnownTopic, qos: int, packet_id: int, p
         connection.node.counters.refused["publish_not_authorized"] += 1
         if connection.node.strict or connection.version != MQTT_5_0:
             # 3.1.1 can't be told, and an acknowledgement would be untrue [MQTT-3.3.5-2]
+            connection.node.token_watch.refused(connection, "publish")
             connection.close(ReasonCode.NOT_AUTHORIZED, "resource auth failed")
             return
     if qos == 1:
@@ -213,12 +217,13 @@ def apart(connection: Connection, topic: KnownTopic, qos: int, packet_id: int, p
 
 
 def second_step(session: Session | None, record: Record) -> int:
-    """What a durable QoS 2 record is answered with: PUBREC to the publish, PUBCOMP to the release."""
+    """What a durable QoS 2 record is answered with: PUBREC to the publish [MQTT-4.3.3-8], PUBCOMP to the release."""
     if record.kind == Kind.PUBLISH:
         if session is not None and record.packet_id in session.received:
             session.received[record.packet_id] = True
         return hot.PUBREC | record.packet_id
     if session is not None and session.received.get(record.packet_id):
+        # From now on the id is a new publish [MQTT-4.3.3-12]
         del session.received[record.packet_id]  # unless a PUBREL that came twice is late, and the id in use again
     return hot.PUBCOMP | record.packet_id
 
@@ -278,10 +283,11 @@ def packet(connection: Connection, received: Packet) -> None:
     elif isinstance(received, Disconnect):
         connection.disconnected(received)
     else:
-        raise ProtocolError(f"a client may not send {type(received).__name__.upper()} here")  # [MQTT-3.1.0-2]
+        raise ProtocolError(f"a client may not send {type(received).__name__.upper()} here")  # AUTH, for one [MQTT-4.12.0-7] [MQTT-4.12.1-2]
 
 
 def _acknowledged(connection: Connection, session: Session, ack: Ack) -> None:
+    """A refusal settles like an acknowledgement [MQTT-4.4.0-2], in a shared subscription too [MQTT-4.8.2-6]."""
     refused = ack.reason_code >= 0x80
     if ack.type == PacketType.PUBACK:
         session.puback(ack.packet_id)

@@ -174,3 +174,15 @@ def reserve_more(session: Session) -> None:
     change = ReserveBlock(session=session.id, epoch=session.epoch, next_block=(session.last_packet_id + ahead) % 65535 + 1)
     session.reserving = True
     session.node.persistence.add_then(change, session, -session.epoch)
+
+
+def refuse(session: Session, delivery: Delivery, box: int) -> None:
+    """A stored delivery that its receiver may not read: it goes. Where tokens say what may be read it stays, for another token."""
+    if session.principal.tokens is not None:
+        return
+    session.node.counters.dropped["not_authorized"] += 1
+    if box == box_of(session):
+        drop(session, delivery, box)
+    else:
+        session.node.persistence.add(DropEntry(box=box, epoch=0, at=delivery.at))
+

@@ -9,7 +9,9 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from gateway.auth.access import Access
+from gateway.auth.budgets import Budgets
 from gateway.auth.login import Authenticator
+from gateway.auth.registers import Registers
 from gateway.clock import Clock, RecordIds
 from gateway.counters import Counters
 from gateway.flush import Flusher
@@ -21,7 +23,7 @@ from schemas.identities import Principal
 from schemas.limits import Limits
 from schemas.positions import START, At
 from schemas.reasons import ReasonCode
-from schemas.records import Record
+from schemas.records import Flag, Record
 from schemas.sessions import Subscription
 from schemas.settings import Settings
 from schemas.topics import SharedFilter, parse_p2p, parse_subscription
@@ -38,9 +40,12 @@ if TYPE_CHECKING:
     from gateway.ending import Ending
     from gateway.presence import PresenceEvents
     from gateway.pressure import PressureValve
+    from gateway.rights import Rights
     from gateway.session import Session
     from gateway.subscribing import Subscribing
+    from gateway.token_watch import TokenWatch
 
+P2P = int(Flag.P2P)
 Match = tuple[Target | tuple[Target, str], Subscription]
 
 logger = logging.getLogger(__name__)
@@ -55,8 +60,7 @@ class Node:
         loop: asyncio.AbstractEventLoop,
         log: Log,
         store: Store,
-        access: Access,
-        authenticator: Authenticator,
+        registers: Registers,
         clock: Clock,
         ids: RecordIds,
         epoch: int,
@@ -67,8 +71,10 @@ class Node:
         self.loop = loop
         self.log = log
         self.store = store
-        self.access = access
-        self.authenticator = authenticator
+        self.registers = registers
+        self.access: Access = registers.access()
+        self.authenticator: Authenticator = registers.authenticator(settings)
+        self.budgets = Budgets(settings.limits.login_failures_address, settings.limits.login_failures_key)
         self.clock = clock
         self.ids = ids
         self.epoch = epoch
@@ -99,6 +105,8 @@ class Node:
         self.pressure: PressureValve
         self.presence: PresenceEvents
         self.broker_topics: BrokerTopics
+        self.rights: Rights
+        self.token_watch: TokenWatch
 
     def is_p2p(self, topic: str) -> bool:
         """Whether a topic names a device: `<parent>/p2p/<client id>` under a parent for which P2P is on."""
@@ -114,7 +122,13 @@ class Node:
         return derive_plan(topic, plain, self.may_read)
 
     def may_read(self, principal: Principal, topic: str) -> bool:
-        return self.access.may(principal, "read", topic)
+        """Whether a plan may have the principal as a receiver."""
+        tokens = principal.tokens
+        return self.access.may(principal, "read" if tokens is None or tokens.has("read") else "keep", topic)
+
+    def may_have(self, principal: Principal, record: Record) -> bool:
+        """Whether a stored or queued record may be sent to the principal now."""
+        return self.access.may(principal, "receive" if record.flags & P2P else "read", record.topic)
 
     def shown_topic(self, principal: Principal, record: Record) -> str:
         """The topic that a receiver sees: the one that a backend asked for, where the receiver may read it (design: rules)."""

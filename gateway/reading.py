@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from gateway import inbound
 from gateway.protocol.decode import answer_version, decode_packet
 from gateway.protocol.errors import MalformedPacket, PacketError, ProtocolError
-from gateway.protocol.packets import Connect
+from gateway.protocol.packets import Auth, Connect
 from gateway.protocol.states import ConnectionState, check_allowed
 from schemas.reasons import ReasonCode
 
@@ -21,6 +21,7 @@ PINGRESP = b"\xd0\x00"
 AWAITING_CONNECT = ConnectionState.AWAITING_CONNECT
 CONNECTING = ConnectionState.CONNECTING
 CONNECTED = ConnectionState.CONNECTED
+AUTHENTICATING = ConnectionState.AUTHENTICATING
 
 
 def read(connection: Connection, data: bytes) -> int:
@@ -53,10 +54,13 @@ def read(connection: Connection, data: bytes) -> int:
                 connection.session.puback(data[start] << 8 | data[start + 1])  # type: ignore[union-attr]
             else:
                 _check_size(connection, first, stop - position)
-                _packet(connection, first, data[start:stop])
+                _packet(connection, first, data[start:stop])  # whatever the window [MQTT-3.3.4-10] [MQTT-4.9.0-3]
         elif connection.state == AWAITING_CONNECT:
             _check_size(connection, first, stop - position)
             _first_packet(connection, first, data[start:stop])
+        elif connection.state == AUTHENTICATING:
+            _check_size(connection, first, stop - position)
+            _authentication(connection, first, data[start:stop])
         else:
             return end
         position = stop
@@ -85,12 +89,12 @@ def _long_size(data: bytes, position: int) -> tuple[int, int]:
 def _check_size(connection: Connection, first: int, size: int) -> None:
     """Refuse by the announced length, before anything of it is kept."""
     limits = connection.node.limits
-    if connection.state == AWAITING_CONNECT:
-        if first != 0x10:
+    if connection.state in (AWAITING_CONNECT, AUTHENTICATING):
+        if first != 0x10 and connection.state == AWAITING_CONNECT:
             raise ProtocolError("the first packet is not CONNECT")  # [MQTT-3.1.0-1]
         if size > limits.connect_bytes:
             raise ProtocolError(f"CONNECT has more than {limits.connect_bytes} bytes", ReasonCode.PACKET_TOO_LARGE)
-    elif size > limits.packet:
+    elif size > limits.packet:  # [MQTT-3.2.2-15]
         raise ProtocolError(f"a packet has more than {limits.packet} bytes", ReasonCode.PACKET_TOO_LARGE)
 
 
@@ -105,6 +109,17 @@ def _first_packet(connection: Connection, first: int, body: bytes) -> None:
     connection.version = packet.version
     connection.state = CONNECTING
     connection.node.connecting.start(connection, packet)
+
+
+def _authentication(connection: Connection, first: int, body: bytes) -> None:
+    """AUTH, or a DISCONNECT in its place [MQTT-3.1.2-30]."""
+    check_allowed(first >> 4, AUTHENTICATING, connection.version)
+    packet = decode_packet(first, body, connection.version, connection.node.limits)
+    if isinstance(packet, Auth):
+        connection.node.connecting.authenticating.answered(connection, packet)
+    else:
+        connection.node.connecting.authenticating.ended(connection)
+        connection.shut()
 
 
 def _packet(connection: Connection, first: int, body: bytes) -> None:

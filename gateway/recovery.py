@@ -10,10 +10,12 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from gateway.session import Session
 from gateway.wills import Due
 from schemas.errors import LogDamaged
-from schemas.identities import ANONYMOUS, Principal
+from schemas.identities import ANONYMOUS, AccessRule, Principal
 from schemas.positions import START, At
 from schemas.presence import Presence
 from schemas.records import PRESENCE_TOPIC, PUBLISH_TOPIC, Kind
@@ -29,16 +31,19 @@ if TYPE_CHECKING:
     from gateway.node import Node
 
 PAGE = 1000
+KEEP_ALL = (AccessRule("*", "read", "#"), AccessRule("*", "read", "$SYS/#"))
+"""What is kept for a session whose JWT, and with it its rules, is known no more: all it has subscribed to. Delivery asks the next one's."""
 ROUTER_READER = "router"
 
 logger = logging.getLogger(__name__)
 
 
-def principal_of(keyring: KeyRing, name: str) -> Principal:
+def principal_of(keyring: KeyRing, name: str, client: str) -> Principal:
     """The principal that a session belongs to; one whose key is gone may do nothing."""
     if name == ANONYMOUS:
-        return Principal(name, "anonymous")
-    return Principal(name, "administrator" if keyring.role(name) == "administrator" else "device")
+        return Principal(name, "anonymous", client)
+    kind, colon, rest = name.partition(":")
+    return Principal(name, keyring.role(name) or "device", client, rest if colon and kind == "user" else "")
 
 
 async def load_sessions(node: Node, keyring: KeyRing) -> None:
@@ -46,13 +51,15 @@ async def load_sessions(node: Node, keyring: KeyRing) -> None:
     after, now = 0, node.clock.wall()
     while page := await node.store.sessions(after, PAGE):
         for state in page:
-            _load_session(node, state, principal_of(keyring, state.principal), now)
+            _load_session(node, state, principal_of(keyring, state.principal, state.client), now)
         after = page[-1].id
     node.mailboxes.update(await node.store.mailboxes())
     node.retained_present = (await node.store.counts()).retained > 0
 
 
 def _load_session(node: Node, state: SessionState, principal: Principal, now: int) -> None:
+    if principal.name.startswith("jwt:"):
+        principal = msgspec.structs.replace(principal, claims=KEEP_ALL)
     session = Session(node, state.client, principal)
     session.adopt(state)
     session.received = dict.fromkeys(state.received, True)
@@ -118,6 +125,6 @@ async def clean_channels(node: Node, keyring: KeyRing, wills_seen: set[bytes]) -
         if seen:
             node.ending.wills.settle_seen(row.channel)
         else:
-            principal = principal_of(keyring, row.principal)
+            principal = principal_of(keyring, row.principal, row.client)
             node.ending.wills.add(Due(row.channel, row.client, principal, row.session_expiry > 0, row.will, due), passed)
     logger.info("recovered sessions=%d", len(node.registry.sessions))

@@ -22,12 +22,21 @@ WAIT_FOR_ROOM = 0.02
 
 
 def resume(session: Session, entries: tuple[BoxEntry, ...]) -> dict[int, Delivery]:
-    """Send again as much as the window allows; what is left by packet id, to be given to ``finish``."""
+    """Send again as much as the window allows; what is left by packet id, to be given to ``finish``.
+
+    That is so for shared subscriptions too [MQTT-4.8.2-4], and whether or not a message has expired meanwhile [MQTT-4.3.3-7].
+    """
     left: dict[int, Delivery] = {}
+    if session.muted:
+        session.waiting = entries
+        return left
     now = session.node.clock.wall()
     room = session.window
     for entry in entries:
         delivery = Delivery(entry.record, entry.at, entry.qos, entry.retain, entry.identifiers)
+        if entry.state != BoxState.RELEASED and not session.node.may_have(session.principal, entry.record):
+            keeping.refuse(session, delivery, session.id)
+            continue
         if entry.state != BoxState.RELEASED and session.too_large(delivery, now):
             session.node.counters.dropped["packet_too_large"] += 1
             keeping.drop(session, delivery, session.id)

@@ -35,6 +35,8 @@ class Services:
         self.keyring = keyring
         self.authenticator = node.authenticator
         self.access = node.access
+        self.resources = node.registers.resources
+        self.policies = node.registers.policies
         self.limits = node.limits
         self.rules = RuleManagement(engine)
         self._engine = engine

@@ -15,7 +15,7 @@ from gateway.keeping import BLOCK, SPILL_AT
 from gateway.protocol import hot
 from schemas.identities import Principal
 from schemas.records import Source
-from schemas.sessions import SessionState, Subscription
+from schemas.sessions import BoxEntry, SessionState, Subscription
 from streams.control import TokenBucket
 from streams.expiry import is_expired
 from streams.fanout import Delivery, Run
@@ -51,6 +51,7 @@ class Session:
         "last_packet_id",
         "mailbox",
         "maximum_packet",
+        "muted",
         "node",
         "ordered",
         "principal",
@@ -65,6 +66,7 @@ class Session:
         "subscriptions",
         "used",
         "version",
+        "waiting",
         "window",
     )
 
@@ -94,13 +96,17 @@ class Session:
         self.stored: dict[int, int] | None = None
         self.queue: deque[Delivery] | None = None
         self.aliases: dict[str, int] | None = None
-        self.alias_limit = 0
+        self.alias_limit = 0  # none is sent, unless the client takes some [MQTT-3.1.2-27]
         self.maximum_packet = NO_LIMIT_PACKET
         self.window = 0
         self.version = 4
         self.fast = False
         self.hold = 0
         self.backlog = False
+        self.muted = False
+        """Connected, and sent nothing until it shows a token to read with; what it keeps is stored."""
+        self.waiting: tuple[BoxEntry, ...] = ()
+        """What was in flight before, while muted."""
         self.box_writes = 0
         self.active = False
         self.last_packet_id = 0
@@ -122,6 +128,8 @@ class Session:
         self.window = connection.send_maximum
         self.maximum_packet = connection.send_packet_maximum
         self.alias_limit = connection.send_alias_maximum
+        tokens = self.principal.tokens
+        self.muted = tokens is not None and not tokens.has("read")
         if state is not None and state.id:
             first = state.next_block if 0 < state.next_block <= 65535 else 1
             self.last_packet_id = first - 1
@@ -136,6 +144,7 @@ class Session:
             and connection.writable
             and not self.queue
             and not self.hold
+            and not self.muted
             and not (self.backlog and self.id)
             and not self.alias_limit
         )
@@ -144,7 +153,7 @@ class Session:
 
     def availability(self) -> int:
         """See ``streams.fanout.Target``."""
-        if self.connection is None or not self.connection.ready:
+        if self.connection is None or not self.connection.ready or self.muted:
             return 0
         return 2 if self.fast and len(self.in_flight) < self.window else 1
 
@@ -204,11 +213,11 @@ class Session:
 
     def _deliver_each(self, deliveries: list[Delivery]) -> None:
         connection = self.connection
-        online = connection is not None and connection.ready
+        online = connection is not None and connection.ready and not self.muted
         for delivery in deliveries:
             keeps = keeping.keeps(self, delivery)
             if not online:
-                if keeps:
+                if keeps:  # [MQTT-4.5.0-1]
                     keeping.store(self, delivery)
                 else:
                     self.node.counters.dropped["offline"] += 1
@@ -224,6 +233,7 @@ class Session:
         connection = self.connection
         if connection is None or not connection.writable:
             return False
+        # Without quota no more of QoS 1 and 2 [MQTT-4.9.0-2]
         return not delivery.qos or (len(self.in_flight) < self.window and self.used < self.reserved)
 
     def has_room(self) -> bool:
@@ -279,7 +289,7 @@ class Session:
         self.node.counters.delivered += 1
 
     def _alias(self, topic: str) -> tuple[str, int]:
-        """The topic as sent and its alias: named once, then empty; 0 once all aliases are taken [MQTT-3.1.2-26]."""
+        """The topic as sent and its alias: named once, then empty; 0 once all are taken [MQTT-3.1.2-26] [MQTT-3.3.2-11]."""
         aliases = self.aliases
         if aliases is None:
             aliases = self.aliases = {}
@@ -294,7 +304,7 @@ class Session:
     def _take_packet_id(self) -> int:
         packet_id = self.last_packet_id
         while True:
-            packet_id = packet_id + 1 if packet_id < 65535 else 1
+            packet_id = packet_id + 1 if packet_id < 65535 else 1  # [MQTT-2.2.1-4] [MQTT-4.3.2-1] [MQTT-4.3.3-1]
             if packet_id not in self.in_flight:
                 break
         self.last_packet_id = packet_id

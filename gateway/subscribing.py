@@ -41,7 +41,7 @@ class Subscribing:
         """By subscribe flow that reads retained messages: topics whose message was routed since, so that it comes live."""
 
     def subscribe(self, connection: Connection, packet: Subscribe) -> None:
-        """Answer in order [MQTT-3.8.4-6], after what must be durable is [MQTT-3.8.4-1]."""
+        """Grant filter by filter [MQTT-3.8.4-5] and answer in their order [MQTT-3.9.3-1], once what must be durable is [MQTT-3.8.4-1]."""
         session = connection.session
         assert session is not None  # noqa: S101 - connected
         codes: list[ReasonCode] = []
@@ -49,13 +49,15 @@ class Subscribing:
         identifiers = packet.properties.subscription_identifier if packet.properties is not None else ()
         for request in packet.requests:
             code, subscription, is_new = self._grant(connection, session, request, identifiers[0] if identifiers else 0)
-            codes.append(code)
+            codes.append(code)  # one a request [MQTT-3.8.4-6]
             if subscription is not None and wants_retained(subscription, is_new=is_new):
                 wanted.append(subscription)
         if self._node.strict and any(code == ReasonCode.NOT_AUTHORIZED for code in codes):
+            self._node.token_watch.refused(connection, "subscribe")
             connection.close(ReasonCode.NOT_AUTHORIZED, "resource auth failed")
             return
-        suback = Suback(packet_id=packet.packet_id, reason_codes=tuple(self._shown(connection, code) for code in codes))
+        shown = tuple(self._shown(connection, code) for code in codes)
+        suback = Suback(packet_id=packet.packet_id, reason_codes=shown)  # [MQTT-2.2.1-6] [MQTT-3.8.4-2]
         if not self._node.retained_present:
             wanted = [subscription for subscription in wanted if subscription.filter.startswith("$SYS/")]
         if not wanted and not session.id:
@@ -101,24 +103,25 @@ class Subscribing:
         node.routes_add(parsed, session, subscription)
         if session.id:
             node.persistence.add(PutSubscription(session=session.id, epoch=session.epoch, subscription=subscription))
-        return ReasonCode(request.qos), subscription, is_new
+        return ReasonCode(request.qos), subscription, is_new  # the QoS granted; a refusal says why [MQTT-3.8.4-7]
 
     def _refuse(self, code: ReasonCode) -> tuple[ReasonCode, Subscription | None, bool]:
         self._node.counters.refused["subscribe_" + code.name.lower()] += 1
         return code, None, False
 
     def unsubscribe(self, connection: Connection, packet: Unsubscribe) -> None:
-        """Stop adding deliveries [MQTT-3.10.4-2]; those in flight are completed."""
+        """Stop adding deliveries [MQTT-3.10.4-2]; those in flight are completed [MQTT-3.10.4-3]. One answer to all filters [MQTT-3.10.4-6]."""
         session = connection.session
         assert session is not None  # noqa: S101 - connected
         codes = []
         for topic_filter in packet.filters:
-            subscription = session.subscriptions.pop(topic_filter, None)
+            subscription = session.subscriptions.pop(topic_filter, None)  # the same letters, whatever they match [MQTT-3.10.4-1]
             codes.append(ReasonCode.SUCCESS if subscription else ReasonCode.NO_SUBSCRIPTION_EXISTED)
             if subscription is not None:
                 self._node.routes_remove(session, topic_filter)
                 if session.id:
                     self._node.persistence.add(DropSubscription(session=session.id, epoch=session.epoch, filter=topic_filter))
+        # In the order of the filters [MQTT-3.11.3-1], under the packet id [MQTT-3.10.4-5], whatever was there [MQTT-3.10.4-4]
         unsuback = Unsuback(packet_id=packet.packet_id, reason_codes=tuple(codes))
         if session.id:
             self._start(self._unsuback(connection, unsuback))

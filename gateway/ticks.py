@@ -57,6 +57,8 @@ class Ticks:
             self.loop_lag = max(0.0, now - before - FAST)
             node.connections.tick(now)
             node.pressure.tick(now)
+            node.rights.tick()
+            node.token_watch.tick(now)
             self._check_clock(now)
             node.ending.wills.tick(node.clock.due())
             if now >= settle_at:
@@ -138,5 +140,6 @@ class Ticks:
             dropped["expired"] += swept.expired_entries
             dropped["offline_age"] += swept.aged_entries
             dropped["offline_limit"] += swept.over_limit_entries
-            if max(swept.expired_entries, swept.aged_entries, swept.over_limit_entries, swept.bodies) < SWEEP_LIMIT:
+            gone = (swept.expired_entries, swept.aged_entries, swept.over_limit_entries, swept.bodies, swept.expired_documents)
+            if max(gone) < SWEEP_LIMIT:
                 return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from typing import Final, Literal, Protocol
 
 import msgspec
 
@@ -10,14 +10,47 @@ ANONYMOUS: Final = "anonymous"
 """The one principal of connections without a login."""
 
 
-Role = Literal["device", "administrator", "anonymous"]
+Role = Literal["device", "manager", "administrator", "anonymous"]
+"""What a principal is for. A manager is a device that may also manage the instance over HTTP; an administrator does so on this machine."""
+
+
+class AccessRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One access rule, of the static ``[[access]]`` list or a stored one. A rule that denies wins over one that allows.
+
+    ``principal`` `*` stands for all, `user:*` and the like for all of a kind. Variables of filters: schemas/policies.py.
+    """
+
+    principal: str
+    action: str
+    filter: str
+    effect: str = "allow"
+
+
+class Tokens(Protocol):
+    """The tokens that a connection has shown (gateway/auth/tokens.py)."""
+
+    def covers(self, action: str, subject: str) -> bool:
+        """Whether one of them is for the action on a topic (subscribe: a filter)."""
+
+    def has(self, action: str) -> bool:
+        """Whether one of them is for the action at all."""
 
 
 class Principal(msgspec.Struct, frozen=True):
-    """Who acts. ``name`` is an access key's id, or ANONYMOUS; sessions, records and access rules call it by that."""
+    """Who acts, by the name that sessions, records and access rules use.
+
+    The name is an access key's id, ANONYMOUS, or a kind and a name: `user:` and `client:` (custom identities), `device:` (device
+    credentials), `cert:` (client certificates), `jwt:`. ``client`` and ``user`` are what a connection said of itself; ``tokens`` narrow
+    a Token login, ``claims`` are the rules that a JWT brings, ``expires`` (ms, 0 for never) is when it ends.
+    """
 
     name: str
     role: Role = "device"
+    client: str = ""
+    user: str = ""
+    tokens: Tokens | None = None
+    claims: tuple[AccessRule, ...] = ()
+    expires: int = 0
 
 
 class Secret:
@@ -38,19 +71,15 @@ class Secret:
 
 
 class AccessKey(msgspec.Struct, frozen=True):
-    """``role`` is ``device`` or ``administrator``; ``secret`` is sealed (encrypted at rest). ``created`` in ms."""
+    """``role`` is ``device``, ``manager`` or ``administrator``; secrets are sealed (encrypted at rest), times in ms.
+
+    ``sealed_previous`` is the secret before a rotation; it is valid until ``previous_until``.
+    """
 
     id: str
-    role: str
+    role: Role
     sealed_secret: bytes
     created: int
     revoked: bool = False
-
-
-class AccessRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One line of the static ``[[access]]`` list. ``principal`` `*` stands for all; a rule that denies wins over one that allows."""
-
-    principal: str
-    action: str
-    filter: str
-    effect: str = "allow"
+    sealed_previous: bytes = b""
+    previous_until: int = 0

@@ -39,6 +39,12 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     connections: int = 100_000
     sessions: int = 1_000_000
     retained_messages: int = 1_000_000
+    groups: int = 10_000
+    parent_topics: int = 10_000
+    login_failures_address: int = 10
+    """A minute, from one address that is not loopback; then none for a minute, right or wrong."""
+    login_failures_key: int = 100
+    """The same with one access key, device credential or identity, from anywhere."""
     queue_messages: int = 100_000
     """References that wait in memory for one connected client."""
     queue_bytes_node: int = 256 * MIB

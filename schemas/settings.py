@@ -67,6 +67,14 @@ class KeySettings(msgspec.Struct, frozen=True, kw_only=True):
     seal_file: Path | None = None
 
 
+class JwtSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """``keys`` None: no login by JWT. Empty ``issuer`` or ``audience``: any."""
+
+    keys: Path | None = None
+    issuer: str = ""
+    audience: str = ""
+
+
 class LogSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes and seconds. Retention never removes a segment that a reader or an inbox needs."""
 
@@ -109,6 +117,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     offline: OfflineSettings = OfflineSettings()
     p2p: P2PSettings = P2PSettings()
     keys: KeySettings = KeySettings()
+    jwt: JwtSettings = JwtSettings()
     log: LogSettings = LogSettings()
     logging: LoggingSettings = LoggingSettings()
     node: NodeSettings = NodeSettings()

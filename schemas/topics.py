@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 MAX_TOPIC_BYTES: Final = 65535
-"""A UTF-8 string's limit on the wire [MQTT-1.5.4]; settings may ask for less."""
+"""A UTF-8 string's limit on the wire [MQTT-4.7.3-3]; settings may ask for less."""
 
 
 class SharedFilter(NamedTuple):
@@ -70,7 +70,7 @@ def parse_p2p(topic: str) -> P2PTopic | None:
 
 
 def matches(topic_filter: str, topic: str) -> bool:
-    """Whether a filter matches a topic name: the plain definition, which the routes are tested against.
+    """Whether a filter matches a topic name, character by character [MQTT-4.7.3-4]: the plain definition, which the routes are tested against.
 
     A filter that begins with a wildcard does not match a topic that begins with `$` [MQTT-4.7.2-1].
     """

@@ -1,4 +1,4 @@
-"""The payloads of the control topics `$SYS/getOfflineMsg` and `$SYS/enableOrderMsg`, and how often the first may be asked.
+"""The payloads of the control topics `$SYS/getOfflineMsg`, `$SYS/enableOrderMsg` and `$SYS/uploadToken`, and how often the first may be asked.
 
 Whatever bytes come, the answer is a typed value or a sentence that names the field and the fix. Knows nothing of sessions;
 gateway/controls.py obeys what is read here.
@@ -12,6 +12,9 @@ import msgspec
 
 MAX_PAYLOAD: Final = 1024
 """Bytes of a control payload; the documented ones need 45."""
+
+MAX_TOKEN_PAYLOAD: Final = 8192
+"""Bytes of an uploaded token with what is around it."""
 
 MAX_PUSH_NUM: Final = 30
 """Messages of one pull; who asks for more gets as many."""
@@ -31,6 +34,13 @@ class GetOffline(msgspec.Struct, frozen=True):
 
 class EnableOrder(msgspec.Struct, frozen=True):
     """From now on all that this client publishes keeps its order on the way to backends."""
+
+
+class UploadToken(msgspec.Struct, frozen=True):
+    """A token, in the place of the one of that type."""
+
+    token: str
+    type: str
 
 
 class TokenBucket(msgspec.Struct, frozen=True, gc=False):
@@ -63,6 +73,19 @@ def parse_enable_order(payload: bytes) -> EnableOrder | str:
     return EnableOrder()
 
 
+def parse_upload_token(payload: bytes) -> UploadToken | str:
+    """`{"token": "…", "type": "R"}`, or what is wrong with it."""
+    fields = _fields(payload, MAX_TOKEN_PAYLOAD)
+    if isinstance(fields, str):
+        return fields
+    token, kind = fields.get("token"), fields.get("type")
+    if not isinstance(token, str) or not token:
+        return "token must be the text of a token"
+    if not isinstance(kind, str) or kind not in ("R", "W", "RW"):
+        return "type must be R, W or RW"
+    return UploadToken(token, kind)
+
+
 def take(bucket: TokenBucket, now: float, rate: float = PULLS_PER_SECOND) -> tuple[TokenBucket, bool]:
     """Use up one token, of which ``rate`` come back in a second and are kept at most; false where there is none. ``now`` in seconds."""
     passed = max(now - bucket.at, 0.0)
@@ -72,9 +95,9 @@ def take(bucket: TokenBucket, now: float, rate: float = PULLS_PER_SECOND) -> tup
     return TokenBucket(tokens - 1.0, now), True
 
 
-def _fields(payload: bytes) -> dict[str, object] | str:
-    if len(payload) > MAX_PAYLOAD:
-        return f"the payload must be a JSON object of at most {MAX_PAYLOAD} bytes"
+def _fields(payload: bytes, limit: int = MAX_PAYLOAD) -> dict[str, object] | str:
+    if len(payload) > limit:
+        return f"the payload must be a JSON object of at most {limit} bytes"
     try:
         decoded = msgspec.json.decode(payload)
     except (msgspec.DecodeError, ValueError, RecursionError):

@@ -109,7 +109,9 @@ class Plan:
 
 
 def derive_plan(topic: str, matches: Iterable[tuple[Target, Subscription]], may_read: Callable[[Principal, str], bool]) -> Plan:
-    """The plan of a topic: one copy a target, of the highest QoS, with all identifiers [MQTT-3.3.4-2] [MQTT-3.3.4-3].
+    """The plan of a topic: one copy a target, of the highest QoS [MQTT-3.3.4-2], with all identifiers [MQTT-3.3.4-3] [MQTT-3.3.4-4].
+
+    A shared subscription's copy is one of its own, with its own identifier [MQTT-3.3.4-5].
 
     ``may_read(principal, topic)`` is asked for each target; who may not read gets nothing.
     """
@@ -147,7 +149,8 @@ def _variant(subscriptions: Sequence[Subscription]) -> Variant:
 def make_run(topic: str, heads: dict[int, bytes], variant: Variant, records: Sequence[Record], ats: Sequence[At]) -> Run:
     """The run of one variant; all records have the same QoS and retain flag."""
     first = records[0]
-    qos = min(first.qos, variant.qos)
+    qos = min(first.qos, variant.qos)  # [MQTT-3.8.4-8]
+    # [MQTT-3.3.1-12] [MQTT-3.3.1-13]
     retain = variant.retain_as_published and first.flags & RETAIN != 0
     identifiers = variant.identifiers
     deliveries = [Delivery(record, at, qos, retain, identifiers) for record, at in zip(records, ats, strict=True)]
@@ -175,7 +178,7 @@ def _fan_out_shared(plan: Plan, name: str, group: list[tuple[Target, Variant]], 
     for record, at in zip(records, ats, strict=True):
         members = [Member(target.client, target.availability()) for target, _ in group]
         index = members.index(choose(record.client, plan.topic, members))
-        target, variant = group[index]
+        target, variant = group[index]  # the member's own QoS [MQTT-4.8.2-3]
         run = make_run(plan.topic, plan.heads, variant, (record,), (at,))
         run.deliveries[0].group = name
         target.deliver(run)

@@ -26,7 +26,7 @@ class Admitted(NamedTuple):
 
 
 def is_retained(record: Record) -> bool:
-    """Whether a record sets or deletes its topic's retained message. The retain flag of P2P is not obeyed."""
+    """Whether a record sets or deletes its topic's retained message [MQTT-3.3.1-8]. The retain flag of P2P is not obeyed."""
     return record.kind == _PUBLISH and record.flags & (_RETAIN | _P2P) == _RETAIN
 
 

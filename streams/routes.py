@@ -116,7 +116,7 @@ class Routes(Generic[T, V, P]):
         return removed
 
     def match(self, topic: str) -> list[tuple[T, V]]:
-        """Every (target, value) whose filter matches, in the order in which the targets came; a target once per filter of its own."""
+        """Every (target, value) whose filter matches [MQTT-3.3.2-3], in the order in which the targets came; a target once per filter of its own."""
         exact = self._exact.get(topic)
         matches = [] if exact is None else _pairs(exact)
         if not self._root.is_empty():

@@ -75,6 +75,29 @@ class PutStatus(msgspec.Struct, frozen=True, tag=True):
     state: bytes
 
 
+class Document(msgspec.Struct, frozen=True, gc=False):
+    """Something that was registered: a group id, a policy, an identity. The store knows it by kind and name; what it says is its maker's.
+
+    ``expires_at`` in ms of the wall clock, 0 for never; one past its time is there until a sweep takes it.
+    """
+
+    kind: str
+    name: str
+    body: bytes = b""
+    expires_at: int = 0
+
+
+class PutDocument(msgspec.Struct, frozen=True, tag=True):
+    """Insert or replace."""
+
+    document: Document
+
+
+class DropDocument(msgspec.Struct, frozen=True, tag=True):
+    kind: str
+    name: str
+
+
 class FinishReplayed(msgspec.Struct, frozen=True, tag=True):
     """The node's position has passed ``upto``: entries in state DONE before it may go."""
 
@@ -141,6 +164,8 @@ Change = (
     | PutChannel
     | DropChannel
     | PutStatus
+    | PutDocument
+    | DropDocument
     | FinishReplayed
     | PutRule
     | DropRule
@@ -175,7 +200,7 @@ class CommitResult(msgspec.Struct, frozen=True):
 
 
 class Swept(msgspec.Struct, frozen=True):
-    """What a sweep removed: sessions (id, client) past their expiry, entries by reason, bodies, tombstones, expired retained messages.
+    """What a sweep removed: sessions (id, client) past their expiry, entries by reason, bodies, tombstones, expired retained messages and documents.
 
     A figure that has reached the sweep's ``limit`` says that another sweep would find more.
     """
@@ -187,6 +212,7 @@ class Swept(msgspec.Struct, frozen=True):
     bodies: int = 0
     tombstones: int = 0
     expired_retained: int = 0
+    expired_documents: int = 0
 
 
 class Counts(msgspec.Struct, frozen=True):
@@ -199,7 +225,7 @@ class Counts(msgspec.Struct, frozen=True):
 
 
 class Store(Protocol):
-    """Sessions, boxes, retained messages, presence, keys and readers' positions. Raises StoreError where the medium fails."""
+    """Sessions, boxes, retained messages, presence, keys, documents and readers' positions. Raises StoreError where the medium fails."""
 
     async def claim(self, client: str, principal: str, *, clean_start: bool, expiry: int, now: int, limit: int) -> SessionState | Refused:
         """Take a session for a new connection, under an epoch one higher.
@@ -267,6 +293,12 @@ class Store(Protocol):
 
     async def keys(self) -> list[AccessKey]:
         """All access keys, revoked ones included."""
+
+    async def add_document(self, document: Document) -> bool:
+        """Insert; False, and nothing changed, where there is one of that kind and name."""
+
+    async def documents(self, kind: str, after: str, limit: int) -> list[Document]:
+        """Documents of a kind by name, in the order of code points, behind the name ``after`` (empty for the first)."""
 
     async def property(self, name: str, default: str | None = None) -> str | None:
         """A named value of the installation, such as the instance id; with ``default``, set to it where it is missing."""

@@ -18,7 +18,7 @@ from bridges.database.entries import EntryChanges
 from bridges.database.rows import encode
 from bridges.database.rules import drop_dead_letters, drop_rule, put_dead_letter, put_rule, put_rule_state
 from bridges.database.sql import Prepared, key_is, upsert
-from bridges.database.tables import channels, positions, received, retained, sessions, statuses, subscriptions
+from bridges.database.tables import channels, documents, positions, received, retained, sessions, statuses, subscriptions
 from schemas.positions import At
 from schemas.sessions import (
     DropEntry,
@@ -38,13 +38,16 @@ from schemas.sessions import (
 from streams.store import (
     Change,
     CommitResult,
+    Document,
     DropChannel,
     DropDeadLetters,
+    DropDocument,
     DropRule,
     FinishReplayed,
     OpenChannel,
     PutChannel,
     PutDeadLetter,
+    PutDocument,
     PutRule,
     PutRuleState,
     PutStatus,
@@ -63,6 +66,8 @@ PUT_RETAINED: Final = upsert(retained, "time", "id", "expires_at", "record", hig
 PUT_CHANNEL: Final = upsert(channels, "detail")
 DELETE_CHANNEL: Final = Prepared(delete(channels).where(key_is(channels, "channel")))
 PUT_STATUS: Final = upsert(statuses, "status", "state")
+PUT_DOCUMENT: Final = upsert(documents, "body", "expires_at")
+DELETE_DOCUMENT: Final = Prepared(delete(documents).where(key_is(documents, "kind", "name")))
 PUT_POSITION: Final = upsert(positions, "offset", "idx")
 
 
@@ -94,6 +99,7 @@ class Changes:
         self._retained: dict[str, PutRetained] = {}
         self._channels: dict[str, OpenChannel | None] = {}
         self._statuses: dict[str, PutStatus] = {}
+        self._documents: dict[tuple[str, str], Document | None] = {}
         self._positions: dict[tuple[str, int], At] = {}
 
     def take(self, changes: Sequence[Change], named: Mapping[str, At], outcome: Outcome) -> None:
@@ -121,6 +127,11 @@ class Changes:
             statuses = [{"client": client, "status": encode(put.status), "state": put.state} for client, put in self._statuses.items()]
             PUT_STATUS.many(connection, statuses)
             self._statuses = {}
+        if self._documents:
+            PUT_DOCUMENT.many(connection, [document_row(document) for document in self._documents.values() if document is not None])
+            dropped = [{"the_kind": kind, "the_name": name} for (kind, name), document in self._documents.items() if document is None]
+            DELETE_DOCUMENT.many(connection, dropped)
+            self._documents = {}
         if self._positions:
             places = [{"reader": r, "shard": shard, "offset": at.offset, "idx": at.index} for (r, shard), at in self._positions.items()]
             PUT_POSITION.many(connection, places)
@@ -215,11 +226,21 @@ class Changes:
     def put_status(self, change: PutStatus, _: Outcome) -> None:
         self._statuses[change.status.client] = change
 
+    def put_document(self, change: PutDocument, _: Outcome) -> None:
+        self._documents[change.document.kind, change.document.name] = change.document
+
+    def drop_document(self, change: DropDocument, _: Outcome) -> None:
+        self._documents[change.kind, change.name] = None
+
     def finish_replayed(self, change: FinishReplayed, _: Outcome) -> None:
         self._entries.finish(change.upto)
 
     def of_rule(self, change: PutRule | DropRule | PutRuleState | PutDeadLetter | DropDeadLetters, _: Outcome) -> None:
         _OF_RULES[type(change)](self._connection, change)
+
+
+def document_row(document: Document) -> dict[str, object]:
+    return {"kind": document.kind, "name": document.name, "body": document.body, "expires_at": document.expires_at}
 
 
 def _retained_row(put: PutRetained) -> dict[str, object]:
@@ -257,6 +278,8 @@ _TAKE: Final[dict[type, Callable[[Changes, Any, Outcome], None]]] = {
     PutChannel: Changes.put_channel,
     DropChannel: Changes.drop_channel,
     PutStatus: Changes.put_status,
+    PutDocument: Changes.put_document,
+    DropDocument: Changes.drop_document,
     FinishReplayed: Changes.finish_replayed,
     **dict.fromkeys(_OF_RULES, Changes.of_rule),
 }

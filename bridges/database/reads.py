@@ -10,7 +10,20 @@ from sqlalchemy import Connection, Select, bindparam, func, literal_column, sele
 
 from bridges.database.rows import box_entry, decode_channel, decode_key, decode_record, decode_status, decode_subscription
 from bridges.database.sql import Prepared, Row, indexed, key_is
-from bridges.database.tables import access_keys, bodies, boxes, channels, counters, entries, mailboxes, positions, properties, received, sessions
+from bridges.database.tables import (
+    access_keys,
+    bodies,
+    boxes,
+    channels,
+    counters,
+    documents,
+    entries,
+    mailboxes,
+    positions,
+    properties,
+    received,
+    sessions,
+)
 from bridges.database.tables import retained as retained_topics
 from bridges.database.tables import statuses as client_statuses
 from bridges.database.tables import subscriptions as session_subscriptions
@@ -19,7 +32,7 @@ from schemas.positions import At
 from schemas.presence import ClientStatus
 from schemas.sessions import BoxEntry, RetainedMessage, SessionState, Subscription
 from schemas.topics import matches
-from streams.store import Counts, OpenChannel
+from streams.store import Counts, Document, OpenChannel
 
 PAGE_BYTES: Final = 4 * 1024 * 1024
 """A page of entries ends, before its limit, with the record that takes it past this."""
@@ -93,6 +106,12 @@ _POSITIONS: Final = Prepared(select(positions.c.reader, positions.c.shard, posit
 _CHANNELS: Final = Prepared(select(channels.c.detail).order_by(channels.c.channel))
 _MAILBOXES: Final = Prepared(select(mailboxes.c.client, mailboxes.c.id))
 _KEYS: Final = Prepared(select(access_keys.c.detail).order_by(access_keys.c.id))
+_DOCUMENTS: Final = Prepared(
+    select(documents.c.kind, documents.c.name, documents.c.body, documents.c.expires_at)
+    .where(key_is(documents, "kind"), documents.c.name > bindparam("after"))
+    .order_by(documents.c.name)
+    .limit(bindparam("count"))
+)
 _PROPERTY: Final = Prepared(select(properties.c.value).where(key_is(properties, "name")))
 _COUNTS: Final = Prepared(
     select(
@@ -234,6 +253,10 @@ def mailboxes_all(connection: Connection) -> dict[str, int]:
 
 def access_keys_all(connection: Connection) -> list[AccessKey]:
     return [decode_key(row[0]) for row in _KEYS.all(connection)]
+
+
+def documents_page(connection: Connection, kind: str, after: str, limit: int) -> list[Document]:
+    return [Document(*row) for row in _DOCUMENTS.all(connection, the_kind=kind, after=after, count=limit)]
 
 
 def property_value(connection: Connection, name: str) -> str | None:

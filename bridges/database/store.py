@@ -14,23 +14,25 @@ from typing import Any, Final
 from sqlalchemy import Engine
 
 from bridges.database import reads
+from bridges.database.changes import document_row
 from bridges.database.claims import Connections, claim, next_number, open_mailbox
 from bridges.database.opening import open_database
 from bridges.database.rows import encode
 from bridges.database.rules import letters_page, rules_all
 from bridges.database.sql import upsert
 from bridges.database.sweeps import Cursors, sweep
-from bridges.database.tables import access_keys, properties
+from bridges.database.tables import access_keys, documents, properties
 from bridges.database.worker import Transaction, Worker
 from schemas.identities import AccessKey
 from schemas.positions import At
 from schemas.presence import ClientStatus
 from schemas.rules import Rule, RuleState
 from schemas.sessions import BoxEntry, RetainedMessage, SessionState
-from streams.store import Change, CommitResult, Counts, DeadLetter, OpenChannel, Refused, Swept
+from streams.store import Change, CommitResult, Counts, DeadLetter, Document, OpenChannel, Refused, Swept
 
 _PUT_KEY: Final = upsert(access_keys, "detail")
 _PUT_PROPERTY: Final = upsert(properties)
+_ADD_DOCUMENT: Final = upsert(documents)
 
 
 class DatabaseStore:
@@ -145,6 +147,15 @@ class DatabaseStore:
 
     async def keys(self) -> list[AccessKey]:
         found: list[AccessKey] = await self._read(reads.access_keys_all)
+        return found
+
+    async def add_document(self, document: Document) -> bool:
+        row = document_row(document)
+        added: int = await self._worker.call(lambda transaction: _ADD_DOCUMENT.run(transaction.connection, **row))
+        return added == 1
+
+    async def documents(self, kind: str, after: str, limit: int) -> list[Document]:
+        found: list[Document] = await self._read(reads.documents_page, kind, after, limit)
         return found
 
     async def property(self, name: str, default: str | None = None) -> str | None:

@@ -9,11 +9,12 @@ from typing import Final
 
 from sqlalchemy import Connection, bindparam, delete, exists, null, select, text, update
 
+from bridges.database.changes import DELETE_DOCUMENT
 from bridges.database.claims import counter
 from bridges.database.ending import remove_session
 from bridges.database.entries import DELETE_OLDEST, drop_entries
 from bridges.database.sql import Bulk, Prepared, Row, key_is
-from bridges.database.tables import bodies, boxes, entries, retained, sessions
+from bridges.database.tables import bodies, boxes, documents, entries, retained, sessions
 from schemas.positions import At
 from streams.store import BODY_MS, TOMBSTONE_MS, Swept
 
@@ -65,6 +66,12 @@ TOMBSTONES: Final = Prepared(
     .order_by(retained.c.time, retained.c.topic)
     .limit(bindparam("count"))
 )
+EXPIRED_DOCUMENTS: Final = Prepared(
+    select(documents.c.kind, documents.c.name)
+    .where(text("expires_at > 0"), documents.c.expires_at <= bindparam("now"))
+    .order_by(documents.c.expires_at, documents.c.kind, documents.c.name)
+    .limit(bindparam("count"))
+)
 _DELETE_RETAINED: Final = Prepared(delete(retained).where(key_is(retained, "topic")))
 
 _AFTER_ALL_IDS: Final = b"\xff" * 17
@@ -98,6 +105,7 @@ def sweep(
         bodies=_bodies(connection, cursors, now, limit),
         expired_retained=_expire_retained(connection, now, limit),
         tombstones=_tombstones(connection, now, limit),
+        expired_documents=_documents(connection, now, limit),
     )
 
 
@@ -172,6 +180,12 @@ def _expire_retained(connection: Connection, now: int, limit: int) -> int:
     topics = EXPIRED_RETAINED.all(connection, now=now, count=limit)
     _BURY.many(connection, [{"the_topic": topic} for (topic,) in topics])
     return len(topics)
+
+
+def _documents(connection: Connection, now: int, limit: int) -> int:
+    expired = EXPIRED_DOCUMENTS.all(connection, now=now, count=limit)
+    DELETE_DOCUMENT.many(connection, [{"the_kind": kind, "the_name": name} for kind, name in expired])
+    return len(expired)
 
 
 def _tombstones(connection: Connection, now: int, limit: int) -> int:

@@ -151,6 +151,17 @@ access_keys = Table(
     Column("detail", LargeBinary, nullable=False),
 )
 
+documents = Table(
+    "documents",
+    metadata,
+    Column("kind", Text, primary_key=True, nullable=False),
+    Column("name", Text, primary_key=True, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+    Index("documents_expiring", "expires_at", sqlite_where=text("expires_at > 0"), postgresql_where=text("expires_at > 0")),
+    sqlite_with_rowid=False,
+)
+
 rules = Table(
     "rules",
     metadata,

@@ -23,7 +23,7 @@ from aiokafka.abc import AbstractTokenProvider
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.client import ConnectionGroup, CoordinationType
 from aiokafka.conn import collect_hosts, create_conn
-from aiokafka.errors import InvalidTopicError, KafkaConnectionError, KafkaError, NoError, UnknownTopicOrPartitionError, for_code
+from aiokafka.errors import InvalidTopicError, KafkaConnectionError, KafkaError, NodeNotReadyError, NoError, UnknownTopicOrPartitionError, for_code
 from aiokafka.protocol.admin import DescribeConfigsRequest
 from aiokafka.protocol.commit import OffsetCommitRequest
 from aiokafka.protocol.metadata import MetadataRequest
@@ -208,8 +208,15 @@ class Connection:
                     raise for_code(code)(group)
 
     async def _ask(self, request: object) -> Any:
+        """Of any broker; one that is gone is still named by the others for a while."""
         async with self._client() as client:
-            return await client.send(client.get_random_node(), request)
+            error = NodeNotReadyError("no broker is known")
+            for broker in client.cluster.brokers():
+                try:
+                    return await client.send(broker.nodeId, request)
+                except NodeNotReadyError as reason:
+                    error = reason
+            raise error
 
     @asynccontextmanager
     async def _client(self) -> AsyncIterator[AIOKafkaClient]:

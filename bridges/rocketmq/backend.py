@@ -19,7 +19,7 @@ from bridges.rocketmq.source import RocketmqSource, ends, subscription_of
 from bridges.rocketmq.target import RocketmqTarget
 from bridges.rocketmq.terms import Terms
 from schemas.connections import ConnectionSettings
-from schemas.errors import BackendError
+from schemas.errors import BackendError, SettingsError
 from streams.backend import SourceStart, TopicDescription
 
 log = logging.getLogger(__name__)
@@ -34,6 +34,8 @@ class RocketmqBackend:
     """Made in a running event loop; connects on first use."""
 
     def __init__(self, settings: ConnectionSettings) -> None:
+        if settings.compression != "none":
+            raise SettingsError(f'connections.{settings.name}.compression: messages to RocketMQ are not compressed; set it to "none"')
         self._settings = settings
         self._client = Client(settings)
         self._terms = Terms(self._client, settings)

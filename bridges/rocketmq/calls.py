@@ -120,7 +120,7 @@ async def message_type(client: Client, address: str, topic: str) -> str | None:
         return ""
     try:
         attributes = msgspec.json.decode(answer.body, type=_TopicSettings).attributes or {}
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise RemotingError(f"{address}: a topic's settings can't be read: {error}") from error
     return attributes.get("message.type", "")
 

@@ -147,4 +147,7 @@ async def connect(address: str, context: ssl.SSLContext | None, sign: Sign | Non
         raise Unreachable(f"{address} did not take a connection within {within:g} s") from error
     except OSError as error:
         raise Unreachable(f"{address} can't be reached: {error.strerror or error}") from error
+    except ValueError as error:
+        # A host that no name service can look up.
+        raise Unreachable(f"{address} can't be reached: {error}") from error
     return connection

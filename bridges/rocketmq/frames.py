@@ -91,7 +91,7 @@ def decode_frame(frame: bytes | memoryview) -> Command:
         raise RemotingError(f"a frame of {len(frame)} bytes says that its header ends at {end}")
     try:
         header = _decode_header(frame[4:end])
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise RemotingError(f"a frame's header can't be read: {error}") from error
     fields = {name: value for name, value in header.extFields.items() if value is not None} if header.extFields else {}
     return Command(header.code, header.opaque, header.flag, header.remark or "", fields, bytes(frame[end:]))

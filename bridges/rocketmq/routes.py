@@ -71,7 +71,7 @@ class Route(msgspec.Struct, frozen=True):
 def parse_route(body: bytes) -> Route:
     try:
         told = _decode_route(_quote_keys(body))
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise RemotingError(f"a name server's route can't be read: {error}") from error
     masters = _masters(told.brokerDatas or ())
     writable: list[Queue] = []
@@ -100,7 +100,7 @@ def parse_cluster(body: bytes) -> Cluster:
     """A name server may know several clusters: the name is the first one's."""
     try:
         told = _decode_cluster(_quote_keys(body))
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise RemotingError(f"a name server's list of brokers can't be read: {error}") from error
     brokers = told.brokerAddrTable or {}
     return Cluster(next((broker.cluster for broker in brokers.values()), ""), _masters(brokers.values()))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
@@ -26,7 +26,33 @@ class _Body(BaseModel):
 
 
 class NewKeyBody(_Body):
-    """No choice yet: keys are for devices and backends."""
+    """A device's key is for MQTT, messages and tokens; a manager's also for managing the instance over HTTP."""
+
+    role: Literal["device", "manager"] = "device"
+
+
+class RotationBody(_Body):
+    """``valid_seconds``: for how long the secret before stays valid beside the new one."""
+
+    valid_seconds: Annotated[int, Field(ge=0, le=30 * 86_400)] = 86_400
+
+
+class GroupBody(_Body):
+    group_id: str
+
+
+class TopicBody(_Body):
+    topic: str
+    remark: Annotated[str, Field(max_length=256)] = ""
+
+
+class PolicyBody(_Body):
+    """An access rule (schemas/policies.py)."""
+
+    principal: str
+    action: str
+    filter: str
+    effect: str = "allow"
 
 
 UserProperty = tuple[str, str]

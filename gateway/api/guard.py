@@ -9,6 +9,7 @@ import asyncio
 import base64
 import binascii
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -75,7 +76,7 @@ def principal_of(services: ApiServices, request: Request) -> Principal:
         key_id, _, secret = base64.b64decode(encoded, validate=True).decode().partition(":")
     except (binascii.Error, UnicodeDecodeError):
         raise ApiError(401, "unauthorized", "Authorization is not HTTP Basic with an access key's id and secret") from None
-    outcome = services.authenticator.login_api(key_id, secret, peer)
+    outcome = services.authenticator.login_api(key_id, secret, peer, time.time_ns() // 1_000_000)
     if isinstance(outcome, Principal):
         return outcome
     _refuse(outcome, key_id, peer)
@@ -87,6 +88,18 @@ def _refuse(refused: LoginRefused, key_id: str, peer: Peer) -> None:
     if refused.reason_code == ReasonCode.NOT_AUTHORIZED:
         raise ApiError(403, "forbidden", f"{refused.reason}: use TLS in front of it, or set allow_plaintext_login")
     raise ApiError(401, "unauthorized", "unknown access key or wrong secret")
+
+
+def manager_guard(services: ApiServices) -> Guard:
+    """The dependency of routes that are for keys of the role manager and the administrator."""
+
+    async def manager(request: Request) -> Principal:
+        principal = principal_of(services, request)
+        if principal.role not in ("manager", ADMINISTRATOR):
+            raise ApiError(403, "forbidden", "this needs a key of the role manager, or the administrator's credential")
+        return principal
+
+    return manager
 
 
 def guards(services: ApiServices) -> tuple[Guard, Guard]:

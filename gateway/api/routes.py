@@ -14,9 +14,10 @@ from fastapi import APIRouter, Depends, FastAPI, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
-from gateway.api.bodies import NewKeyBody, PublishBody, read_payload, read_properties, read_topic
+from gateway.api.bodies import NewKeyBody, PublishBody, RotationBody, read_payload, read_properties, read_topic
 from gateway.api.errors import ApiError, install
 from gateway.api.guard import BodyLimit, guards
+from gateway.api.registers import register_routes
 from gateway.api.rules import rule_routes
 from gateway.api.services import ApiServices
 from gateway.auth.credentials import credential_of
@@ -37,6 +38,7 @@ def create_api(services: ApiServices) -> FastAPI:
     app.include_router(_key_routes(services), prefix="/api/v1")
     app.include_router(_client_routes(services), prefix="/api/v1")
     app.include_router(_node_routes(services), prefix="/api/v1")
+    app.include_router(register_routes(services), prefix="/api/v1")
     app.include_router(rule_routes(services, _HEADERS), prefix="/api/v1")
     return app
 
@@ -76,11 +78,21 @@ def _key_routes(services: ApiServices) -> APIRouter:
     @router.post("/keys")
     async def create_key(principal: Annotated[Principal, Depends(administrator)], body: NewKeyBody) -> Response:
         try:
-            key = await services.keyring.create("device", time.time_ns() // 1_000_000)
+            key = await services.keyring.create(body.role, time.time_ns() // 1_000_000)
         except KeyLimit as error:
             raise ApiError(409, "key_limit", str(error)) from None
-        _log.info("key-created key=%s by=%s", key.id, principal.name)
+        _log.info("key-created key=%s role=%s by=%s", key.id, key.role, principal.name)
         return _json(credential_of(key), 201)
+
+    @router.post("/keys/{key_id}/rotate")
+    async def rotate_key(key_id: str, principal: Annotated[Principal, Depends(administrator)], body: RotationBody) -> Response:
+        if key_id == principal.name:
+            raise ApiError(409, "own_credential", "a credential can't rotate itself: delete admin.json and start the gateway again")
+        key = await services.keyring.rotate(key_id, time.time_ns() // 1_000_000, body.valid_seconds * 1000)
+        if key is None:
+            raise ApiError(404, "not_found", "there is no active key of this id")
+        _log.info("key-rotated key=%s by=%s", key_id, principal.name)
+        return _json(credential_of(key))
 
     @router.delete("/keys/{key_id}")
     async def revoke_key(key_id: str, principal: Annotated[Principal, Depends(administrator)]) -> Response:

@@ -10,6 +10,8 @@ import msgspec
 from gateway.auth.access import Access
 from gateway.auth.keys import KeyRing
 from gateway.auth.login import Authenticator
+from gateway.auth.policies import Policies
+from gateway.auth.resources import Resources
 from gateway.protocol.properties import Properties
 from gateway.rules.management import RuleManagement
 from schemas.identities import Principal
@@ -50,6 +52,8 @@ class ApiServices(Protocol):
     authenticator: Authenticator
     access: Access
     limits: Limits
+    resources: Resources
+    policies: Policies
     rules: RuleManagement
 
     def node(self) -> NodeInfo: ...

@@ -1,41 +1,58 @@
 """What a principal may do: one function, ``may``, for every way in and out. Default deny. Pure.
 
-A key's default, and the anonymous principal's: everything in its instance except topics whose first level is reserved, of which it may
-write the control topics and read what lies under `$SYS`. Administrators may do all. The `[[access]]` list changes that by three rules:
+The default of access keys, device credentials and the anonymous principal: everything in the instance except topics whose first level is
+reserved, of which they may write the control topics and read what lies under `$SYS`. Other principals have no default. Administrators may
+do all. Rules (policies.py) change that:
 
-1. A rule that denies wins, whatever else allows. Rules apply to the principal they name, and to all where they name `*`.
+1. A rule that denies wins, whatever else allows. Rules apply to the principal they name, to all of a kind (`user:*`), and to all (`*`).
 2. A principal to whom any rule that allows applies may do just what such rules allow: they take the place of its default.
 3. No rule opens a reserved level, and none closes the control topics, which act on the client's own session only.
 
 A subscription is allowed where one rule covers all that its filter could match, and denied where one denying rule does. A filter that
-reaches into a denied part is let in and the messages from there are left out: readers are checked at each delivery ("read").
+reaches into a denied part is let in and the messages from there are left out: readers are checked at each delivery ("read"). What is sent to
+one device (P2P, "receive") needs no rule that allows, and no rule that denies reading there. "keep" is "read" for a session that is away
+or waits for a token: what may be stored for it; it is asked again at delivery.
+
+What rules come to for a client is compiled once and kept until ``version`` changes, and whoever asks often keeps the answer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Final, Literal
 
 import msgspec
 
 from gateway.auth.keys import KeyRing
+from gateway.auth.policies import Policies
+from gateway.auth.resources import Resources
 from schemas.identities import ANONYMOUS, AccessRule, Principal
+from schemas.policies import has_variables, substitute, values_of
 from schemas.topics import matches, parse_subscription
 
-Action = Literal["publish", "subscribe", "read"]
+Action = Literal["publish", "subscribe", "read", "receive", "keep"]
 
 CONTROL_TOPICS: Final = frozenset({"$SYS/uploadToken", "$SYS/getOfflineMsg", "$SYS/enableOrderMsg"})
 """Topics that clients write to talk to the gateway."""
 
 RESERVED_LEVELS: Final = ("$SYS", "$share", "$sluiceway")
 
-_MEANS: Final[dict[str, tuple[Action, ...]]] = {
+MAX_COMPILED: Final = 65_536
+"""Principals whose rules are kept compiled; when there are more, all are forgotten at once."""
+
+_MEANS: Final[dict[str, tuple[str, ...]]] = {
     "publish": ("publish",),
     "subscribe": ("subscribe", "read"),
     "read": ("read",),
     "*": ("publish", "subscribe", "read"),
 }
 """What a rule's action stands for."""
+
+_ASKED: Final[dict[str, str]] = {"publish": "publish", "subscribe": "subscribe", "read": "read", "receive": "read", "keep": "read"}
+"""The rules that speak of what is asked."""
+
+_WITH_DEFAULT: Final = ("", "device")
+"""Kinds of principals that may do all as long as no rule allows: access keys, the anonymous principal, device credentials."""
 
 
 class _Grants(msgspec.Struct, frozen=True):
@@ -46,22 +63,45 @@ class _Grants(msgspec.Struct, frozen=True):
 
 
 class Access:
-    """The rules in force. Decisions may be cached until ``version`` changes."""
+    """The rules in force. Decisions may be cached until ``version`` changes. A kind of principals that ``knows`` was not called for is unknown."""
 
-    def __init__(self, keyring: KeyRing, rules: Sequence[AccessRule] = ()) -> None:
+    def __init__(
+        self,
+        keyring: KeyRing,
+        rules: Sequence[AccessRule] = (),
+        *,
+        policies: Policies | None = None,
+        resources: Resources | None = None,
+    ) -> None:
         self._keyring = keyring
-        self._for_all = _grants(rules, "*")
-        self._named = {rule.principal: _grants(rules, rule.principal) for rule in rules}
+        self.policies = policies if policies is not None else Policies(static=rules)
+        self._resources = resources if resources is not None and resources.mandatory else None
+        self._known: dict[str, Callable[[str], bool]] = {"": lambda name: name == ANONYMOUS or keyring.role(name) is not None}
+        self._watched: list[Callable[[], int]] = []
+        self._compiled: dict[Hashable, _Grants] = {}
+        self._compiled_at = -1
+        self._with_variables: dict[str, bool] = {}
+
+    def knows(self, kind: str, known: Callable[[str], bool], version: Callable[[], int]) -> None:
+        """Principals of a further kind: whether there is one of a full name, and a number that grows when that changes."""
+        self._known[kind] = known
+        self._watched.append(version)
 
     @property
     def version(self) -> int:
         """Changes whenever a decision may have changed."""
-        return self._keyring.version
+        resources = 0 if self._resources is None else self._resources.version
+        return self._keyring.version + self.policies.version + resources + sum(version() for version in self._watched)
+
+    def is_known(self, principal: Principal) -> bool:
+        """Whether the principal is still there: its key not revoked, its identity not deleted."""
+        known = self._known.get(_kind(principal.name))
+        return known is not None and known(principal.name)
 
     def may(self, principal: Principal, action: Action, topic: str) -> bool:
         """Whether the principal may. ``topic`` is a topic name, or for "subscribe" a filter as subscribed, `$share/…` included."""
-        if principal.name != ANONYMOUS and self._keyring.role(principal.name) is None:
-            return False  # revoked while connected
+        if not self.is_known(principal):
+            return False
         if principal.role == "administrator":
             return True
         if action == "publish" and topic in CONTROL_TOPICS:
@@ -74,19 +114,58 @@ class Access:
             subject = parsed.filter
         if not _is_open(action, subject):
             return False
-        grants = self._named.get(principal.name, self._for_all)
-        applies = covers if action == "subscribe" else matches
-        if any(applies(denied, subject) for denied in grants.denied[action]):
+        if self._resources is not None and not self._resources.admits_topic(subject):
             return False
-        return grants.allowed is None or any(applies(allowed, subject) for allowed in grants.allowed[action])
+        return self._rules_allow(principal, action, subject) and _tokens_cover(principal, action, subject)
+
+    def _rules_allow(self, principal: Principal, action: Action, subject: str) -> bool:
+        grants, asked = self._grants(principal), _ASKED[action]
+        if grants.allowed is None and not grants.denied[asked]:
+            return True
+        applies = covers if action == "subscribe" else matches
+        if any(applies(denied, subject) for denied in grants.denied[asked]):
+            return False
+        return action == "receive" or grants.allowed is None or any(applies(allowed, subject) for allowed in grants.allowed[asked])
 
     def may_read_all(self, principal: Principal) -> bool:
-        """Whether what an allowed subscription brings needs no check at each delivery: no rule denies this principal to read."""
-        return principal.role == "administrator" or not self._named.get(principal.name, self._for_all).denied["read"]
+        """Whether what an allowed subscription brings needs no check at each delivery."""
+        if principal.role == "administrator":
+            return True
+        if self._resources is not None or principal.tokens is not None:
+            return False
+        grants = self._grants(principal)
+        return grants.allowed is None and not grants.denied["read"] and self.is_known(principal)
 
     def principals(self) -> Iterable[str]:
-        """Whom rules name, for a warning about names that belong to nobody."""
-        return self._named.keys()
+        """Whom static rules name, for a warning about names that belong to nobody."""
+        return self.policies.principals()
+
+    def _grants(self, principal: Principal) -> _Grants:
+        if self._compiled_at != self.policies.version or len(self._compiled) > MAX_COMPILED:
+            self._compiled.clear()
+            self._with_variables.clear()
+            self._compiled_at = self.policies.version
+        name = principal.name
+        if principal.claims:
+            claimed = (name, principal.client, principal.user, principal.claims)
+            if claimed not in self._compiled:
+                self._compiled[claimed] = _compile((*self.policies.of(name), *principal.claims), principal)
+            return self._compiled[claimed]
+        varies = self._with_variables.get(name)
+        if varies is None:
+            if len(self._with_variables) > MAX_COMPILED:
+                self._with_variables.clear()
+            varies = self._with_variables[name] = any(has_variables(rule.filter) for rule in self.policies.of(name))
+        key = (name, principal.client, principal.user) if varies else name
+        grants = self._compiled.get(key)
+        if grants is None:
+            grants = self._compiled[key] = _compile(self.policies.of(name), principal)
+        return grants
+
+
+def _kind(name: str) -> str:
+    kind, colon, _ = name.partition(":")
+    return kind if colon else ""
 
 
 def _is_open(action: Action, subject: str) -> bool:
@@ -95,18 +174,27 @@ def _is_open(action: Action, subject: str) -> bool:
     return first not in RESERVED_LEVELS or (first == "$SYS" and action != "publish")
 
 
-def _grants(rules: Sequence[AccessRule], principal: str) -> _Grants:
+def _tokens_cover(principal: Principal, action: Action, subject: str) -> bool:
+    """A Token login may do what its key may and a token says; what waits for it needs no token, only a delivery does."""
+    return principal.tokens is None or action in ("keep", "receive") or principal.tokens.covers(action, subject)
+
+
+def _compile(rules: Iterable[AccessRule], principal: Principal) -> _Grants:
     allowed: dict[str, tuple[str, ...]] = dict.fromkeys(_MEANS["*"], ())
     denied = dict(allowed)
     allows = False
+    values: Mapping[str, str] | None = None
     for rule in rules:
-        if rule.principal not in ("*", principal):
-            continue
         allows = allows or rule.effect == "allow"
-        side = allowed if rule.effect == "allow" else denied
-        for action in _MEANS[rule.action]:
-            side[action] += (rule.filter,)
-    return _Grants(allowed if allows else None, denied)
+        filled: str | None = rule.filter
+        if has_variables(rule.filter):
+            values = values_of(principal) if values is None else values
+            filled = substitute(rule.filter, values, denies=rule.effect == "deny")
+        if filled is not None:
+            side = allowed if rule.effect == "allow" else denied
+            for action in _MEANS[rule.action]:
+                side[action] += (filled,)
+    return _Grants(allowed if allows or _kind(principal.name) not in _WITH_DEFAULT else None, denied)
 
 
 def covers(outer: str, inner: str) -> bool:

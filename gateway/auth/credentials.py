@@ -49,7 +49,7 @@ def read_credential(data: Path) -> Credential | None:
 async def prepare_administrator(keyring: KeyRing, data: Path, now: int) -> None:
     """Make sure that the data folder holds a valid administrator's credential. ``now`` in ms of the wall clock."""
     found = read_credential(data)
-    if found is not None and found.instance_id == keyring.instance_id and _is_valid(keyring, found):
+    if found is not None and found.instance_id == keyring.instance_id and _is_valid(keyring, found, now):
         return
     key = await keyring.create(ADMINISTRATOR, now)
     content = json.dumps(msgspec.to_builtins(credential_of(key)), indent=2).encode() + b"\n"
@@ -62,8 +62,8 @@ async def prepare_administrator(keyring: KeyRing, data: Path, now: int) -> None:
             await keyring.revoke(info.id)
 
 
-def _is_valid(keyring: KeyRing, found: Credential) -> bool:
-    known = keyring.is_secret_of(found.access_key_id, found.access_key_secret.encode())
+def _is_valid(keyring: KeyRing, found: Credential, now: int) -> bool:
+    known = keyring.is_secret_of(found.access_key_id, found.access_key_secret.encode(), now)
     return known and keyring.role(found.access_key_id) == ADMINISTRATOR
 
 

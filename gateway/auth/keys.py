@@ -68,11 +68,16 @@ class KeyRing:
 
     def __init__(self, store: KeyStore, seal: Seal, instance_id: str, keys: Sequence[AccessKey]) -> None:
         self._store = store
-        self._seal = seal
+        self.seal = seal
         self.instance_id = instance_id
         self.version = 1
         self._keys = {key.id: key for key in keys}
         self._secrets = {key.id: seal.unseal(key.sealed_secret, _seal_name(key.id, key.role)).encode() for key in keys if not key.revoked}
+        self._previous = {
+            key.id: (seal.unseal(key.sealed_previous, _seal_name(key.id, key.role)).encode(), key.previous_until)
+            for key in keys
+            if key.sealed_previous and not key.revoked
+        }
         self._dummy = secrets.token_bytes(_SECRET_LENGTH)
 
     def secret_or_dummy(self, key_id: str) -> tuple[bytes, bool]:
@@ -80,12 +85,20 @@ class KeyRing:
         secret = self._secrets.get(key_id)
         return (self._dummy, False) if secret is None else (secret, True)
 
-    def is_secret_of(self, key_id: str, secret: bytes) -> bool:
+    def previous_secret(self, key_id: str, now: int) -> bytes | None:
+        """The secret that an active key had before it was rotated, as long as it is still valid."""
+        previous = self._previous.get(key_id)
+        return previous[0] if previous is not None and now < previous[1] else None
+
+    def is_secret_of(self, key_id: str, secret: bytes, now: int) -> bool:
         """Whether an active key has this secret; takes as long for a key that doesn't exist."""
         expected, known = self.secret_or_dummy(key_id)
-        return hmac.compare_digest(expected, secret) and known
+        if hmac.compare_digest(expected, secret):
+            return known
+        previous = self.previous_secret(key_id, now)
+        return previous is not None and hmac.compare_digest(previous, secret)
 
-    def role(self, key_id: str) -> str | None:
+    def role(self, key_id: str) -> Role | None:
         """An active key's role; None for a key that is revoked or was never made."""
         return self._keys[key_id].role if key_id in self._secrets else None
 
@@ -99,12 +112,27 @@ class KeyRing:
         if len(self._secrets) >= MAX_KEYS:
             raise KeyLimit(f"there are {MAX_KEYS} active keys already: revoke some")
         key_id, secret = "SW" + _random(_ID_LENGTH), _random(_SECRET_LENGTH)
-        key = AccessKey(key_id, role, self._seal.seal(secret, _seal_name(key_id, role)), now)
+        key = AccessKey(key_id, role, self.seal.seal(secret, _seal_name(key_id, role)), now)
         await self._store.put_key(key)
         self._keys[key_id] = key
         self._secrets[key_id] = secret.encode()
         self.version += 1
         return NewKey(key_id, role, Secret(secret), self.instance_id)
+
+    async def rotate(self, key_id: str, now: int, valid_ms: int) -> NewKey | None:
+        """A new secret for an active key; the one it had stays valid for so long beside it. None where there is no such key."""
+        key = self._keys.get(key_id)
+        if key is None or key_id not in self._secrets:
+            return None
+        secret, until = _random(_SECRET_LENGTH), now + valid_ms
+        sealed = self.seal.seal(secret, _seal_name(key_id, key.role))
+        rotated = msgspec.structs.replace(key, sealed_secret=sealed, sealed_previous=key.sealed_secret, previous_until=until)
+        await self._store.put_key(rotated)
+        self._keys[key_id] = rotated
+        self._previous[key_id] = (self._secrets[key_id], until)
+        self._secrets[key_id] = secret.encode()
+        self.version += 1
+        return NewKey(key_id, key.role, Secret(secret), self.instance_id)
 
     async def revoke(self, key_id: str) -> bool:
         """Revoke a key, at once for new decisions and durably when this returns; False where there is none active of that id."""
@@ -112,6 +140,7 @@ class KeyRing:
             return False
         self._keys[key_id] = revoked = msgspec.structs.replace(self._keys[key_id], revoked=True)
         del self._secrets[key_id]
+        self._previous.pop(key_id, None)
         self.version += 1
         await self._store.put_key(revoked)
         return True

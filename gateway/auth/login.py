@@ -1,23 +1,35 @@
-"""From a CONNECT's user name and password to a principal: Signature login and anonymous. Pure, but for the key ring it asks.
+"""From a CONNECT's user name and password to a principal. Pure, but for the registers it asks (keys, tokens, devices, identities).
 
-Signature: user name `Signature|<access key id>|<instance id>`, password base64(HMAC-SHA1(secret, whole client id)). It signs nothing
-that changes, so whoever sees it may repeat it for ever: it is taken in clear text on loopback only, unless settings say otherwise.
+| login | user name | password |
+|---|---|---|
+| Signature | `Signature|<access key id>|<instance id>` | base64(HMAC-SHA1(secret, whole client id)) |
+| Token | `Token|<access key id>|<instance id>` | `R|<token>`, `W|<token>`, `RW|<token>`, one or more, in any order |
+| device credential | `DeviceCredential|<device access key id>|<instance id>` | as Signature, with the device's secret |
+| JWT | any other | a JSON Web Token (web_tokens.py) |
+| custom identity | any other | the secret, or base64(HMAC-SHA1(secret, client id)) |
+
+A signature signs nothing that changes, so whoever sees it may repeat it for ever: it is taken in clear text on loopback only, unless
+settings say otherwise. An unknown name costs what a known one costs: the same comparison, with a secret that nobody has.
 """
 
 from __future__ import annotations
 
 import base64
 import hmac
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
 
+from gateway.auth.devices import Devices
+from gateway.auth.identities import Identities
 from gateway.auth.keys import KeyRing
+from gateway.auth.tokens import Mint, TokenFault
+from gateway.auth.web_tokens import WebTokenRefused, WebTokens, looks_like
 from schemas.identities import ANONYMOUS, Principal
 from schemas.reasons import ReasonCode
 
 ADMINISTRATOR: Final = "administrator"
-_ANONYMOUS: Final = Principal(ANONYMOUS, "anonymous")
 
 
 class Peer(msgspec.Struct, frozen=True):
@@ -33,6 +45,17 @@ class LoginRefused(msgspec.Struct, frozen=True):
 
     reason_code: ReasonCode
     reason: str
+
+
+class _Attempt(msgspec.Struct, frozen=True):
+    """A login with a user name of three fields. ``now`` in ms of the wall clock."""
+
+    key: str
+    instance: str
+    password: bytes
+    client: str
+    peer: Peer
+    now: int
 
 
 def _bad(reason: str) -> LoginRefused:
@@ -56,56 +79,126 @@ def signature_user_name(key_id: str, instance_id: str) -> str:
 
 
 class Authenticator:
-    """Decides logins."""
+    """Decides logins. Registers that are not there have nobody in them."""
 
-    def __init__(self, keyring: KeyRing, *, anonymous: bool, allow_plaintext_login: bool) -> None:
+    def __init__(
+        self,
+        keyring: KeyRing,
+        *,
+        anonymous: bool,
+        allow_plaintext_login: bool,
+        mint: Mint | None = None,
+        devices: Devices | None = None,
+        identities: Identities | None = None,
+        web_tokens: WebTokens | None = None,
+    ) -> None:
         self._keyring = keyring
         self._anonymous = anonymous
         self._allow_plaintext = allow_plaintext_login
+        self._mint = mint
+        self._devices = devices
+        self._identities = identities
+        self._web_tokens = web_tokens
+        self._modes: dict[str, Callable[[_Attempt], Principal | LoginRefused]] = {
+            "Signature": self._login_signature,
+            "Token": self._login_token,
+            "DeviceCredential": self._login_device,
+        }
 
-    def login(self, user_name: str | None, password: bytes | None, client_id: str, peer: Peer) -> Principal | LoginRefused:
-        """A CONNECT's principal, or why there is none."""
+    def login(self, user_name: str | None, password: bytes | None, client_id: str, peer: Peer, now: int) -> Principal | LoginRefused:
+        """A CONNECT's principal, or why there is none. ``now`` in ms of the wall clock."""
         if user_name is None and password is None:
-            return self._login_anonymous(peer)
+            return self._login_anonymous(client_id, peer)
         if not self._may_send_secrets(peer):
             return _not_authorized("login in clear text from another machine")
-        mode, key_id, instance_id = _split(user_name)
-        if mode != "Signature":
-            return _bad("user name is not Signature|<access key id>|<instance id>")
-        secret, known = self._keyring.secret_or_dummy(key_id)
-        if not hmac.compare_digest(sign(secret, client_id), password or b"") or not known:
-            return _bad("unknown access key or wrong signature")
-        if instance_id != self._keyring.instance_id:
-            return _not_authorized("access key of another instance")
-        return self._admit(key_id, peer)
+        parts = (user_name or "").split("|")
+        mode = self._modes.get(parts[0]) if len(parts) == 3 else None
+        if mode is not None:
+            return mode(_Attempt(parts[1], parts[2], password or b"", client_id, peer, now))
+        if self._web_tokens is not None and password is not None and looks_like(password):
+            return self._login_web_token(self._web_tokens, user_name or "", password, client_id, now)
+        if self._identities is not None and len(self._identities):
+            return self._login_identity(self._identities, user_name or "", password or b"", client_id)
+        return _bad("user name is not Signature|<access key id>|<instance id>")
 
-    def login_api(self, key_id: str, secret: str, peer: Peer) -> Principal | LoginRefused:
+    def login_api(self, key_id: str, secret: str, peer: Peer, now: int) -> Principal | LoginRefused:
         """The principal of an HTTP request that carries an access key's id and secret."""
         if not self._may_send_secrets(peer):
             return _not_authorized("login in clear text from another machine")
-        if not self._keyring.is_secret_of(key_id, secret.encode()):
+        if not self._keyring.is_secret_of(key_id, secret.encode(), now):
             return _bad("unknown access key or wrong secret")
-        return self._admit(key_id, peer)
+        return self._admit(key_id, "", peer)
 
-    def _login_anonymous(self, peer: Peer) -> Principal | LoginRefused:
+    def admit_signed(self, key_id: str, peer: Peer) -> Principal | LoginRefused:
+        """The principal of an HTTP request whose signature was verified with a key's secret. Answers may hold secrets."""
+        if not self._may_send_secrets(peer):
+            return _not_authorized("request in clear text from another machine")
+        return self._admit(key_id, "", peer)
+
+    def _login_anonymous(self, client_id: str, peer: Peer) -> Principal | LoginRefused:
         if not self._anonymous:
             return _not_authorized("no login given")
         if not peer.is_loopback:
             return _not_authorized("anonymous from another machine")
-        return _ANONYMOUS
+        return Principal(ANONYMOUS, "anonymous", client_id)
+
+    def _login_signature(self, attempt: _Attempt) -> Principal | LoginRefused:
+        secret, known = self._keyring.secret_or_dummy(attempt.key)
+        if not hmac.compare_digest(sign(secret, attempt.client), attempt.password) or not known:
+            previous = self._keyring.previous_secret(attempt.key, attempt.now)
+            if previous is None or not hmac.compare_digest(sign(previous, attempt.client), attempt.password):
+                return _bad("unknown access key or wrong signature")
+        if attempt.instance != self._keyring.instance_id:
+            return _not_authorized("access key of another instance")
+        return self._admit(attempt.key, attempt.client, attempt.peer)
+
+    def _login_token(self, attempt: _Attempt) -> Principal | LoginRefused:
+        if self._mint is None:
+            return _bad("no token was ever made here")
+        shown = self._mint.read_password(attempt.password.decode(errors="replace"), attempt.key, attempt.now)
+        if isinstance(shown, TokenFault):
+            return _bad(f"token {shown.name.lower()}")
+        if attempt.instance != self._keyring.instance_id:
+            return _not_authorized("access key of another instance")
+        admitted = self._admit(attempt.key, attempt.client, attempt.peer)
+        return admitted if isinstance(admitted, LoginRefused) else msgspec.structs.replace(admitted, tokens=shown)
+
+    def _login_device(self, attempt: _Attempt) -> Principal | LoginRefused:
+        if self._devices is None:
+            return _bad("no device credential was ever made here")
+        secret, known = self._devices.secret_or_dummy(attempt.key, attempt.client)
+        if not hmac.compare_digest(sign(secret, attempt.client), attempt.password) or not known:
+            return _bad("unknown device credential or wrong signature")
+        if attempt.instance != self._keyring.instance_id:
+            return _not_authorized("device credential of another instance")
+        return Principal("device:" + attempt.client, "device", attempt.client)
+
+    def _login_identity(self, identities: Identities, user_name: str, password: bytes, client_id: str) -> Principal | LoginRefused:
+        found, known = identities.find(user_name, client_id)
+        secret = found.secret.reveal().encode()
+        signed = sign(secret, client_id)
+        expected = secret if found.sign_mode == "ORIGIN" else signed
+        # By digests: comparing texts of different lengths would tell the secret's length
+        salt, _ = self._keyring.secret_or_dummy("")
+        if not hmac.compare_digest(hmac.digest(salt, expected, "sha256"), hmac.digest(salt, password, "sha256")) or not known:
+            return _bad("unknown identity or wrong secret")
+        return Principal(found.principal, "device", client_id, user_name)
+
+    def _login_web_token(self, web_tokens: WebTokens, user_name: str, password: bytes, client_id: str, now: int) -> Principal | LoginRefused:
+        try:
+            subject, rules, expires = web_tokens.read(password.decode("ascii", "replace"), client_id, now)
+        except WebTokenRefused as refused:
+            return _bad(str(refused))
+        return Principal("jwt:" + subject, "device", client_id, user_name, claims=rules, expires=expires)
 
     def _may_send_secrets(self, peer: Peer) -> bool:
         return peer.is_secure or peer.is_loopback or self._allow_plaintext
 
-    def _admit(self, key_id: str, peer: Peer) -> Principal | LoginRefused:
+    def _admit(self, key_id: str, client_id: str, peer: Peer) -> Principal | LoginRefused:
         """The principal of a verified key. The administrator's credential is for commands on this machine."""
         role = self._keyring.role(key_id)
-        if role == ADMINISTRATOR:
-            return Principal(key_id, "administrator") if peer.is_loopback else _not_authorized("administrator from another machine")
-        return Principal(key_id, "device")
-
-
-def _split(user_name: str | None) -> tuple[str, str, str]:
-    """Mode, access key id and instance id; empty where the user name has not three fields. The mode is case-sensitive."""
-    parts = (user_name or "").split("|")
-    return (parts[0], parts[1], parts[2]) if len(parts) == 3 else ("", "", "")
+        if role is None:
+            return _bad("the access key was revoked")
+        if role == ADMINISTRATOR and not peer.is_loopback:
+            return _not_authorized("administrator from another machine")
+        return Principal(key_id, role, client_id)

@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from gateway.auth.diagnosis import RIGHT, diagnose
 from gateway.auth.login import sign, signature_user_name
 from gateway.commands.client import call
 from gateway.commands.endpoint import Endpoint, credential
 from gateway.commands.errors import CommandError
 
 
-def create_key(endpoint: Endpoint, *, as_json: bool) -> None:
-    made = call(endpoint, "POST", "/api/v1/keys", {})
+def create_key(endpoint: Endpoint, role: str, *, as_json: bool) -> None:
+    made = call(endpoint, "POST", "/api/v1/keys", {"role": role})
     if as_json:
         print(json.dumps(made))
         return
@@ -34,6 +35,15 @@ def list_keys(endpoint: Endpoint, *, as_json: bool) -> None:
     for key in answer["keys"]:
         state = "revoked" if key["revoked"] else "active"
         print(f"{key['accessKeyId']}  {key['role']:<13}  {state:<7}  created {_when(key['created'])}")
+
+
+def rotate_key(endpoint: Endpoint, key_id: str, valid_seconds: int, *, as_json: bool) -> None:
+    made = call(endpoint, "POST", f"/api/v1/keys/{quote(key_id, safe='')}/rotate", {"validSeconds": valid_seconds})
+    if as_json:
+        print(json.dumps(made))
+        return
+    print(f"access key secret  {made['accessKeySecret']}")
+    print(f"The secret is shown only now; the one before is valid for {valid_seconds} s more.")
 
 
 def revoke_key(endpoint: Endpoint, key_id: str, *, as_json: bool) -> None:
@@ -87,3 +97,19 @@ def show_signature(
     else:
         print(f"user name  {login['userName']}")
         print(f"password   {login['password']}")
+
+
+def check_signature(
+    client_id: str,
+    data: Path | None,
+    access_key: str | None,
+    instance_id: str | None,
+    environment: Mapping[str, str],
+    user_name: str,
+    password: bytes,
+) -> bool:
+    """Say what is wrong with a login that a device sent; whether nothing is."""
+    key = credential(data, access_key, environment)
+    found = diagnose(client_id, key.access_key_id, key.access_key_secret.encode(), instance_id or key.instance_id, user_name, password)
+    print(found)
+    return found == RIGHT

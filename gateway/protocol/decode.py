@@ -39,7 +39,10 @@ FLAGS: Final[dict[PacketType, int]] = {
     for packet_type in PacketType
     if packet_type != PacketType.PUBLISH
 }
-"""The lower four bits of the first byte, fixed for all but PUBLISH [MQTT-2.1.3-1]: table 2-2."""
+"""The lower four bits of the first byte, fixed for all but PUBLISH [MQTT-2.1.3-1]: table 2-2.
+
+PUBREL [MQTT-3.6.1-1], SUBSCRIBE [MQTT-3.8.1-1] and UNSUBSCRIBE [MQTT-3.10.1-1] have 2, DISCONNECT [MQTT-3.14.1-1] and AUTH [MQTT-3.15.1-1] 0.
+"""
 
 
 def decode_packet(first_byte: int, body: bytes, version: int, limits: Limits, *, from_server: bool = False) -> Packet:
@@ -71,11 +74,11 @@ def _publish(first_byte: int, body: bytes, version: int, limits: Limits, from_se
         raise MalformedPacket("PUBLISH: both QoS bits are set")  # [MQTT-3.3.1-4]
     if dup and not qos:
         raise MalformedPacket("PUBLISH: DUP with QoS 0")  # [MQTT-3.3.1-2]
-    topic, at = read_string(body, 0, "topic name")
+    topic, at = read_string(body, 0, "topic name")  # [MQTT-3.3.2-1]
     if "+" in topic or "#" in topic:  # [MQTT-3.3.2-2] [MQTT-4.7.0-1]
         raise MalformedPacket("topic name: holds a wildcard", ReasonCode.TOPIC_NAME_INVALID)
     packet_id = 0
-    if qos:
+    if qos:  # [MQTT-2.2.1-2]
         packet_id, at = _packet_id(body, at)
     properties = None
     if version == MQTT_5_0:
@@ -153,7 +156,7 @@ def _connect(packet_type: PacketType, body: bytes, _: int, limits: Limits, __: b
     password: bytes | None = None
     if flags & 0x40:  # [MQTT-3.1.2-19]
         password, at = read_binary(body, at, "password")
-    _check_end(packet_type, body, at)
+    _check_end(packet_type, body, at)  # no user name [MQTT-3.1.2-16] and no password [MQTT-3.1.2-18] without its flag
     return Connect(
         version=version,
         clean_start=clean_start,

@@ -72,7 +72,10 @@ def encode_packet(packet: Packet, version: int) -> bytes:
 def encode_within(packet: Packet, version: int, maximum_packet_size: int, *, problem_information: bool = True) -> bytes | None:
     """The bytes of a packet that a peer can take, or None where it is not to be sent to it at all [MQTT-3.1.2-24] [MQTT-3.1.2-25].
 
-    To fit, the reason string goes first, then the user properties [MQTT-3.2.2-19] [MQTT-3.2.2-20] (and 3.4.2-2 to 3.15.2-3);
+    To fit, the reason string goes first, then the user properties: of CONNACK [MQTT-3.2.2-19] [MQTT-3.2.2-20],
+    PUBACK [MQTT-3.4.2-2] [MQTT-3.4.2-3], PUBREC [MQTT-3.5.2-2] [MQTT-3.5.2-3], PUBREL [MQTT-3.6.2-2] [MQTT-3.6.2-3],
+    PUBCOMP [MQTT-3.7.2-2] [MQTT-3.7.2-3], SUBACK [MQTT-3.9.2-1] [MQTT-3.9.2-2], UNSUBACK [MQTT-3.11.2-1] [MQTT-3.11.2-2],
+    DISCONNECT [MQTT-3.14.2-3] [MQTT-3.14.2-4] and AUTH [MQTT-3.15.2-2] [MQTT-3.15.2-3];
     a PUBLISH loses nothing [MQTT-3.3.2-17]. Without ``problem_information`` neither is sent on other packets than PUBLISH,
     CONNACK and DISCONNECT [MQTT-3.1.2-29]. A refusal that 3.1.1 has no return code for is None too.
     """

@@ -18,12 +18,13 @@ PACKET_IDS: Final[list[bytes]] = [struct.pack(">H", packet_id) for packet_id in 
 
 PUBLISH_FIRST: Final = 0x30
 DUP: Final = 0x08
+"""For what is sent again and nothing else [MQTT-3.3.1-1] [MQTT-3.3.1-3]: a run is new [MQTT-4.3.1-1] [MQTT-4.3.2-2] [MQTT-4.3.3-2]."""
 RETAIN: Final = 0x01
 PUBACK: Final = 0x40020000
 PUBREC: Final = 0x50020000
 PUBREL: Final = 0x62020000
 PUBCOMP: Final = 0x70020000
-"""An acknowledgement of four bytes as a number: add the packet id."""
+"""An acknowledgement of four bytes as a number: add the packet id, that of the PUBLISH [MQTT-2.2.1-5]."""
 
 NO_PROPERTIES: Final = b"\x00"
 

@@ -170,7 +170,7 @@ def decode_properties(data: bytes, start: int, packet_type: int, limits: Limits)
         if wire == PAIR:
             if len(pairs) >= limits.user_properties:
                 raise ProtocolError(f"user_property: more than {limits.user_properties}", ReasonCode.QUOTA_EXCEEDED)
-            key, at = read_string(data, at, field)
+            key, at = read_string(data, at, field)  # [MQTT-1.5.7-1]
             text, at = read_string(data, at, field)
             pairs.append((key, text))
         elif wire == VARINT:
@@ -181,7 +181,7 @@ def decode_properties(data: bytes, start: int, packet_type: int, limits: Limits)
         elif field in values:
             raise ProtocolError(f"{field}: given twice")
         elif wire == STRING:
-            values[field], at = read_string(data, at, field)
+            values[field], at = read_string(data, at, field)  # [MQTT-3.3.2-13] [MQTT-3.3.2-19]
         elif wire == BINARY:
             values[field], at = read_binary(data, at, field)
         else:

@@ -15,8 +15,8 @@ import msgspec
 
 from schemas.identities import AccessRule
 from schemas.limits import KIB, MIB
+from schemas.policies import ACTIONS, EFFECTS, filter_problem
 from schemas.settings import Address
-from schemas.topics import is_topic_filter
 
 MAX_LIST: Final = 1024
 """Entries of a list in the settings: more is a mistake, and each may cost a socket or a comparison a publish."""
@@ -192,22 +192,18 @@ def _read_rules(value: object) -> tuple[AccessRule, ...]:
     return tuple(_read_rule(index, rule) for index, rule in enumerate(value, start=1))
 
 
-_ACTIONS: Final = ("publish", "subscribe", "read", "*")
-_EFFECTS: Final = ("allow", "deny")
-
-
 def _read_rule(index: int, value: object) -> AccessRule:
     try:
         rule = msgspec.convert(value, AccessRule)
     except msgspec.ValidationError as error:
         raise NotAllowed(f"rules of principal, action, filter and effect; rule {index}: {_plain(error)}") from None
-    for field, found, allowed in (("action", rule.action, _ACTIONS), ("effect", rule.effect, _EFFECTS)):
+    for field, found, allowed in (("action", rule.action, ACTIONS), ("effect", rule.effect, EFFECTS)):
         if found not in allowed:
             raise NotAllowed(f"valid rules; rule {index}: {field} {found!r} is not one of {', '.join(allowed)}")
     if not rule.principal:
         raise NotAllowed(f"valid rules; rule {index}: principal is empty: name an access key's id, anonymous, or * for all")
-    if not is_topic_filter(rule.filter) or rule.filter.startswith("$share/"):
-        raise NotAllowed(f"valid rules; rule {index}: filter {rule.filter!r} is not an MQTT topic filter without $share")
+    if problem := filter_problem(rule.filter):
+        raise NotAllowed(f"valid rules; rule {index}: filter {rule.filter!r} {problem}")
     return rule
 
 

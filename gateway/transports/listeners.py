@@ -1,4 +1,4 @@
-"""Opens the listeners and lets connections in, up to a limit. All of them open or none does.
+"""Opens the listeners and lets connections in, up to a limit. All of them open or none does. Each is a stream of bytes [MQTT-4.2-1].
 
 On mqtt and mqtts the connection itself is the protocol of the loop's transport; on ws and wss a WebSocketProtocol stands
 between. Knows no MQTT: connections come from a factory. Neighbours: sockets.py, tls.py, websocket.py, certificates.py.

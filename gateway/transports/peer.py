@@ -26,7 +26,8 @@ class PeerInfo(msgspec.Struct, frozen=True, gc=False):
         return join_address(self.host, self.port)
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether an IP address is this machine's own."""
     return host.startswith("127.") or host == "::1"
 
 
@@ -39,7 +40,7 @@ def describe(transport: asyncio.BaseTransport, spec: ListenerSpec) -> PeerInfo:
     secure = spec.kind in SECURE_KINDS
     tls: ssl.SSLObject | None = transport.get_extra_info("ssl_object") if secure else None
     certificate = tls.getpeercert(binary_form=True) if tls is not None else None
-    return PeerInfo(host, port, spec.kind, _is_loopback(host), secure, certificate)
+    return PeerInfo(host, port, spec.kind, is_loopback(host), secure, certificate)
 
 
 def local_address(transport: asyncio.BaseTransport) -> str:

@@ -9,7 +9,7 @@ from schemas.positions import At
 from schemas.presence import ClientStatus
 from schemas.rules import Rule, RuleState
 from schemas.sessions import BoxEntry, BoxState, PutRetained, Subscription
-from streams.store import DeadLetter, OpenChannel
+from streams.store import DeadLetter, Document, OpenChannel
 
 
 @dataclass
@@ -52,6 +52,7 @@ class State:
     statuses: dict[str, tuple[ClientStatus, bytes]] = field(default_factory=dict)
     positions: dict[str, dict[int, At]] = field(default_factory=dict)
     keys: dict[str, AccessKey] = field(default_factory=dict)
+    documents: dict[tuple[str, str], Document] = field(default_factory=dict)
     properties: dict[str, str] = field(default_factory=dict)
     rules: dict[str, Rule] = field(default_factory=dict)
     rule_states: dict[str, RuleState] = field(default_factory=dict)

@@ -19,7 +19,7 @@ from schemas.topics import matches
 from streams.memory.changes import apply
 from streams.memory.state import Box, Session, State
 from streams.memory.sweep import sweep
-from streams.store import Change, CommitResult, Counts, DeadLetter, OpenChannel, Refused, Swept
+from streams.store import Change, CommitResult, Counts, DeadLetter, Document, OpenChannel, Refused, Swept
 
 _STARTED: Final = (BoxState.IN_FLIGHT, BoxState.RELEASED)
 
@@ -148,6 +148,14 @@ class MemoryStore:
 
     async def keys(self) -> list[AccessKey]:
         return [key for _, key in sorted(self._working().keys.items())]
+
+    async def add_document(self, document: Document) -> bool:
+        documents = self._working().documents
+        return documents.setdefault((document.kind, document.name), document) is document
+
+    async def documents(self, kind: str, after: str, limit: int) -> list[Document]:
+        found = sorted((key, document) for key, document in self._working().documents.items() if key[0] == kind and key[1] > after)
+        return [document for _, document in found[:limit]]
 
     async def property(self, name: str, default: str | None = None) -> str | None:
         properties = self._working().properties

@@ -30,6 +30,7 @@ def sweep(state: State, now: int, *, entries_per_box: int, entries_total: int, e
         bodies=_bodies(state, now, limit),
         expired_retained=_expire_retained(state, now, limit),
         tombstones=_tombstones(state, now, limit),
+        expired_documents=_documents(state, now, limit),
     )
 
 
@@ -78,6 +79,13 @@ def _expire_retained(state: State, now: int, limit: int) -> int:
     for put in expired[:limit]:
         state.retained[put.topic] = msgspec.structs.replace(put, record=None)
     return len(expired[:limit])
+
+
+def _documents(state: State, now: int, limit: int) -> int:
+    expired = sorted((d.expires_at, key) for key, d in state.documents.items() if 0 < d.expires_at <= now)[:limit]
+    for _, key in expired:
+        del state.documents[key]
+    return len(expired)
 
 
 def _tombstones(state: State, now: int, limit: int) -> int:

@@ -18,11 +18,13 @@ from schemas.records import Record
 from schemas.rules import Rule, RuleState
 from streams.log import Batch, Log, Reader
 from streams.repeats import Repeats
-from streams.runtime.feed import MAX_BYTES, MAX_RECORDS, Feed, cut_between, number, open_reader, pick
+from streams.runtime.feed import MAX_BYTES, Feed, cut_between, number, open_reader, pick
 from streams.runtime.progress import Progress
 from streams.runtime.sending import Letters, Sender, Stopped
 from streams.store import Change, DeadLetter, PutRuleState
 
+SEND_RECORDS: Final = 4096
+"""From so many on nothing more joins a batch: one batch is under way at a time, so what waits behind it makes the next one larger."""
 BUFFER_RECORDS: Final = 20_000
 BUFFER_BYTES: Final = 8 * 1024 * 1024
 """What a rule keeps in memory before it reads for itself."""
@@ -182,7 +184,7 @@ class OutflowRunner:
         first = self._buffer.popleft()
         records, size, end = list(first.records), first.size, first.end
         counted = first.counted
-        while self._buffer and len(records) < MAX_RECORDS and size < MAX_BYTES and self._buffer[0].end.shard == end.shard:
+        while self._buffer and len(records) < SEND_RECORDS and size < MAX_BYTES and self._buffer[0].end.shard == end.shard:
             following = self._buffer.popleft()
             records += following.records
             size, end, counted = size + following.size, following.end, counted + following.counted
@@ -195,7 +197,7 @@ class OutflowRunner:
         if self._reader is None:
             self._reader = open_reader(self._log, self._topic, self._read)
             self._repeats = Repeats()
-        batch = await self._reader.next(MAX_RECORDS, MAX_BYTES)
+        batch = await self._reader.next(SEND_RECORDS, MAX_BYTES)
         shard = batch.first.shard
         expected = self._read[shard]
         if number(batch.first) != number(expected):

@@ -1,5 +1,7 @@
 """The router: reads ``publish`` for the sessions of this node.
 
+Records are routed in the order of the log, each topic's and each client's alike [MQTT-4.6.0-5] [MQTT-4.6.0-6].
+
 What a record leads to is decided by the pure modules; where it goes is told to a Downlink (gateway/downlink.py). Positions
 live in the store and are written by the gateway's settle tick, together with the state they stand for.
 """

@@ -9,6 +9,7 @@ import pytest
 from gateway.protocol.encode import encode_packet
 from gateway.protocol.packets import Connack, Disconnect, PacketType, Publish, Suback, Subscribe, SubscriptionRequest, Unsuback, Unsubscribe
 from gateway.protocol.properties import Properties
+from schemas.limits import Limits
 from schemas.reasons import ReasonCode
 from tests.support.testbed import Testbed
 
@@ -19,7 +20,8 @@ VERSIONS = pytest.mark.parametrize("version", [4, 5])
 @pytest.mark.parametrize("qos", [1, 2])
 @pytest.mark.parametrize("pace", ["acknowledged", "batches"])
 def test_what_is_sent_again_keeps_within_the_new_connections_receive_maximum(make_bed: Make, qos: int, pace: str) -> None:
-    """[MQTT-3.3.4-9] [MQTT-4.4.0-1] [MQTT-4.9.0-2]: under the same packet ids, in order, before anything newer."""
+    """[MQTT-3.3.4-9] [MQTT-4.4.0-1] [MQTT-4.9.0-2] [MQTT-3.3.1-1] [MQTT-4.9.0-1]: under the same packet ids, in order, before anything
+    newer."""
     bed = make_bed(pace=pace)
     first = bed.connect("s", auto_ack=False, clean_start=False, session_expiry=600)
     first.subscribe("a", qos=2)
@@ -111,7 +113,7 @@ def test_an_answer_that_is_too_large_for_the_client_ends_the_connection(bed: Tes
 
 @pytest.mark.parametrize(("maximum", "told"), [(20, False), (200, True)])
 def test_a_reason_string_is_left_out_where_it_makes_disconnect_too_large(bed: Testbed, maximum: int, told: bool) -> None:
-    """[MQTT-3.14.2-3] [MQTT-3.1.2-24]"""
+    """[MQTT-3.14.2-3] [MQTT-3.1.2-24] [MQTT-3.14.2-2]"""
     party = bed.connect("s", properties=Properties(maximum_packet_size=maximum))
     party.write_bytes(b"\xf0\x00")
     properties = party.one(Disconnect).properties
@@ -129,10 +131,59 @@ def test_without_problem_information_no_reason_string_is_sent(bed: Testbed) -> N
     assert party.one(Disconnect).properties is None
 
 
+@pytest.mark.parametrize("way", ["queue", "window", "offline", "retained"])
+@pytest.mark.parametrize("qos", [1, 2])
+def test_a_message_that_expired_while_it_waited_is_not_delivered(make_bed: Make, way: str, qos: int) -> None:
+    """[MQTT-3.3.2-5]: at the moment of sending, not only when the sweep comes; what lives still is told what is left [MQTT-3.3.2-6]."""
+    bed = make_bed(limits=Limits(window=1))
+    party = bed.connect("s", auto_ack=False, clean_start=False, session_expiry=60)
+    if way != "retained":
+        party.subscribe("#", qos=2)
+    publisher = bed.connect("p")
+    if way == "window":
+        publisher.exchange("first")
+    elif way == "queue":
+        party.stop_reading()
+    elif way == "offline":
+        party.drop()
+    for name, expiry in (("short", 2), ("long", 30)):
+        publisher.exchange(name, name.encode(), qos, retain=way == "retained", message_expiry_interval=expiry)
+    bed.advance(4)
+    if way == "window":
+        party.ack(PacketType.PUBACK, party.one(Publish).packet_id)
+    elif way == "queue":
+        party.read_on()
+    elif way == "offline":
+        party = bed.connect("s", auto_ack=False, clean_start=False, session_expiry=60)
+    else:
+        party.subscribe("#", qos=2)
+    bed.advance(0.1)
+    packet = party.one(Publish)
+    assert packet.payload == b"long"
+    assert packet.properties is not None
+    assert packet.properties.message_expiry_interval == 26
+    assert bed.node.counters.dropped["expired"] == (way != "retained")  # the store gives no expired one
+
+
+def test_aliases_begin_anew_with_each_connection_of_a_kept_session(bed: Testbed) -> None:
+    """[MQTT-3.3.2-7]: named again, those of what is sent again too."""
+    publisher = bed.connect("p")
+    for again in (False, True):
+        party = bed.connect("s", auto_ack=False, clean_start=False, properties=Properties(topic_alias_maximum=2, session_expiry_interval=60))
+        if not again:
+            party.subscribe("a")
+            publisher.exchange("a", b"1")
+        publisher.exchange("a", b"2")
+        bed.advance(1)
+        assert [packet.topic for packet in party.deliveries()] == ["a", *[""] * (2 if again else 1)]
+        party.drop()
+
+
 @pytest.mark.parametrize("topic", ["a", "a/p2p/s"])
 @pytest.mark.parametrize("qos", [0, 1, 2])
 def test_a_message_that_expired_on_its_way_through_the_log_is_not_delivered(bed: Testbed, topic: str, qos: int) -> None:
-    """[MQTT-3.3.2-5]: the log was slow, and nothing had been sent yet; what has no expiry, or a longer one, comes. 3.1.1 clients have it so too."""
+    """[MQTT-3.3.2-5]: the log was slow, and nothing had been sent yet; what has no expiry, or a longer one, comes. 3.1.1
+    clients have it so too."""
     parties = [bed.connect("s")]
     if topic == "a":
         parties += [bed.connect("old", 4), bed.connect("member"), bed.connect("picky")]

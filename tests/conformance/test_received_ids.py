@@ -22,7 +22,7 @@ ORDER = b'{"order":"true"}'
 @pytest.mark.parametrize("expiry", [0, 60])
 @pytest.mark.parametrize("topic", ["a", "$SYS/enableOrderMsg"])
 def test_ids_without_pubrel_are_capped(make_bed: Make, version: int, expiry: int, topic: str) -> None:
-    """[MQTT-4.9.0-2], for 3.1.1 too; publishes to control topics, which no log has, count like others."""
+    """[MQTT-4.9.0-2] [MQTT-3.3.4-7], for 3.1.1 too; publishes to control topics, which no log has, count like others."""
     bed = make_bed(limits=Limits(receive_maximum=5))
     party = bed.connect("p", version, clean_start=expiry == 0, session_expiry=expiry)
     for number in range(1, 8):
@@ -36,6 +36,7 @@ def test_ids_without_pubrel_are_capped(make_bed: Make, version: int, expiry: int
     assert (len(session.received) if session is not None else 0) == (5 if expiry else 0)
 
 
+@pytest.mark.slow
 @VERSIONS
 @pytest.mark.parametrize("expiry", [0, 60])
 def test_a_hundred_thousand_publishes_of_repeated_ids_keep_no_more_than_the_cap(make_bed: Make, version: int, expiry: int) -> None:

@@ -1,7 +1,6 @@
-"""The manifest of normative statements is honest: every statement of MQTT 5.0 has a row or stands in the list of those without one.
+"""The manifest of normative statements is honest: every statement of MQTT 5.0 has a row, which names tests that exist or gives a reason.
 
-A row names tests that exist, or gives a reason. The list of statements without a row can only get shorter: who covers one takes
-it off the list and lowers UNCOVERED.
+The code that obeys a statement names it, and so does each of its tests: `[MQTT-3.3.1-4]` leads from the one to the other.
 """
 
 from __future__ import annotations
@@ -18,7 +17,8 @@ from tests.unit.gateway.protocol.test_vectors import VECTORS
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
-UNCOVERED = 143
+CODE = ("schemas", "streams", "bridges", "gateway")
+VECTORS_FOLDER = "tests/unit/gateway/protocol/vectors"
 
 SECTIONS = """
     1.5.4:3 1.5.5:1 1.5.7:1 2.1.3:1 2.2.1:6 2.2.2:1 3.1.0:2 3.1.2:30 3.1.3:12 3.1.4:6 3.2.0:2 3.2.2:22 3.3.1:13
@@ -34,7 +34,6 @@ STATEMENTS = {
 } - {"MQTT-2.2.1-1"}
 
 ROWS = tomllib.loads((HERE / "statements.toml").read_text(encoding="utf-8"))["statement"]
-WITHOUT_ROW = (HERE / "uncovered.txt").read_text(encoding="utf-8").split()
 
 
 def _test_id(row: dict[str, object]) -> str:
@@ -45,13 +44,8 @@ def test_the_specification_has_251_statements() -> None:
     assert len(STATEMENTS) == 251
 
 
-def test_every_statement_is_in_one_place() -> None:
-    covered = [row["id"] for row in ROWS]
-    assert sorted(covered + WITHOUT_ROW) == sorted(STATEMENTS)
-
-
-def test_the_list_of_the_uncovered_only_gets_shorter() -> None:
-    assert len(WITHOUT_ROW) == UNCOVERED, f"set UNCOVERED to {len(WITHOUT_ROW)} if that is fewer; cover what you added if it is more"
+def test_every_statement_has_one_row() -> None:
+    assert sorted(row["id"] for row in ROWS) == sorted(STATEMENTS)
 
 
 @pytest.mark.parametrize("row", ROWS, ids=_test_id)
@@ -63,6 +57,9 @@ def test_row(row: dict[str, object]) -> None:
     assert isinstance(where, list)
     for test in where:
         _check_exists(str(test))
+        assert f"[{row['id']}]" in _text_of(str(test)), f"{test} does not name {row['id']}"
+    if where:
+        assert f"[{row['id']}]" in _all_code(), f"no line of the code names {row['id']}"
 
 
 def _check_exists(test: str) -> None:
@@ -72,6 +69,22 @@ def _check_exists(test: str) -> None:
     assert function in _functions(path), f"{test}: no such test"
     if vector is not None:
         assert vector in _vectors(function), f"{test}: no such vector"
+
+
+@cache
+def _text_of(test: str) -> str:
+    """A test function, or all vectors."""
+    path, _, name = test.partition("::")
+    if "[" in name:
+        return "".join(file.read_text(encoding="utf-8") for file in (ROOT / VECTORS_FOLDER).glob("*.py"))
+    source = (ROOT / path).read_text(encoding="utf-8")
+    nodes = (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+    return next(ast.get_source_segment(source, node) or "" for node in nodes if node.name == name)
+
+
+@cache
+def _all_code() -> str:
+    return "".join(file.read_text(encoding="utf-8") for folder in CODE for file in (ROOT / folder).rglob("*.py"))
 
 
 @cache

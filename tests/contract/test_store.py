@@ -40,6 +40,7 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
 
 
 async def test_a_first_claim_creates_a_session(store: Store) -> None:
+    """[MQTT-3.1.2-6]"""
     first, second = await claimed(store, "c1"), await claimed(store, "c2")
     assert (first.present, first.client, first.principal, first.expiry, first.expires_at, first.next_block) == (False, "c1", "p1", 3600, 0, 1)
     assert first.id > 0 and first.epoch > 0
@@ -140,6 +141,7 @@ async def test_a_session_past_its_time_is_gone(store: Store, principal: str) -> 
 
 
 async def test_a_connected_session_never_expires(store: Store) -> None:
+    """[MQTT-4.1.0-1]"""
     await claimed(store)
     assert (await claimed(store, now=NOW * 2)).present
 

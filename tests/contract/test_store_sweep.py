@@ -51,7 +51,7 @@ def _expiring(number: int, expires_at: int, state: int = BoxState.QUEUED) -> Box
 
 
 async def test_expired_deliveries_go_unless_they_have_begun(store: Store) -> None:
-    """[MQTT-3.3.2-5]"""
+    """[MQTT-3.3.2-5] [MQTT-4.3.3-7]"""
     session = await claimed(store)
     await put(store, session, _expiring(1, NOW + 1), _expiring(2, NOW + 3), _expiring(3, 0), _expiring(4, NOW + 1, BoxState.IN_FLIGHT))
     await put(store, session, _expiring(5, NOW + 2))

@@ -4,10 +4,13 @@ order, and both go on by themselves."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import random
 import signal
 import time
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -16,7 +19,8 @@ from schemas.connections import ConnectionSettings
 from schemas.errors import BackendError
 from streams.backend import Incoming, Outgoing, Source, Target
 from tests.support.brokers.fixtures import unique
-from tests.support.brokers.rocketmq import RocketMQ
+from tests.support.brokers.java import Jvm
+from tests.support.brokers.rocketmq import V4, RocketMQ
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -29,8 +33,8 @@ RESUMES_WITHIN = 15.0
 class Traffic:
     """Sends numbers, each batch again until it is acknowledged, as a rule's runner does; and receives them."""
 
-    def __init__(self, target: Target, source: Source, topic: str) -> None:
-        self._target, self._source, self._topic = target, source, topic
+    def __init__(self, target: Target, source: Source, topic: str, *, lanes: bool = True) -> None:
+        self._target, self._source, self._topic, self._lanes = target, source, topic, lanes
         self._stop = asyncio.Event()
         self.acknowledged = 0
         self.last = time.monotonic()
@@ -43,7 +47,8 @@ class Traffic:
     async def _send(self) -> None:
         while not self._stop.is_set():
             numbers = range(self.acknowledged, self.acknowledged + BATCH)
-            messages = [Outgoing(self._topic, b"%d" % n, (), f"{n:032X}", int(time.time() * 1000), lane=f"lane {n % LANES}") for n in numbers]
+            lanes = {n: f"lane {n % LANES}" if self._lanes else None for n in numbers}
+            messages = [Outgoing(self._topic, b"%d" % n, (), f"{n:032X}", int(time.time() * 1000), lane=lanes[n]) for n in numbers]
             while True:
                 started = time.monotonic()
                 try:
@@ -85,7 +90,7 @@ class Traffic:
                 await asyncio.sleep(0.05)
         self._receiving.cancel()
         first = list(dict.fromkeys(int(message.body) for message in self.received))
-        for lane in range(LANES):
+        for lane in range(LANES if self._lanes else 0):
             mine = [number for number in first if number % LANES == lane]
             assert mine == sorted(mine)
         for _, messages in itertools.groupby(sorted(self.received, key=lambda each: (each.queue, each.offset)), key=lambda each: each.queue):
@@ -96,7 +101,13 @@ class Traffic:
 async def begin(broker: RocketMQ) -> tuple[RocketmqBackend, Traffic]:
     backend = RocketmqBackend(ConnectionSettings(name="main", kind="rocketmq", address=(broker.address,)))
     topic, rule = unique("fault"), unique("rule")
-    await backend.create_topic(topic, 4)
+    # A broker that has just started, or whose name server has, is registered a while later.
+    async with asyncio.timeout(60):
+        while True:
+            with contextlib.suppress(BackendError):
+                await backend.create_topic(topic, 4)
+                break
+            await asyncio.sleep(0.2)
     traffic = Traffic(backend.target(rule, ordered=True), backend.source(rule, topic, {}), topic)
     await traffic.goes_on(20)
     return backend, traffic
@@ -153,15 +164,52 @@ async def test_a_name_server_that_is_away_is_not_noticed(broker: RocketMQ, fault
     assert traffic.longest < 2
     await traffic.goes_on()
     await traffic.check()
-    await asyncio.to_thread(_until_registered, broker)
+    await asyncio.to_thread(_until_registered, broker, "broker-a")
     await backend.close()
 
 
-def _until_registered(broker: RocketMQ, within: float = 30.0) -> None:
+async def test_another_broker_takes_what_may_go_anywhere(tmp_path: Path) -> None:
+    """And both sync, which the connection demands."""
+    cluster = await asyncio.to_thread(RocketMQ(tmp_path, V4, brokers=2, settings={"flushDiskType": "SYNC_FLUSH"}).start)
+    backend = RocketmqBackend(ConnectionSettings(name="main", kind="rocketmq", address=(cluster.address,), durability="checked"))
+    try:
+        await asyncio.to_thread(_until_registered, cluster, "broker-a", "broker-b")
+        await backend.create_topic("T", 4)
+        described = await backend.describe("T")
+        assert described is not None
+        assert described.queues == 4
+        traffic = Traffic(backend.target("rule", ordered=False), backend.source("rule", "T", {}), "T", lanes=False)
+        await traffic.goes_on(20)
+        for hurt, heal in (("kill", "start"), ("stop", "continue")):
+            traffic.longest = 0.0
+            await asyncio.to_thread(HARMS[hurt], cluster.brokers[1])
+            await traffic.goes_on(100)
+            assert traffic.longest < 8
+            await asyncio.to_thread(HARMS[heal], cluster.brokers[1])
+        await traffic.check()
+        assert {message.queue.partition(":")[0] for message in traffic.received} == {"broker-a", "broker-b"}
+        assert backend.trouble == ""
+    finally:
+        await backend.close()
+        for server in (*cluster.brokers, cluster.namesrv):
+            assert server is not None
+            server.kill()
+
+
+HARMS: dict[str, Callable[[Jvm], None]] = {
+    "kill": Jvm.kill,
+    "start": Jvm.start,
+    "stop": lambda broker: broker.signal(signal.SIGSTOP),
+    "continue": lambda broker: broker.signal(signal.SIGCONT),
+}
+
+
+def _until_registered(broker: RocketMQ, *names: str, within: float = 60.0) -> None:
     """A name server that has just started learns of its brokers in a while; the next test needs it whole."""
     deadline = time.monotonic() + within
     while time.monotonic() < deadline:
-        if "broker-a" in broker.admin("clusterList"):
+        said = broker.admin("clusterList")
+        if all(name in said for name in names):
             return
     raise AssertionError("the broker did not register again")
 

@@ -42,6 +42,7 @@ def hexed(payloads: list[bytes]) -> list[str]:
 @pytest.mark.parametrize("qos", [0, 1, 2])
 @pytest.mark.parametrize(("client", "transport", "version"), WAYS)
 async def test_subscribes(broker: Gateway | Mosquitto, client: str, transport: str, version: int, qos: int) -> None:
+    """[MQTT-4.2-1]"""
     subscribe = job(broker, "subscribe", transport=transport, version=version, qos=qos, count=len(PAYLOADS))
     partner = partner_of(client)
     publish = towards(job(broker, "publish", topic=subscribe.topic, version=version, qos=qos, payloads=hexed(PAYLOADS)), partner)

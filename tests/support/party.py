@@ -29,7 +29,7 @@ from gateway.protocol.packets import (
 from gateway.protocol.properties import Properties
 from gateway.transports.listeners import ListenerSpec
 from schemas.reasons import ReasonCode
-from tests.support.wire import LIMITS, _split, connect_packet
+from tests.support.wire import LIMITS, connect_packet, split
 
 if TYPE_CHECKING:
     from tests.support.testbed import Testbed
@@ -69,7 +69,7 @@ class Party:
         if self.closed:
             return
         self._incoming += data
-        while (frame := _split(self._incoming)) is not None:
+        while (frame := split(self._incoming)) is not None:
             self._take(decode_packet(frame[0], frame[1], self.version, LIMITS, from_server=True))
 
     def pause_reading(self) -> None:

@@ -13,11 +13,13 @@ from typing import Any
 
 from gateway.app import App
 from gateway.auth.keys import KeyRing, open_keyring
+from gateway.auth.registers import open_registers
 from gateway.clock import Clock
 from gateway.node import Node
 from gateway.registry import Connections
 from gateway.rules.management import RuleManagement
 from gateway.session import Session
+from gateway.token_watch import TokenWatch
 from gateway.transports.listeners import ListenerSpec
 from schemas.limits import Limits
 from schemas.records import PRESENCE_TOPIC, PUBLISH_TOPIC, Record
@@ -124,12 +126,14 @@ class Testbed:
         app._judge = _at_once
         epoch = await self.store.next_epoch()
         self.keyring = app._keyring = await open_keyring(self.store, self.settings.seal_file, "bed")
+        app._registers = await open_registers(self.store, self.keyring, self.settings)
         app._build(epoch, self.loop)
         node = self.node = app.node
         node.clock = BedClock(self.loop)
         node.monotonic = self.loop.time
         node.tick = self.loop.time()
         node.connections = Connections(node)
+        node.token_watch = TokenWatch(node)
         await app._recover()
         node.admitting = True
         assert app._engine is not None

@@ -67,7 +67,7 @@ class Wire(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data
-        while (frame := _split(self._buffer)) is not None:
+        while (frame := split(self._buffer)) is not None:
             first, body = frame
             self._take(decode_packet(first, body, self.version, LIMITS, from_server=True))
 
@@ -220,7 +220,7 @@ class Wire(asyncio.Protocol):
         self.transport.abort()
 
 
-def _split(buffer: bytearray) -> tuple[int, bytes] | None:
+def split(buffer: bytearray) -> tuple[int, bytes] | None:
     """Takes one packet off the front, or leaves an incomplete one."""
     length = shift = 0
     for index in range(1, min(len(buffer), 5)):

@@ -119,7 +119,7 @@ class Jvm(Process):
 
     lasting = True
 
-    def __init__(self, name: str, folder: Path, line: Sequence[str], env: Mapping[str, str], *, ready: bytes, within: float = 60.0) -> None:
+    def __init__(self, name: str, folder: Path, line: Sequence[str], env: Mapping[str, str], *, ready: bytes, within: float = 120.0) -> None:
         super().__init__(name, folder)
         self._line = line
         self._env = env

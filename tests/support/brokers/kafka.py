@@ -101,7 +101,7 @@ class Kafka:
             node.format()
             node.spawn(node._line, node._env, node.folder)
         for node in self.nodes:
-            node.until(node._answers, 60.0, "it answered")
+            node.until(node._answers, 120.0, "it answered")
         return self
 
     @property

@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bridges.rocketmq.codes import RequestCode
+from bridges.rocketmq.frames import Command, FrameReader, encode_frame
+from bridges.rocketmq.routes import parse_cluster
 from tests.support.brokers import java
 
 GROUP = "org.apache.rocketmq:rocketmq"
@@ -96,6 +100,7 @@ class RocketMQ:
             self.namesrv.start()
         for broker in self.brokers:
             broker.start()
+        self._until_registered()
         return self
 
     # What tests do to it. The name server is killed and started by its own methods: `rocketmq.namesrv.kill()`.
@@ -110,6 +115,7 @@ class RocketMQ:
         self.kill()
         for broker in self.brokers:
             broker.start()
+        self._until_registered()
 
     def restart_namesrv(self) -> None:
         """It knows of no broker until they tell it, which is at most 10 s later."""
@@ -145,6 +151,22 @@ class RocketMQ:
 
     def create_group(self, name: str) -> str:
         return self.admin("updateSubGroup", "-c", CLUSTER, "-g", name)
+
+    def _until_registered(self) -> None:
+        """On a busy machine a broker serves for seconds before its name server knows."""
+        names = {f"broker-{'abcdefgh'[number]}" for number in range(len(self.brokers))}
+        for broker in self.brokers[:1]:
+            broker.until(lambda: names <= self._registered(), 60.0, "its name server knew it")
+
+    def _registered(self) -> set[str]:
+        host, _, port = self.address.rpartition(":")
+        reader = FrameReader()
+        with socket.create_connection((host, int(port)), 10) as link:
+            link.sendall(encode_frame(Command(RequestCode.GET_BROKER_CLUSTER_INFO, 1)))
+            while data := link.recv(65536):
+                for answer in reader.feed(data):
+                    return set(parse_cluster(answer.body).masters)
+        return set()
 
     # Settings.
 

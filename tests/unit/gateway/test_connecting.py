@@ -38,7 +38,7 @@ def test_a_new_session_is_not_present_and_a_kept_one_is(bed: Testbed) -> None:
 
 
 def test_clean_start_ends_the_kept_session(bed: Testbed) -> None:
-    """[MQTT-3.1.2-4]"""
+    """[MQTT-3.1.2-4] [MQTT-3.1.4-4] [MQTT-3.2.2-2]"""
     first = bed.connect("c", clean_start=False, session_expiry=60)
     first.subscribe("a")
     first.drop()
@@ -54,6 +54,7 @@ def test_clean_start_ends_the_kept_session(bed: Testbed) -> None:
 
 @pytest.mark.parametrize(("clean", "present"), [(True, False), (False, True)])
 def test_a_3_1_1_session_lives_by_clean_session_alone(bed: Testbed, clean: bool, present: bool) -> None:
+    """[MQTT-3.1.4-4] [MQTT-3.2.2-3]"""
     bed.connect("c", 4, clean_start=clean).drop()
     again = bed.connect("c", 4, clean_start=False)
     assert again.connack is not None
@@ -86,7 +87,7 @@ def test_3_1_1_without_an_id_needs_a_clean_session(bed: Testbed) -> None:
 @pytest.mark.parametrize("version", [4, 5])
 @pytest.mark.parametrize("clean", [True, False])
 def test_a_newer_connection_takes_over(bed: Testbed, version: int, clean: bool) -> None:
-    """[MQTT-3.1.4-3]"""
+    """[MQTT-3.1.4-3] [MQTT-3.2.2-2]"""
     first = bed.connect("c", version, clean_start=False, session_expiry=60)
     second = bed.connect("c", version, clean_start=clean, session_expiry=60)
     assert first.closed
@@ -101,6 +102,7 @@ def test_a_newer_connection_takes_over(bed: Testbed, version: int, clean: bool) 
 @pytest.mark.parametrize("clean", [True, False])
 @pytest.mark.parametrize("online", [True, False])
 def test_another_principal_is_refused_and_nothing_changes(bed: Testbed, version: int, clean: bool, online: bool) -> None:
+    """[MQTT-3.1.4-2]"""
     owner = bed.connect("c", version, clean_start=False, session_expiry=60, **login(bed, "c"))
     owner.subscribe("a")
     if not online:
@@ -151,7 +153,7 @@ def test_the_first_packet_must_be_connect(bed: Testbed) -> None:
 
 
 def test_a_second_connect_is_a_protocol_error(bed: Testbed) -> None:
-    """[MQTT-3.1.0-2]"""
+    """[MQTT-3.1.0-2] [MQTT-3.14.4-2]"""
     party = bed.connect("c")
     party.connect("c")
     assert party.one(Disconnect).reason_code == ReasonCode.PROTOCOL_ERROR

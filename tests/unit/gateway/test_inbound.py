@@ -126,6 +126,7 @@ def test_pubrel_of_an_unknown_id(bed: Testbed, version: int) -> None:
 
 
 def test_a_release_of_a_kept_session_is_durable_before_pubcomp(bed: Testbed) -> None:
+    """[MQTT-4.3.3-11]"""
     publisher = bed.connect("p", clean_start=False, session_expiry=60)
     publisher.publish("a", b"1", 2, packet_id=5)
     bed.settle()
@@ -141,7 +142,7 @@ def test_a_release_of_a_kept_session_is_durable_before_pubcomp(bed: Testbed) -> 
 
 @pytest.mark.parametrize("qos", [1, 2])
 def test_more_than_the_receive_maximum_closes_with_0x93(make_bed: Make, qos: int) -> None:
-    """[MQTT-3.3.4-9] [MQTT-4.9.0-1] [MQTT-4.9.0-2]"""
+    """[MQTT-3.3.4-7]: 0x93 is what section 4.9 asks for."""
     bed = make_bed(limits=Limits(receive_maximum=3))
     publisher = bed.connect("p")
     bed.log.held = True
@@ -278,12 +279,12 @@ def test_topic_aliases_of_a_client(bed: Testbed) -> None:
     publisher.disconnect()
     again = bed.connect("p")
     again.publish("", b"5", topic_alias=1)
-    assert again.one(Disconnect).reason_code == ReasonCode.TOPIC_ALIAS_INVALID
+    assert again.one(Disconnect).reason_code == ReasonCode.PROTOCOL_ERROR  # section 3.3.4: no mapping and no topic
 
 
 @pytest.mark.parametrize("alias", [0, 4])
 def test_an_alias_out_of_range_ends_the_connection(make_bed: Make, alias: int) -> None:
-    """[MQTT-3.3.2-8] [MQTT-3.3.2-9]"""
+    """[MQTT-3.3.2-8] [MQTT-3.3.2-9] [MQTT-3.2.2-17]"""
     bed = make_bed(limits=Limits(topic_alias_maximum=3))
     party = bed.connect("p")
     party.publish("a", b"", topic_alias=3)

@@ -31,7 +31,7 @@ def drain(bed: Testbed, party: Party) -> list[bytes]:
 
 
 def test_offline_messages_come_in_order_before_live_ones(make_bed: Make) -> None:
-    """[MQTT-3.1.2-23] [MQTT-4.5.0-1]: QoS 0 is not kept."""
+    """[MQTT-3.1.2-23] [MQTT-4.5.0-1] [MQTT-4.6.0-5]: QoS 0 is not kept."""
     bed = make_bed(limits=Limits(window=4))
     leave(bed, "s", "a/#")
     publisher = bed.connect("p")
@@ -78,7 +78,7 @@ def test_past_the_limit_the_oldest_go_and_are_counted(make_bed: Make) -> None:
 
 
 def test_a_session_ends_with_its_expiry_and_its_messages_with_it(bed: Testbed) -> None:
-    """[MQTT-3.1.2-11.2]: counted."""
+    """[MQTT-3.1.2-11.2]: counted [MQTT-4.1.0-2]."""
     party = bed.connect("s", clean_start=False, session_expiry=5)
     party.subscribe("a")
     party.drop()
@@ -330,21 +330,24 @@ def test_p2p_messages_of_a_store_that_fails_are_not_passed_by_the_position(bed: 
 def test_apsaramq_keeps_nothing_under_qos_2(make_bed: Make, preset: str) -> None:
     """A persistent session of the model product keeps QoS 1 alone; connected it gets both, each once."""
     bed = make_bed(preset=preset)
-    party = bed.connect("s", auto_ack=False, clean_start=False, session_expiry=60)
-    party.subscribe("a", qos=2)
-    publisher = bed.connect("p")
-    publisher.exchange("a", b"in flight", 2)
+    resources = bed.node.registers.resources
+    bed.loop.finish(resources.create_group("GID_test", "", 0))
+    bed.loop.finish(resources.create_topic("plant", "", "", 0))
+    party = bed.connect("GID_test@@@s", auto_ack=False, clean_start=False, session_expiry=60)
+    party.subscribe("plant", qos=2)
+    publisher = bed.connect("GID_test@@@p")
+    publisher.exchange("plant", b"in flight", 2)
     (delivery,) = party.deliveries()
     party.ack(PacketType.PUBREC, delivery.packet_id)
     bed.advance(0.1)
     assert party.acks(PacketType.PUBREL) == [delivery.packet_id]
     party.ack(PacketType.PUBCOMP, delivery.packet_id)
-    publisher.exchange("a", b"unacknowledged", 2)
+    publisher.exchange("plant", b"unacknowledged", 2)
     party.drop()
-    publisher.exchange("a", b"later", 2)
-    publisher.exchange("a", b"kept", 1)
+    publisher.exchange("plant", b"later", 2)
+    publisher.exchange("plant", b"kept", 1)
     bed.advance(1)
-    again = bed.connect("s", clean_start=False, session_expiry=60)
+    again = bed.connect("GID_test@@@s", clean_start=False, session_expiry=60)
     bed.advance(10)
     standard = preset == "standard"
     assert sorted(again.payloads()) == ([b"kept", b"later", b"unacknowledged"] if standard else [b"kept"])

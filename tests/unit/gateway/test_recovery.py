@@ -20,6 +20,7 @@ KEPT = {"clean_start": False, "session_expiry": 86_400}
 @pytest.mark.parametrize("wait", [0.0, 0.3, 0.7, 3.0])
 @pytest.mark.parametrize("online", [True, False])
 def test_what_was_acknowledged_is_delivered_after_a_crash(bed: Testbed, online: bool, wait: float) -> None:
+    """[MQTT-4.5.0-1]"""
     party = bed.connect("s", auto_ack=False, **KEPT)
     party.subscribe("a", qos=2)
     if not online:

@@ -66,7 +66,7 @@ def test_a_log_that_refuses_gets_no_acknowledgement_and_no_will(bed: Testbed) ->
 
 
 def test_a_kept_sessions_qos_2_ids_survive_reconnect_and_crash(bed: Testbed) -> None:
-    """[MQTT-4.1.0-1] [MQTT-4.1.0-2]: no second message, whenever the process ended."""
+    """[MQTT-4.1.0-1] [MQTT-4.1.0-2] [MQTT-4.3.3-10]: no second message, whenever the process ended."""
 
     def again(party: Party, payload: bytes, number: int) -> None:
         party.publish("a", payload, 2, packet_id=number, dup=True)

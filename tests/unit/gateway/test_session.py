@@ -23,7 +23,7 @@ VERSIONS = pytest.mark.parametrize("version", [4, 5])
 @pytest.mark.parametrize("granted", [0, 1, 2])
 @pytest.mark.parametrize("published", [0, 1, 2])
 def test_the_lower_qos_holds(bed: Testbed, version: int, granted: int, published: int) -> None:
-    """[MQTT-3.8.4-8]"""
+    """[MQTT-3.8.4-8] [MQTT-4.3.1-1] [MQTT-4.3.2-2] [MQTT-4.3.3-2]"""
     subscriber = bed.connect("s", version)
     subscriber.subscribe("a", qos=granted)
     bed.connect("p", version).exchange("a", b"1", published)
@@ -34,7 +34,7 @@ def test_the_lower_qos_holds(bed: Testbed, version: int, granted: int, published
 
 @pytest.mark.parametrize("expiry", [0, 60])
 def test_the_steps_of_qos_2_towards_a_client(bed: Testbed, expiry: int) -> None:
-    """[MQTT-4.3.3-1] [MQTT-4.3.3-2] [MQTT-4.3.3-4] [MQTT-4.3.3-6]"""
+    """[MQTT-4.3.3-1] [MQTT-4.3.3-2] [MQTT-4.3.3-4] [MQTT-4.3.3-6] [MQTT-2.2.1-5] [MQTT-4.3.3-5]"""
     subscriber = bed.connect("s", auto_ack=False, clean_start=expiry == 0, session_expiry=expiry)
     subscriber.subscribe("a", qos=2)
     bed.connect("p").exchange("a", b"1", 2)
@@ -64,7 +64,7 @@ def test_pubrec_of_an_unknown_id(bed: Testbed, version: int) -> None:
 
 @pytest.mark.parametrize("expiry", [0, 60])
 def test_a_delivery_refused_by_pubrec_is_over(bed: Testbed, expiry: int) -> None:
-    """And the packet id is free; no order of acknowledgements raises anything."""
+    """And the packet id is free; no order of acknowledgements raises anything [MQTT-4.4.0-2]."""
     subscriber = bed.connect("s", auto_ack=False, clean_start=expiry == 0, session_expiry=expiry)
     subscriber.subscribe("a", qos=2)
     bed.connect("p").exchange("a", b"1", 2)
@@ -87,6 +87,7 @@ def test_a_delivery_refused_by_pubrec_is_over(bed: Testbed, expiry: int) -> None
 
 
 def test_acknowledgements_of_the_wrong_kind_settle_nothing(bed: Testbed) -> None:
+    """[MQTT-4.3.2-3]"""
     subscriber = bed.connect("s", auto_ack=False)
     subscriber.subscribe("a", qos=2)
     publisher = bed.connect("p")
@@ -105,7 +106,7 @@ def test_acknowledgements_of_the_wrong_kind_settle_nothing(bed: Testbed) -> None
 @VERSIONS
 @pytest.mark.parametrize("expiry", [0, 600])
 def test_the_window_is_never_passed_and_order_holds(make_bed: Make, version: int, expiry: int) -> None:
-    """[MQTT-3.3.4-9] [MQTT-4.6.0-1] [MQTT-4.9.0-1]; QoS 0 is not held back by it."""
+    """[MQTT-3.3.4-9] [MQTT-4.9.0-2] [MQTT-4.3.2-1] [MQTT-4.3.3-1] [MQTT-4.6.0-5]: whatever is acknowledged when."""
     bed = make_bed(limits=Limits(window=3))
     subscriber = bed.connect("s", version, auto_ack=False, clean_start=expiry == 0, session_expiry=expiry)
     subscriber.subscribe("a", qos=2)
@@ -130,7 +131,7 @@ def test_the_window_is_never_passed_and_order_holds(make_bed: Make, version: int
 
 
 def test_a_clients_receive_maximum_is_the_window(bed: Testbed) -> None:
-    """[MQTT-3.1.2-23]"""
+    """[MQTT-3.3.4-9] [MQTT-4.9.0-1] [MQTT-4.9.0-2]"""
     subscriber = bed.connect("s", auto_ack=False, properties=Properties(receive_maximum=2))
     subscriber.subscribe("a", qos=1)
     publisher = bed.connect("p")
@@ -141,7 +142,7 @@ def test_a_clients_receive_maximum_is_the_window(bed: Testbed) -> None:
 
 
 def test_200_000_messages_with_acknowledgements_in_any_order(make_bed: Make) -> None:
-    """Packet ids wrap at 16 bits, none is in use twice, the window holds [MQTT-2.2.1-3] [MQTT-2.2.1-4]."""
+    """Packet ids wrap at 16 bits, none is in use twice, the window holds [MQTT-2.2.1-3] [MQTT-2.2.1-4] [MQTT-4.3.2-1] [MQTT-4.3.3-1]."""
     bed = make_bed(limits=Limits(window=500))
     subscriber = bed.connect("s", auto_ack=False, clean_start=False, session_expiry=60)
     subscriber.subscribe("a", qos=1)
@@ -216,7 +217,7 @@ def test_no_packet_is_larger_than_the_client_takes(bed: Testbed, qos: int, size:
 
 
 def test_what_was_in_flight_and_is_too_large_for_the_new_connection_is_dropped(bed: Testbed) -> None:
-    """[MQTT-3.1.2-24]"""
+    """[MQTT-3.1.2-24] [MQTT-3.1.2-25]"""
     first = bed.connect("s", auto_ack=False, clean_start=False, session_expiry=60)
     first.subscribe("a", qos=1)
     bed.connect("p").exchange("a", bytes(200))
@@ -230,7 +231,7 @@ def test_what_was_in_flight_and_is_too_large_for_the_new_connection_is_dropped(b
 
 
 def test_aliases_towards_a_client(bed: Testbed) -> None:
-    """[MQTT-3.1.2-26] [MQTT-3.1.2-27] [MQTT-3.3.2-11]: named once, then empty, at most as many as the client takes, anew on a new connection."""
+    """[MQTT-3.1.2-26] [MQTT-3.3.2-11] [MQTT-3.3.2-7]: named once, then empty, as many as the client takes, anew on a new connection."""
     publisher = bed.connect("p")
     for _ in range(2):
         subscriber = bed.connect("s", properties=Properties(topic_alias_maximum=2))
@@ -297,7 +298,7 @@ def test_a_queue_of_a_kept_session_moves_to_the_store_and_comes_back_in_order(be
 
 @VERSIONS
 def test_on_reconnect_what_was_in_flight_comes_first_with_its_id_and_dup(bed: Testbed, version: int) -> None:
-    """[MQTT-4.4.0-1] [MQTT-3.3.1-1] [MQTT-2.2.1-5]: then the inbox, then live records."""
+    """[MQTT-4.4.0-1] [MQTT-3.3.1-1] [MQTT-2.2.1-5] [MQTT-4.3.2-3] [MQTT-4.3.3-6]: then the inbox, then live records."""
     first = bed.connect("s", version, auto_ack=False, clean_start=False, session_expiry=60)
     first.subscribe("a", qos=2)
     publisher = bed.connect("p")
@@ -337,7 +338,7 @@ def test_nothing_is_sent_again_on_the_same_connection(bed: Testbed) -> None:
 @pytest.mark.parametrize("step", ["sent", "received", "released", "complete"])
 @pytest.mark.parametrize("death", ["drop", "crash"])
 def test_qos_2_goes_on_in_each_half_without_an_extra_message(bed: Testbed, step: str, death: str) -> None:
-    """[MQTT-4.3.3-5] [MQTT-4.3.3-7]"""
+    """[MQTT-4.3.3-5] [MQTT-4.3.3-7] [MQTT-4.3.3-3] [MQTT-4.3.3-6]"""
     first = bed.connect("s", auto_ack=False, clean_start=False, session_expiry=600)
     first.subscribe("a", qos=2)
     bed.connect("p").exchange("a", b"1", 2)

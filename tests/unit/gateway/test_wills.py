@@ -26,7 +26,7 @@ def wills(bed: Testbed) -> list[bytes]:
 
 @pytest.mark.parametrize("version", [4, 5])
 def test_a_lost_connection_publishes_the_will(bed: Testbed, version: int) -> None:
-    """[MQTT-3.1.2-8] [MQTT-3.1.2-14] [MQTT-3.1.2-15]"""
+    """[MQTT-3.1.2-8] [MQTT-3.1.2-14] [MQTT-3.1.2-15] [MQTT-3.1.2-7]"""
     watcher = bed.connect("w")
     watcher.subscribe("last/#", qos=2)
     bed.connect("c", version, will=will("last/c", b"x", qos=2, retain=True)).drop()
@@ -126,7 +126,7 @@ def test_a_will_is_authorised_again_when_it_is_published(bed: Testbed) -> None:
 
 
 def test_a_delayed_will_comes_after_its_delay(bed: Testbed) -> None:
-    """[MQTT-3.1.3-9] section 3.1.3.2.2"""
+    """[MQTT-3.1.3-9] [MQTT-3.1.2-8] section 3.1.3.2.2"""
     bed.connect("c", will=will("w", delay=10), **KEPT).drop()
     bed.advance(9)
     assert wills(bed) == []
@@ -210,6 +210,7 @@ def test_a_crash_publishes_each_will_once(bed: Testbed, after: float, delay: int
 
 @pytest.mark.parametrize("after", [0.0, 1.0])
 def test_a_will_that_was_published_or_cancelled_does_not_come_again_after_a_crash(bed: Testbed, after: float) -> None:
+    """[MQTT-3.1.2-10]"""
     bed.connect("published", will=will("w", b"published"), **KEPT).drop()
     bed.connect("cancelled", will=will("w", b"cancelled", delay=60), **KEPT).drop()
     bed.connect("unwanted", will=will("w", b"unwanted"), **KEPT).disconnect()
@@ -224,6 +225,7 @@ def test_a_will_that_was_published_or_cancelled_does_not_come_again_after_a_cras
 
 
 def test_a_delayed_will_keeps_its_time_over_a_crash_and_can_be_cancelled_after_it(bed: Testbed) -> None:
+    """[MQTT-3.1.3-9]"""
     for client in ("a", "b"):
         bed.connect(client, will=will("w", client.encode(), delay=60), **KEPT).drop()
     bed.advance(2)

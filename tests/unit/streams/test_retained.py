@@ -37,6 +37,7 @@ def test_a_record_replaces_and_an_empty_one_deletes() -> None:
     ],
 )
 def test_which_records_are_retained(flags: Flag, kind: Kind, expected: bool) -> None:
+    """[MQTT-3.3.1-8]"""
     assert is_retained(publish("a", flags=flags, kind=kind)) is expected
 
 

@@ -82,6 +82,7 @@ topic_filters = st.tuples(filter_levels, st.booleans()).map(lambda parts: "/".jo
 @settings(max_examples=max(PAIRS // FILTERS_A_CASE, 1))
 @given(st.lists(topic_filters, max_size=FILTERS_A_CASE), st.lists(st.integers(0, FILTERS_A_CASE), max_size=8), topic_names)
 def test_matches_equal_the_plain_definition(filters: list[str], removed: list[int], topic: str) -> None:
+    """[MQTT-3.3.2-3] [MQTT-4.7.3-4]"""
     routes = routes_of(*filters)
     left = dict(enumerate(filters))
     for number in removed:

@@ -78,7 +78,8 @@ records = st.lists(
 
 @given(records)
 def test_every_publish_is_delivered_once_in_order_at_its_position(batch: list[Record]) -> None:
-    """Whatever runs it makes: of one topic, QoS and flags each, P2P apart, retained ones alone and stored first [MQTT-3.3.1-5]."""
+    """Whatever runs it makes: of one topic, QoS and flags each, P2P apart, retained ones alone and stored first [MQTT-3.3.1-5]
+    [MQTT-4.6.0-5] [MQTT-4.6.0-6]."""
     told = step(*batch)
     flat = [(kind, r, at) for kind, what in told if kind in ("deliver", "p2p") for r, at in what]  # type: ignore[attr-defined]
     assert [(r, at) for _, r, at in flat] == [(r, At(0, 100, 7 + index)) for index, r in enumerate(batch)]

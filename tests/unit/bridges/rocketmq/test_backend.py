@@ -9,7 +9,7 @@ import pytest
 from bridges.rocketmq.backend import RocketmqBackend
 from bridges.rocketmq.codes import RequestCode
 from bridges.rocketmq.frames import RESPONSE, Command
-from schemas.errors import BackendError
+from schemas.errors import BackendError, SettingsError
 from streams.backend import TopicDescription
 from tests.support.fake_rocketmq import FakeRocketmq, FakeTopic
 
@@ -72,6 +72,11 @@ async def test_nobody_could_have_the_topic(fake: FakeRocketmq, backend: Rocketmq
     fake.names = ()
     with pytest.raises(BackendError, match="know no broker"):
         await backend.create_topic("new", 1)
+
+
+async def test_compression_is_refused(make_backend: Callable[..., RocketmqBackend]) -> None:
+    with pytest.raises(SettingsError, match=r"connections\.main\.compression"):
+        make_backend("127.0.0.1:1", compression="zstd")
 
 
 async def test_starts_are_resolved(fake: FakeRocketmq, backend: RocketmqBackend) -> None:

@@ -118,6 +118,12 @@ async def test_what_is_no_address_is_said(address: str) -> None:
     assert not raised.value.retryable
 
 
+@pytest.mark.parametrize("host", ["a" * 100, "a..b", "a\x00b"])
+async def test_a_host_that_can_not_be_looked_up(host: str) -> None:
+    with pytest.raises(Unreachable, match="can't be reached"):
+        await connect(f"{host}:1", None, None, within=1)
+
+
 async def test_nobody_there(fake: FakeRocketmq) -> None:
     await fake.stop()
     with pytest.raises(Unreachable, match=fake.address):

@@ -71,6 +71,7 @@ def test_frames_come_out_however_they_arrive() -> None:
         ("00000006 00000002 7b7d", "can't be read"),
         ("00000004 00000000", "can't be read"),
         ("00000006 00000002 fffe", "can't be read"),
+        ("00014005 00014001 7b2261223a" + "5b" * 0x13FFC, "can't be read"),
     ],
 )
 def test_what_is_no_frame_is_an_error_that_says_why(frame: str, words: str) -> None:

@@ -39,7 +39,7 @@ def test_the_brokers_of_a_cluster() -> None:
     assert parse_cluster(b"{}") == Cluster("", {})
 
 
-@pytest.mark.parametrize("body", [b"", b"[]", b"{", b"\xff", b'{"queueDatas":[{}]}', b'{"brokerDatas":{}}', b"null"])
+@pytest.mark.parametrize("body", [b"", b"[]", b"{", b"\xff", b'{"queueDatas":[{}]}', b'{"brokerDatas":{}}', b"null", b'{"a":' + b"[" * 100_000])
 def test_what_is_no_route_is_an_error(body: bytes) -> None:
     with pytest.raises(RemotingError):
         parse_route(body)

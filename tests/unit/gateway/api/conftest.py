@@ -11,8 +11,8 @@ from tests.unit.gateway.auth.keystore import new_keyring
 class Api:
     """The application, and one key of each kind."""
 
-    def __init__(self, services, device, administrator):
-        self.services, self.device, self.administrator = services, device, administrator
+    def __init__(self, services, device, manager, administrator):
+        self.services, self.device, self.manager, self.administrator = services, device, manager, administrator
         self.app = create_api(services)
 
     async def ask(self, method, path, *, key=None, peer="127.0.0.1", raise_errors=True, **request):
@@ -26,4 +26,5 @@ class Api:
 @pytest.fixture
 async def api(tmp_path):
     keyring = await new_keyring(tmp_path, instance_id="mqtt-sw-test")
-    return Api(FakeServices(keyring), await keyring.create("device", 1), await keyring.create("administrator", 2))
+    keys = [await keyring.create(role, created) for created, role in enumerate(("device", "manager", "administrator"), start=1)]
+    return Api(FakeServices(keyring), *keys)

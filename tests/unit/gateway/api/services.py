@@ -5,10 +5,13 @@ from __future__ import annotations
 from gateway.api.services import NodeInfo, SessionInfo
 from gateway.auth.access import Access
 from gateway.auth.login import Authenticator
+from gateway.auth.policies import Policies
+from gateway.auth.resources import Resources
 from schemas.errors import LogError
 from schemas.limits import Limits
 from schemas.presence import ClientStatus
 from schemas.sessions import Subscription
+from streams.memory.store import MemoryStore
 
 
 class FakeServices:
@@ -17,7 +20,10 @@ class FakeServices:
     def __init__(self, keyring, rules=(), limits=None, allow_plaintext_login=False):
         self.keyring = keyring
         self.authenticator = Authenticator(keyring, anonymous=False, allow_plaintext_login=allow_plaintext_login)
-        self.access = Access(keyring, rules)
+        store = MemoryStore()
+        self.resources = Resources(store, mandatory=False, max_groups=3, max_topics=3)
+        self.policies = Policies(store, rules)
+        self.access = Access(keyring, policies=self.policies)
         self.limits = limits or Limits()
         self.reasons = []
         self.published = []

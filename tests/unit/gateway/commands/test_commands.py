@@ -58,7 +58,7 @@ async def test_key_create_prints_json_that_logs_in(site):
     made = json.loads(out)
     assert code == 0
     assert set(made) == {"accessKeyId", "accessKeySecret", "instanceId"}
-    assert site.services.keyring.is_secret_of(made["accessKeyId"], made["accessKeySecret"].encode())
+    assert site.services.keyring.is_secret_of(made["accessKeyId"], made["accessKeySecret"].encode(), 0)
 
 
 async def test_keys_are_listed_without_secrets_and_revoked(site):
@@ -253,3 +253,52 @@ def test_the_rendezvous_is_private_and_its_writers_to_remove(tmp_path):
     write_rendezvous(tmp_path, another)
     remove_rendezvous(tmp_path)
     assert read_rendezvous(tmp_path) == another
+
+
+async def test_a_key_is_rotated(site):
+    key_id = json.loads((await site.run("key", "create", "--json"))[1])["accessKeyId"]
+    code, out, _ = await site.run("key", "rotate", key_id, "--valid", "60")
+    assert code == 0
+    assert site.services.keyring.is_secret_of(key_id, out.split()[3].encode(), 0)
+    assert "valid for 60 s more" in out
+    assert (await site.run("key", "rotate", "nobody"))[0] == 1
+
+
+async def test_a_managers_key_is_made(site):
+    made = json.loads((await site.run("key", "create", "--role", "manager", "--json"))[1])
+    assert site.services.keyring.role(made["accessKeyId"]) == "manager"
+
+
+@pytest.mark.parametrize(("kind", "name"), [("group", "GID_one"), ("topic", "plant")])
+async def test_groups_and_topics_are_made_listed_and_removed(site, kind, name):
+    assert (await site.run(kind, "create", name))[:2] == (0, f"{kind} {name} is there now\n")
+    assert (await site.run(kind, "list"))[:2] == (0, f"{name}\n")
+    assert name in (await site.run(kind, "list", "--json"))[1]
+    code, out, err = await site.run(kind, "create", name)
+    assert (code, out) == (1, "")
+    assert "exists already" in err
+    assert (await site.run(kind, "delete", name))[:2] == (0, f"{kind} {name} is gone\n")
+    assert (await site.run(kind, "delete", name))[0] == 1
+    assert (await site.run(kind, "list"))[:2] == (0, "")
+
+
+async def test_policies_are_put_listed_and_removed(site):
+    assert (await site.run("policy", "put", "user:x", "publish", "own/${user}/#"))[:2] == (0, "in force: user:x publish own/${user}/# allow\n")
+    await site.run("policy", "put", "*", "*", "secret/#", "deny")
+    assert (await site.run("policy", "list"))[1] == "* * secret/# deny\nuser:x publish own/${user}/# allow\n"
+    assert (await site.run("policy", "list", "user:x"))[1] == "user:x publish own/${user}/# allow\n"
+    code, _, err = await site.run("policy", "put", "p", "publish", "a/${nobody}")
+    assert code == 1
+    assert "filter has an unknown variable" in err
+    assert (await site.run("policy", "delete", "user:x", "publish", "own/${user}/#"))[0] == 0
+    assert (await site.run("policy", "delete", "user:x", "publish", "own/${user}/#"))[0] == 1
+
+
+@pytest.mark.parametrize(("change", "words"), [("", "the login is right"), ("x", "not base64")])
+async def test_a_login_that_a_device_sent_is_checked(site, monkeypatch, change, words):
+    key = site.administrator
+    password = sign(key.access_key_secret.encode(), "c1") + change.encode()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(password + b"\n")))
+    code, out, _ = await site.run("signature", "c1", "--check", f"Signature|{key.access_key_id}|{key.instance_id}")
+    assert (code == 0) is (not change)
+    assert words in out

@@ -66,6 +66,7 @@ def test_within(packet: Packet) -> None:
 
 
 def test_within_keeps_other_properties() -> None:
+    """[MQTT-3.2.2-19] [MQTT-3.2.2-20]"""
     packet = Connack(
         session_present=True,
         reason_code=ReasonCode.SUCCESS,

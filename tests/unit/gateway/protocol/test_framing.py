@@ -54,6 +54,7 @@ def test_good_packets_before_a_bad_one_are_given() -> None:
 
 @pytest.mark.parametrize(("body", "limit"), [(0, 2), (126, 128), (127, 129), (128, 131), (16383, 16386), (16384, 16388)])
 def test_limit_counts_the_whole_packet(body: int, limit: int) -> None:
+    """[MQTT-3.2.2-15]"""
     packet = _packet(0x30, bytes(body))
     assert len(packet) == limit
     assert list(Framer(limit).feed(packet)) == [(0x30, bytes(body))]

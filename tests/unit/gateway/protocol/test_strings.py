@@ -90,7 +90,8 @@ def _framed(text: str, raw: bytes) -> tuple[int, bytes]:
 
 @pytest.mark.parametrize("field", FIELDS)
 def test_bad_strings(field: str) -> None:
-    """[MQTT-1.5.4-1] [MQTT-1.5.4-2] [MQTT-1.5.7-1]"""
+    """[MQTT-1.5.4-1] [MQTT-1.5.4-2] [MQTT-1.5.7-1] [MQTT-3.1.3-4] [MQTT-3.1.3-11] [MQTT-3.1.3-12] [MQTT-3.3.2-1] [MQTT-3.3.2-13]
+    [MQTT-3.3.2-19] [MQTT-3.8.3-1] [MQTT-3.10.3-1]"""
     version, text = FIELDS[field]
     assert len(BAD) > 200
     for raw in (*BAD, *(b"ok" + raw + b"ok" for raw in BAD)):
@@ -101,7 +102,7 @@ def test_bad_strings(field: str) -> None:
 
 @pytest.mark.parametrize("field", FIELDS)
 def test_good_strings_stay_as_they_are(field: str) -> None:
-    """[MQTT-1.5.4-3] and no normalisation: the bytes of the string are in the packet's fields again."""
+    """[MQTT-1.5.4-3] [MQTT-4.7.3-3] and no normalisation: the bytes of the string are in the packet's fields again."""
     version, text = FIELDS[field]
     limits = Limits(properties_bytes=70_000)
     for value in GOOD:
@@ -128,6 +129,7 @@ def test_readers_want_every_byte(read, whole: bytes) -> None:  # type: ignore[no
 
 
 def test_unencodable() -> None:
+    """[MQTT-4.7.3-3]"""
     for value in ("\x00", "a\ud800", "x" * 65536, "é" * 32768):
         with pytest.raises(Unencodable):
             put_string(bytearray(), value, "field")

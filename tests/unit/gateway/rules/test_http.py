@@ -120,14 +120,6 @@ async def test_what_is_refused_names_its_field(site: Site) -> None:
     assert (await site.ask("GET", ""))[1] == {"rules": []}
 
 
-async def test_rules_are_the_administrators(site: Site) -> None:
-    key = await site.app._keyring.create("device", 1)
-    device = (key.id, key.secret.reveal())
-    routes = (("GET", ""), ("POST", ""), ("GET", "/x"), ("PATCH", "/x"), ("DELETE", "/x"), ("POST", "/dry-run"), ("GET", "/x/dead-letters"))
-    for method, path in routes:
-        assert (await site.ask(method, path, {}, auth=device))[0] == 403
-
-
 async def test_the_same_by_commands(site: Site) -> None:
     code, out, err = await site.command("create", "outflow", "out", "--topic", "shop", "--to", "main/orders", "--ordered", "--sources", "device,api")
     assert (code, err) == (0, "")

@@ -75,6 +75,7 @@ async def refuses(host: str, port: int) -> bool:
 
 
 async def test_connection_is_the_protocol_of_the_socket(harbour: Harbour) -> None:
+    """[MQTT-4.2-1]"""
     listeners = await harbour.open(PLAIN)
     stream = await dial(listeners)
     await echoed(stream, b"hello")

@@ -20,7 +20,7 @@ from tests.unit.gateway.transports.rig import LIMITS, RSV1, Rig, frame, head
 
 @pytest.mark.parametrize("continued", [False, True])
 async def test_packets_may_span_frames_and_frames_hold_many_packets(continued: bool) -> None:
-    """[MQTT-6.0.0-2]: every frame length from one byte to all of them, in reads of several sizes."""
+    """[MQTT-6.0.0-2] [MQTT-4.2-1]: every frame length from one byte to all of them, in reads of several sizes."""
     stream = bytes(range(64))
     for length in range(1, len(stream) + 1):
         parts = [stream[start : start + length] for start in range(0, len(stream), length)]

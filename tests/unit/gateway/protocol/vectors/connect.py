@@ -22,16 +22,19 @@ CONNECT = flat(
     good("connect empty id, clean session", 4, '10 [ "MQTT" 04 02 0000 "" ]', _connect(4, keep_alive=0, client_id="")),
     good("connect without clean session", 4, '10 [ "MQTT" 04 00 003c "a" ]', _connect(4, clean_start=False)),
     good("connect keep alive longest", 4, '10 [ "MQTT" 04 02 ffff "a" ]', _connect(4, keep_alive=65535)),
+    # [MQTT-3.1.2-17]
     good("connect user name", 4, '10 [ "MQTT" 04 82 003c "a" "user" ]', _connect(4, user_name="user")),
     good("connect empty user name", 4, '10 [ "MQTT" 04 82 003c "a" "" ]', _connect(4, user_name="")),
     good("connect password", 4, '10 [ "MQTT" 04 c2 003c "a" "u" "p" ]', _connect(4, user_name="u", password=b"p")),
     good("connect empty password", 4, '10 [ "MQTT" 04 c2 003c "a" "u" "" ]', _connect(4, user_name="u", password=b"")),
     good("connect binary password", 4, '10 [ "MQTT" 04 c2 003c "a" "u" 0003 00ff80 ]', _connect(4, user_name="u", password=b"\x00\xff\x80")),
     good("connect will", 4, '10 [ "MQTT" 04 06 003c "a" "w" "p" ]', _connect(4, will=_will())),
+    # [MQTT-3.1.2-12]
     good("connect will QoS 1", 4, '10 [ "MQTT" 04 0e 003c "a" "w" "p" ]', _connect(4, will=_will(qos=1))),
     good("connect will QoS 2 retained", 4, '10 [ "MQTT" 04 36 003c "a" "w" "p" ]', _connect(4, will=_will(qos=2, retain=True))),
     good("connect will empty payload", 4, '10 [ "MQTT" 04 06 003c "a" "w" "" ]', _connect(4, will=_will(payload=b""))),
     good("connect will binary payload", 4, '10 [ "MQTT" 04 06 003c "a" "w" 0002 00ff ]', _connect(4, will=_will(payload=b"\x00\xff"))),
+    # [MQTT-3.1.3-1]
     good(
         "connect all",
         4,
@@ -47,6 +50,7 @@ CONNECT = flat(
     good("connect least", 5, '10 [ "MQTT" 05 02 003c [ ] "a" ]', _connect(5)),
     good("connect empty id", 5, '10 [ "MQTT" 05 02 003c [ ] "" ]', _connect(5, client_id="")),
     good("connect empty id, no clean start", 5, '10 [ "MQTT" 05 00 003c [ ] "" ]', _connect(5, client_id="", clean_start=False)),
+    # [MQTT-3.1.2-19]
     good("connect password without user name", 5, '10 [ "MQTT" 05 42 003c [ ] "a" "p" ]', _connect(5, password=b"p")),
     good("connect user name", 5, '10 [ "MQTT" 05 82 003c [ ] "a" "u" ]', _connect(5, user_name="u")),
     good(
@@ -82,6 +86,7 @@ CONNECT = flat(
         shortest=False,
     ),
     good("connect will", 5, '10 [ "MQTT" 05 06 003c [ ] "a" [ ] "w" "p" ]', _connect(5, will=_will())),
+    # [MQTT-3.1.2-9]
     good(
         "connect will properties",
         5,
@@ -104,11 +109,13 @@ CONNECT = flat(
         ),
     ),
     # The protocol [MQTT-3.1.2-1] [MQTT-3.1.2-2]
+    # [MQTT-3.1.2-2]
     refused("connect 3.1", BOTH, '10 [ "MQIsdp" 03 02 003c "a" ]', 0x84),
     refused("connect level 3", BOTH, '10 [ "MQTT" 03 02 003c "a" ]', 0x84),
     refused("connect level 6", BOTH, '10 [ "MQTT" 06 02 003c [ ] "a" ]', 0x84),
     refused("connect level 0", BOTH, '10 [ "MQTT" 00 02 003c "a" ]', 0x84),
     refused("connect bridge level", BOTH, '10 [ "MQTT" 84 02 003c "a" ]', 0x84),
+    # [MQTT-3.1.2-1]
     refused("connect name in small letters", BOTH, '10 [ "mqtt" 04 02 003c "a" ]', 0x84),
     refused("connect no name", BOTH, '10 [ "" 04 02 003c "a" ]', 0x84),
     refused("connect name not UTF-8", BOTH, "10 [ 0004 ffffffff 04 02 003c ]", 0x84),
@@ -119,6 +126,7 @@ CONNECT = flat(
     malformed("connect level only", 4, '10 [ "MQTT" 04 ]'),
     malformed("connect flags only", 4, '10 [ "MQTT" 04 02 ]'),
     malformed("connect keep alive cut", 4, '10 [ "MQTT" 04 02 00 ]'),
+    # [MQTT-3.1.3-3]
     malformed("connect no client id", 4, '10 [ "MQTT" 04 02 003c ]'),
     malformed("connect no properties", 5, '10 [ "MQTT" 05 02 003c ]'),
     malformed("connect no client id", 5, '10 [ "MQTT" 05 02 003c [ ] ]'),
@@ -128,12 +136,15 @@ CONNECT = flat(
     malformed("connect fixed header flags 1", BOTH, '11 [ "MQTT" 04 02 003c "a" ]'),
     malformed("connect fixed header flags 2", BOTH, '12 [ "MQTT" 04 02 003c "a" ]'),
     malformed("connect fixed header flags 15", BOTH, '1f [ "MQTT" 04 02 003c "a" ]'),
+    # [MQTT-3.1.2-3]
     malformed("connect reserved flag", 4, '10 [ "MQTT" 04 03 003c "a" ]'),
     malformed("connect reserved flag", 5, '10 [ "MQTT" 05 03 003c [ ] "a" ]'),
     malformed("connect will QoS 3", 4, '10 [ "MQTT" 04 1e 003c "a" "w" "p" ]'),
     malformed("connect will QoS 3", 5, '10 [ "MQTT" 05 1e 003c [ ] "a" [ ] "w" "p" ]'),
+    # [MQTT-3.1.2-11]
     malformed("connect will QoS 1 without will", 4, '10 [ "MQTT" 04 0a 003c "a" ]'),
     malformed("connect will QoS 2 without will", 5, '10 [ "MQTT" 05 12 003c [ ] "a" ]'),
+    # [MQTT-3.1.2-13]
     malformed("connect will retain without will", 4, '10 [ "MQTT" 04 22 003c "a" ]'),
     malformed("connect will retain without will", 5, '10 [ "MQTT" 05 22 003c [ ] "a" ]'),
     malformed("connect password without user name", 4, '10 [ "MQTT" 04 42 003c "a" "p" ]'),
@@ -146,7 +157,9 @@ CONNECT = flat(
     malformed("connect will payload missing", 4, '10 [ "MQTT" 04 06 003c "a" "w" ]'),
     malformed("connect will properties missing", 5, '10 [ "MQTT" 05 06 003c [ ] "a" ]'),
     malformed("connect will topic missing", 5, '10 [ "MQTT" 05 06 003c [ ] "a" [ ] ]'),
+    # [MQTT-3.1.2-16]
     malformed("connect user name without flag", 4, '10 [ "MQTT" 04 02 003c "a" "u" ]'),
+    # [MQTT-3.1.2-18]
     malformed("connect password without flag", 5, '10 [ "MQTT" 05 82 003c [ ] "a" "u" "p" ]'),
     # Strings
     refused("connect empty id with kept session", 4, '10 [ "MQTT" 04 00 003c "" ]', 0x85),
@@ -160,6 +173,7 @@ CONNECT = flat(
     malformed("connect id above Unicode", 4, '10 [ "MQTT" 04 02 003c 0004 f4908080 ]'),
     malformed("connect id length too large", 4, '10 [ "MQTT" 04 02 003c ffff 61 ]'),
     malformed("connect user name not UTF-8", 4, '10 [ "MQTT" 04 82 003c "a" 0001 ff ]'),
+    # [MQTT-3.1.3-12]
     malformed("connect user name with NUL", 5, '10 [ "MQTT" 05 82 003c [ ] "a" 0001 00 ]'),
     # Will
     refused("connect will topic empty", 4, '10 [ "MQTT" 04 06 003c "a" "" "p" ]', 0x90),
@@ -167,6 +181,7 @@ CONNECT = flat(
     refused("connect will topic with +", 4, '10 [ "MQTT" 04 06 003c "a" "w/+" "p" ]', 0x90),
     refused("connect will topic with #", 5, '10 [ "MQTT" 05 06 003c [ ] "a" [ ] "#" "p" ]', 0x90),
     malformed("connect will topic with NUL", 4, '10 [ "MQTT" 04 06 003c "a" 0001 00 "p" ]'),
+    # [MQTT-3.1.3-11]
     malformed("connect will topic not UTF-8", 5, '10 [ "MQTT" 05 06 003c [ ] "a" [ ] 0001 80 "p" ]'),
     refused("connect will response topic with #", 5, '10 [ "MQTT" 05 06 003c [ ] "a" [ 08 "r/#" ] "w" "p" ]'),
     refused("connect will response topic empty", 5, '10 [ "MQTT" 05 06 003c [ ] "a" [ 08 "" ] "w" "p" ]'),
@@ -206,6 +221,7 @@ CONNACK = flat(
     good("connack success", 5, "20 [ 00 00 [ ] ]", _connack(0), from_server=True),
     good("connack present", 5, "20 [ 01 00 [ ] ]", Connack(session_present=True, reason_code=ReasonCode.SUCCESS), from_server=True),
     *(
+        # [MQTT-3.2.2-8]
         good(f"connack {code:#x}", 5, f"20 [ 00 {code:02x} [ ] ]", _connack(code), from_server=True)
         for code in (*range(0x80, 0x8B), 0x8C, 0x90, 0x95, 0x97, 0x99, 0x9A, 0x9B, 0x9C, 0x9D, 0x9F)
     ),
@@ -239,6 +255,7 @@ CONNACK = flat(
     malformed("connack empty", BOTH, "20 [ ]", from_server=True),
     malformed("connack one byte", BOTH, "20 [ 00 ]", from_server=True),
     malformed("connack no properties", 5, "20 [ 00 00 ]", from_server=True),
+    # [MQTT-3.2.2-1]
     malformed("connack reserved flag", 4, "20 [ 02 00 ]", from_server=True),
     malformed("connack reserved flag", 5, "20 [ 80 00 [ ] ]", from_server=True),
     malformed("connack fixed header flags", BOTH, "21 [ 00 00 ]", from_server=True),
@@ -246,6 +263,7 @@ CONNACK = flat(
     malformed("connack trailing byte", 5, "20 [ 00 00 [ ] 00 ]", from_server=True),
     refused("connack return code 6", 4, "20 [ 00 06 ]", from_server=True),
     refused("connack return code 255", 4, "20 [ 00 ff ]", from_server=True),
+    # [MQTT-3.2.2-6]
     refused("connack present in a refusal", 4, "20 [ 01 05 ]", from_server=True),
     refused("connack present in a refusal", 5, "20 [ 01 87 [ ] ]", from_server=True),
     *(

@@ -34,6 +34,7 @@ DISCONNECT = flat(
     good("disconnect 0 in full", 5, "e0 [ 00 ]", Disconnect(), shortest=False),
     good("disconnect 0 with property length", 5, "e0 [ 00 [ ] ]", Disconnect(), shortest=False),
     good("disconnect with will", 5, "e0 [ 04 ]", _disconnect(0x04)),
+    # [MQTT-3.14.2-1]
     *(good(f"disconnect {code:#x} from client", 5, f"e0 [ {code:02x} ]", _disconnect(code)) for code in FROM_BOTH),
     *(good(f"disconnect {code:#x} from server", 5, f"e0 [ {code:02x} ]", _disconnect(code), from_server=True) for code in FROM_BOTH),
     *(good(f"disconnect {code:#x} from server", 5, f"e0 [ {code:02x} ]", _disconnect(code), from_server=True) for code in FROM_SERVER),
@@ -47,10 +48,12 @@ DISCONNECT = flat(
         _disconnect(4, session_expiry_interval=0, reason_string="r", user_property=(("k", "v"),)),
     ),
     good("disconnect server reference", 5, 'e0 [ 9c [ 1c "other" ] ]', _disconnect(0x9C, server_reference="other"), from_server=True),
+    # [MQTT-3.14.2-2]
     refused("disconnect session expiry from server", 5, "e0 [ 8b [ 11 0000000a ] ]", from_server=True),
     malformed("disconnect reason", 4, "e0 [ 00 ]"),
     malformed("disconnect trailing byte", 5, "e0 [ 00 [ ] 00 ]"),
     malformed("disconnect properties cut", 5, "e0 [ 00 05 11 ]"),
+    # [MQTT-3.14.1-1]
     malformed("disconnect flags", BOTH, "e1 [ ]"),
     malformed("disconnect flags 4", BOTH, "e4 [ ]"),
     malformed("disconnect with receive maximum", 5, "e0 [ 00 [ 21 0001 ] ]"),
@@ -75,8 +78,10 @@ AUTH = flat(
     refused("auth without properties", 5, "f0 [ 18 [ ] ]"),
     refused("auth data alone", 5, 'f0 [ 18 [ 16 "d" ] ]'),
     refused("auth method twice", 5, 'f0 [ 18 [ 15 "m" 15 "m" ] ]'),
+    # [MQTT-3.15.2-1]
     *(refused(f"auth {code:#x}", 5, f'f0 [ {code:02x} [ 15 "m" ] ]') for code in (0x01, 0x17, 0x1A, 0x80, 0x8C, 0xFF)),
     malformed("auth trailing byte", 5, 'f0 [ 18 [ 15 "m" ] 00 ]'),
+    # [MQTT-3.15.1-1]
     malformed("auth flags", 5, 'f1 [ 18 [ 15 "m" ] ]'),
     malformed("auth flags 2", 5, 'f2 [ 18 [ 15 "m" ] ]'),
     malformed("auth method not UTF-8", 5, "f0 [ 18 [ 15 0001 ff ] ]"),

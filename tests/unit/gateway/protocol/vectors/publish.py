@@ -17,6 +17,7 @@ def _props(**fields: object) -> Publish:
 
 
 PUBLISH = flat(
+    # [MQTT-2.2.1-2]
     good("publish", 4, "30 [ \"t\" 'p' ]", _publish()),
     good("publish", 5, "30 [ \"t\" [ ] 'p' ]", _publish()),
     good("publish no payload", 4, '30 [ "t" ]', _publish(payload=b"")),
@@ -41,6 +42,7 @@ PUBLISH = flat(
     good("publish dollar", 4, '30 [ "$SYS/x" ]', _publish(topic="$SYS/x", payload=b"")),
     good("publish space", 5, '30 [ " " [ ] ]', _publish(topic=" ", payload=b"")),
     good("publish unicode", 5, '30 [ "Ä/漢/𠜎" [ ] ]', _publish(topic="Ä/漢/𠜎", payload=b"")),
+    # [MQTT-1.5.4-3]
     good("publish byte order mark stays", 5, "30 [ 0004 efbbbf74 [ ] ]", _publish(topic="\ufefft", payload=b"")),
     good("publish payload format 0", 5, "30 [ \"t\" [ 01 00 ] 'p' ]", _props(payload_format_indicator=0)),
     good("publish payload format 1", 5, "30 [ \"t\" [ 01 01 ] 'p' ]", _props(payload_format_indicator=1)),
@@ -84,28 +86,36 @@ PUBLISH = flat(
         ),
     ),
     # The first byte [MQTT-3.3.1-4] [MQTT-3.3.1-2]
+    # [MQTT-3.3.1-4]
     malformed("publish QoS 3", 4, "36 [ \"t\" 0001 'p' ]"),
     malformed("publish QoS 3", 5, "36 [ \"t\" 0001 [ ] 'p' ]"),
     malformed("publish QoS 3 again retained", BOTH, "3f [ \"t\" 0001 00 'p' ]"),
+    # [MQTT-3.3.1-2]
     malformed("publish QoS 0 again", 4, "38 [ \"t\" 'p' ]"),
     malformed("publish QoS 0 again", 5, "39 [ \"t\" [ ] 'p' ]"),
     # Packet identifier
+    # [MQTT-2.2.1-3]
     refused("publish QoS 1 id 0", 4, "32 [ \"t\" 0000 'p' ]"),
     refused("publish QoS 1 id 0", 5, "32 [ \"t\" 0000 [ ] 'p' ]"),
     refused("publish QoS 2 id 0", BOTH, "34 [ \"t\" 0000 00 'p' ]"),
     malformed("publish QoS 1 without id", BOTH, '32 [ "t" ]'),
     malformed("publish QoS 1 id cut", BOTH, '32 [ "t" 00 ]'),
     # Topic name
+    # [MQTT-3.3.2-1]
     malformed("publish empty", BOTH, "30 [ ]"),
     malformed("publish topic length cut", BOTH, "30 [ 00 ]"),
     malformed("publish topic cut", BOTH, "30 [ 0005 't' ]"),
+    # [MQTT-4.7.3-1]
     malformed("publish topic empty", 4, "30 [ \"\" 'p' ]", 0x90),
     refused("publish topic empty", 5, "30 [ \"\" [ ] 'p' ]"),
     refused("publish topic empty with other properties", 5, "30 [ \"\" [ 01 01 ] 'p' ]"),
+    # [MQTT-3.3.2-2]
     malformed("publish topic +", 4, "30 [ \"+\" 'p' ]", 0x90),
     malformed("publish topic a/+/b", 5, "30 [ \"a/+/b\" [ ] 'p' ]", 0x90),
+    # [MQTT-4.7.0-1]
     malformed("publish topic #", 5, "30 [ \"#\" [ ] 'p' ]", 0x90),
     malformed("publish topic a#", 4, "30 [ \"a#\" 'p' ]", 0x90),
+    # [MQTT-4.7.3-2]
     malformed("publish topic with NUL", 4, "30 [ 0003 740074 'p' ]"),
     malformed("publish topic with NUL", 5, "30 [ 0003 740074 [ ] 'p' ]"),
     malformed("publish topic with surrogate", BOTH, "30 [ 0003 eda080 00 'p' ]"),
@@ -119,20 +129,26 @@ PUBLISH = flat(
     malformed("publish property without value", 5, '30 [ "t" [ 01 ] ]'),
     malformed("publish content type past the block", 5, '30 [ "t" 04 03 "text" \'p\' ]'),
     malformed("publish content type past the packet", 5, '30 [ "t" [ 03 0009 61 ] ]'),
+    # [MQTT-3.3.2-19]
     malformed("publish content type not UTF-8", 5, "30 [ \"t\" [ 03 0001 ff ] 'p' ]"),
     malformed("publish content type with NUL", 5, "30 [ \"t\" [ 03 0001 00 ] 'p' ]"),
+    # [MQTT-3.3.2-13]
     malformed("publish response topic not UTF-8", 5, "30 [ \"t\" [ 08 0001 ff ] 'p' ]"),
+    # [MQTT-3.3.2-14]
     refused("publish response topic with +", 5, '30 [ "t" [ 08 "r/+" ] \'p\' ]'),
     refused("publish response topic with #", 5, '30 [ "t" [ 08 "#" ] \'p\' ]'),
     refused("publish response topic empty", 5, '30 [ "t" [ 08 "" ] \'p\' ]'),
+    # [MQTT-1.5.7-1]
     malformed("publish user key not UTF-8", 5, '30 [ "t" [ 26 0001 ff "v" ] \'p\' ]'),
     malformed("publish user value not UTF-8", 5, '30 [ "t" [ 26 "k" 0001 ff ] \'p\' ]'),
     malformed("publish user key with NUL", 5, '30 [ "t" [ 26 0001 00 "v" ] \'p\' ]'),
     malformed("publish user value with surrogate", 5, '30 [ "t" [ 26 "k" 0003 eda080 ] \'p\' ]'),
     refused("publish payload format 2", 5, "30 [ \"t\" [ 01 02 ] 'p' ]"),
     refused("publish payload format 255", 5, "30 [ \"t\" [ 01 ff ] 'p' ]"),
+    # [MQTT-3.3.2-8]
     refused("publish alias 0", 5, "30 [ \"t\" [ 23 0000 ] 'p' ]", 0x94),
     refused("publish alias 0 without topic", 5, "30 [ \"\" [ 23 0000 ] 'p' ]", 0x94),
+    # [MQTT-3.3.4-6]
     refused("publish identifier from a client", 5, "30 [ \"t\" [ 0b 01 ] 'p' ]"),
     refused("publish identifier 0", 5, "30 [ \"t\" [ 0b 00 ] 'p' ]", from_server=True),
     malformed("publish identifier not minimal", 5, "30 [ \"t\" [ 0b 8100 ] 'p' ]", from_server=True),
@@ -181,6 +197,7 @@ def _acknowledgements(packet_type: PacketType, first: str, codes: tuple[int, ...
                 f'{first} [ 0001 00 [ 1f "r" 26 "k" "v" 26 "k" "v" ] ]',
                 Ack(type=packet_type, packet_id=1, properties=properties),
             ),
+            # [MQTT-2.1.3-1], of PUBREL [MQTT-3.6.1-1]
             *(malformed(f"{name} flags {byte}", BOTH, f"{byte} [ 0001 ]") for byte in wrong),
             malformed(f"{name} empty", BOTH, f"{first} [ ]"),
             malformed(f"{name} one byte", BOTH, f"{first} [ 00 ]"),
@@ -190,6 +207,7 @@ def _acknowledgements(packet_type: PacketType, first: str, codes: tuple[int, ...
             malformed(f"{name} properties cut", 5, f"{first} [ 0001 00 05 1f ]"),
             malformed(f"{name} with content type", 5, f'{first} [ 0001 00 [ 03 "c" ] ]'),
             refused(f"{name} reason string twice", 5, f'{first} [ 0001 00 [ 1f "r" 1f "r" ] ]'),
+            # [MQTT-3.4.2-1] [MQTT-3.5.2-1] [MQTT-3.6.2-1] [MQTT-3.7.2-1]
             *(refused(f"{name} {code:#x}", 5, f"{first} [ 0001 {code:02x} ]") for code in others),
         )
     )

@@ -52,11 +52,13 @@ SUBSCRIBE = flat(
     # How a filter is formed is judged where it is served, and answered with 0x8F.
     good("subscribe ill-formed filter", 4, '82 [ 0001 "a#/+b" 00 ]', _subscribe(_request("a#/+b"))),
     good("subscribe byte order mark stays", 4, "82 [ 0001 0004 efbbbf61 00 ]", _subscribe(_request("\ufeffa"))),
+    # [MQTT-2.1.3-1] [MQTT-3.8.1-1]
     *(malformed(f"subscribe flags {flags}", BOTH, f'8{flags} [ 0001 00 "a" 00 ]') for flags in "013456789abcdef"),
     malformed("subscribe empty", BOTH, "82 [ ]"),
     malformed("subscribe id cut", BOTH, "82 [ 00 ]"),
     refused("subscribe id 0", 4, '82 [ 0000 "a" 00 ]'),
     refused("subscribe id 0", 5, '82 [ 0000 [ ] "a" 00 ]'),
+    # [MQTT-3.8.3-2]
     refused("subscribe no filter", 4, "82 [ 0001 ]"),
     refused("subscribe no filter", 5, "82 [ 0001 [ ] ]"),
     malformed("subscribe no properties", 5, "82 [ 0001 ]"),
@@ -67,17 +69,20 @@ SUBSCRIBE = flat(
     malformed("subscribe filter empty", 5, '82 [ 0001 [ ] "" 00 ]'),
     malformed("subscribe filter cut", BOTH, "82 [ 0001 00 09 61 ]"),
     malformed("subscribe filter with NUL", 4, "82 [ 0001 0001 00 00 ]"),
+    # [MQTT-3.8.3-1]
     malformed("subscribe filter not UTF-8", 5, "82 [ 0001 [ ] 0001 ff 00 ]"),
     malformed("subscribe filter with surrogate", 4, "82 [ 0001 0003 eda080 00 ]"),
     refused("subscribe QoS 3", 4, '82 [ 0001 "a" 03 ]'),
     refused("subscribe QoS 3", 5, '82 [ 0001 [ ] "a" 03 ]'),
     malformed("subscribe 5.0 options", 4, '82 [ 0001 "a" 04 ]'),
     malformed("subscribe 5.0 retain options", 4, '82 [ 0001 "a" 10 ]'),
+    # [MQTT-3.8.3-5]
     malformed("subscribe reserved bit 6", 4, '82 [ 0001 "a" 40 ]'),
     malformed("subscribe reserved bit 6", 5, '82 [ 0001 [ ] "a" 40 ]'),
     malformed("subscribe reserved bit 7", 4, '82 [ 0001 "a" 80 ]'),
     malformed("subscribe reserved bit 7", 5, '82 [ 0001 [ ] "a" 81 ]'),
     refused("subscribe retain handling 3", 5, '82 [ 0001 [ ] "a" 30 ]'),
+    # [MQTT-3.8.3-4]
     refused("subscribe shared with no local", 5, '82 [ 0001 [ ] "$share/g/a" 05 ]'),
     refused("subscribe second shared with no local", 5, '82 [ 0001 [ ] "a" 04 "$share/g/a" 04 ]'),
     refused("subscribe identifier 0", 5, '82 [ 0001 [ 0b 00 ] "a" 00 ]'),
@@ -90,6 +95,7 @@ SUBSCRIBE = flat(
 
 SUBACK = flat(
     *(
+        # [MQTT-3.9.3-2]
         good(f"suback {code:#x}", 4, f"90 [ 0001 {code:02x} ]", Suback(packet_id=1, reason_codes=_reasons(code)), from_server=True)
         for code in (0x00, 0x01, 0x02, 0x80)
     ),
@@ -125,10 +131,12 @@ UNSUBSCRIBE = flat(
         'a2 [ 0001 [ 26 "k" "v" ] "a" ]',
         Unsubscribe(packet_id=1, filters=("a",), properties=Properties(user_property=(("k", "v"),))),
     ),
+    # [MQTT-3.10.1-1]
     *(malformed(f"unsubscribe flags {flags}", BOTH, f'a{flags} [ 0001 00 "a" ]') for flags in "013456789abcdef"),
     malformed("unsubscribe empty", BOTH, "a2 [ ]"),
     refused("unsubscribe id 0", 4, 'a2 [ 0000 "a" ]'),
     refused("unsubscribe id 0", 5, 'a2 [ 0000 [ ] "a" ]'),
+    # [MQTT-3.10.3-2]
     refused("unsubscribe no filter", 4, "a2 [ 0001 ]"),
     refused("unsubscribe no filter", 5, "a2 [ 0001 [ ] ]"),
     malformed("unsubscribe no properties", 5, "a2 [ 0001 ]"),
@@ -137,6 +145,7 @@ UNSUBSCRIBE = flat(
     malformed("unsubscribe filter cut", 4, 'a2 [ 0001 "a" 0005 61 ]'),
     malformed("unsubscribe half a length", 4, 'a2 [ 0001 "a" 00 ]'),
     malformed("unsubscribe filter with NUL", 5, "a2 [ 0001 [ ] 0001 00 ]"),
+    # [MQTT-3.10.3-1]
     malformed("unsubscribe filter not UTF-8", 4, "a2 [ 0001 0001 ff ]"),
     malformed("unsubscribe with identifier", 5, 'a2 [ 0001 [ 0b 01 ] "a" ]'),
 )
@@ -144,6 +153,7 @@ UNSUBSCRIBE = flat(
 UNSUBACK = flat(
     good("unsuback", 4, "b0 [ 0001 ]", Unsuback(packet_id=1, reason_codes=()), from_server=True),
     *(
+        # [MQTT-3.11.3-2]
         good(f"unsuback {code:#x}", 5, f"b0 [ 0001 [ ] {code:02x} ]", Unsuback(packet_id=1, reason_codes=_reasons(code)), from_server=True)
         for code in (0x00, 0x11, 0x80, 0x83, 0x87, 0x8F, 0x91)
     ),

@@ -1,0 +1,116 @@
+"""Documents of one kind: stored, and in memory by name. Reading is a dict look-up; a change is durable before it can be seen.
+
+What stands on a shelf is small and wanted often: groups, policies, identities. Each shelf has a limit, and a version that grows with
+every change, so that what was derived from it can be dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
+from typing import Final, Generic, Protocol, TypeVar
+
+import msgspec
+
+from schemas.errors import SluicewayError, StartError
+from schemas.reasons import ReasonCode
+from streams.store import Change, CommitResult, Document, DropDocument, PutDocument
+
+PAGE: Final = 1000
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+
+class DocumentStore(Protocol):
+    """What a shelf needs of the store (streams/store.py)."""
+
+    def commit(self, changes: Sequence[Change]) -> Awaitable[CommitResult]: ...
+
+    async def documents(self, kind: str, after: str, limit: int) -> list[Document]: ...
+
+
+class ShelfFull(SluicewayError):
+    """There are as many of a kind as there may be; nothing was changed."""
+
+    reason_code = ReasonCode.QUOTA_EXCEEDED
+
+
+class Shelf(Generic[T]):
+    """``kind`` names it in the store. Names come in the order of code points once ``load`` is done, later ones behind."""
+
+    def __init__(self, store: DocumentStore, kind: str, form: type[T], limit: int) -> None:
+        self._store = store
+        self._kind = kind
+        self._decode = msgspec.msgpack.Decoder(form).decode
+        self._limit = limit
+        self._items: dict[str, T] = {}
+        self._adding: set[str] = set()
+        self.version = 0
+
+    async def load(self) -> None:
+        """What the store holds of this kind."""
+        after = ""
+        while page := await self._store.documents(self._kind, after, PAGE):
+            for document in page:
+                try:
+                    self._items[document.name] = self._decode(document.body)
+                except msgspec.MsgspecError as error:
+                    raise StartError(f"the database holds a {self._kind} that can't be read ({document.name!r}): {error}") from None
+            after = page[-1].name
+        self.version += 1
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._items
+
+    def get(self, name: str) -> T | None:
+        return self._items.get(name)
+
+    def items(self) -> Mapping[str, T]:
+        """A view, not to be changed."""
+        return self._items
+
+    def page(self, after: str, limit: int, prefix: str = "") -> Iterator[tuple[str, T]]:
+        """By name behind ``after``, at most ``limit``."""
+        names = sorted(name for name in self._items if name > after and name.startswith(prefix))[:limit]
+        return ((name, self._items[name]) for name in names)
+
+    async def add(self, name: str, item: T, *, expires_at: int = 0) -> bool:
+        """Insert; False where there is one of that name, or one is on its way."""
+        if name in self._items or name in self._adding:
+            return False
+        self._adding.add(name)
+        try:
+            await self.change({name: item}, expires_at=expires_at)
+        finally:
+            self._adding.discard(name)
+        return True
+
+    async def put(self, name: str, item: T, *, expires_at: int = 0) -> None:
+        """Insert or replace."""
+        await self.change({name: item}, expires_at=expires_at)
+
+    async def drop(self, *names: str) -> bool:
+        """Whether any of them was there."""
+        there = [name for name in names if name in self._items]
+        if there:
+            await self.change({}, there)
+        return bool(there)
+
+    async def change(self, put: Mapping[str, T], dropped: Sequence[str] = (), *, expires_at: int = 0) -> None:
+        """Several at once, durable together. ShelfFull where they don't fit."""
+        if put and len(self._items.keys() | put.keys()) - len(set(dropped) & self._items.keys()) > self._limit:
+            raise ShelfFull(f"there are {self._limit} entries of kind {self._kind} already: remove some")
+        changes: list[Change] = [DropDocument(self._kind, name) for name in dropped]
+        changes += [PutDocument(Document(self._kind, name, msgspec.msgpack.encode(item), expires_at)) for name, item in put.items()]
+        await self._store.commit(changes)
+        for name in dropped:
+            self._items.pop(name, None)
+        self._items.update(put)
+        self.version += 1
+
+    def forget(self, names: Sequence[str]) -> None:
+        """Out of memory only: the store's sweep takes what is past its time by itself."""
+        for name in names:
+            self._items.pop(name, None)

@@ -1,0 +1,126 @@
+"""The route `/`: a signed request in, an action's fields or a fault out. The order of checks is what keeps it safe.
+
+Signature before anything is believed, the key's right to come in from there, the clock, then the nonce, which is stored so that it is used once
+on every node and across restarts; the action last.
+"""
+
+# No postponed annotations here: FastAPI reads those of the handler.
+
+import logging
+import uuid
+from typing import TYPE_CHECKING, Final
+from urllib.parse import parse_qsl
+
+from fastapi import APIRouter, Response
+from fastapi import Request as HttpRequest
+
+from gateway.auth.login import LoginRefused, Peer
+from gateway.openapi.answers import answer, fault_answer
+from gateway.openapi.calls import Call, Fields
+from gateway.openapi.faults import Fault
+from gateway.openapi.parameters import Parameters
+from gateway.openapi.signing import WINDOW_MS, Claim, Request, claim_of
+from gateway.openapi.table import ACTIONS
+from gateway.transports.peer import is_loopback
+from schemas.errors import SluicewayError
+from schemas.identities import Principal
+from schemas.reasons import ReasonCode
+from streams.store import Document
+
+if TYPE_CHECKING:
+    from gateway.node import Node
+    from gateway.services import Services
+
+MAX_PARAMETERS: Final = 500
+MAX_SHOWN: Final = 16_384
+"""Bytes of a string to sign that a refusal repeats to its sender."""
+FORM: Final = "application/x-www-form-urlencoded"
+
+_log = logging.getLogger(__name__)
+
+
+def open_api_routes(node: "Node", services: "Services") -> APIRouter:
+    """`/` of the HTTP listener, GET and POST."""
+    router = APIRouter()
+
+    @router.api_route("/", methods=["GET", "POST"], include_in_schema=False)
+    async def call(request: HttpRequest) -> Response:
+        request_id = str(uuid.uuid4()).upper()
+        xml = False
+        try:
+            read = await _read(request)
+            xml = dict((*read.query, *read.form)).get("Format", "JSON").upper() == "XML"
+            claim = claim_of(read)
+            fields = await _serve(node, services, claim, _peer(request))
+            return answer(claim.action, fields, request_id, xml=xml)
+        except Fault as fault:
+            return fault_answer(fault, request.headers.get("host", "")[:255], request_id, xml=xml)
+        except SluicewayError as error:
+            _log.warning("openapi-failed error=%s", type(error).__name__)
+            return fault_answer(Fault("SystemOverFlow"), "", request_id, xml=xml)
+
+    return router
+
+
+async def _read(request: HttpRequest) -> Request:
+    body = await request.body()
+    try:
+        query = parse_qsl(request.scope["query_string"].decode("ascii"), keep_blank_values=True, max_num_fields=MAX_PARAMETERS, errors="strict")
+        form = []
+        if request.headers.get("content-type", "").partition(";")[0].strip().lower() == FORM:
+            form = parse_qsl(body.decode("ascii"), keep_blank_values=True, max_num_fields=MAX_PARAMETERS, errors="strict")
+    except (UnicodeDecodeError, ValueError):
+        raise Fault("IncompleteSignature", detail=f"Parameters must be at most {MAX_PARAMETERS}, URL-encoded, in UTF-8.") from None
+    headers = {name: ",".join(request.headers.getlist(name)) for name in request.headers}
+    return Request(request.method, request.scope["path"], query, form, headers, body)
+
+
+def _peer(request: HttpRequest) -> Peer:
+    host, port = request.client or ("", 0)
+    return Peer(f"{host}:{port}", is_loopback(host), request.scope["scheme"] == "https")
+
+
+async def _serve(node: "Node", services: "Services", claim: Claim, peer: Peer) -> Fields:
+    now = node.clock.wall()
+    principal = _authenticate(node, claim, peer, now)
+    if claim.parameters.get("SecurityToken"):
+        raise Fault("CheckAccountInfoFailed")
+    if abs(claim.time - now) > WINDOW_MS:
+        raise Fault("InvalidTimeStamp.Expired")
+    nonce = Document("nonce", f"{claim.key_id}\x00{claim.nonce}", expires_at=claim.time + 2 * WINDOW_MS)
+    if not await node.store.add_document(nonce):
+        raise Fault("SignatureNonceUsed")
+    action = ACTIONS.get(claim.action)
+    if action is None or claim.version not in action.versions:
+        raise Fault("ApiNotSupport")
+    if action.manages and principal.role == "device":
+        raise Fault("Forbidden")
+    call = Call(node, services, principal, Parameters(claim.parameters, action.bad), now)
+    fields = await action.run(call)
+    if action.manages:
+        _log.info("openapi action=%s key=%s", claim.action, claim.key_id)
+    return fields
+
+
+def _authenticate(node: "Node", claim: Claim, peer: Peer, now: int) -> Principal:
+    """Whose key signed; a wrong signature and a key that nobody has cost the same."""
+    budgets, host = node.budgets, peer.address.rpartition(":")[0]
+    if budgets and budgets.is_spent(host, claim.key_id, node.monotonic()):
+        raise Fault("Throttling")
+    keyring = node.registers.keyring
+    secret, known = keyring.secret_or_dummy(claim.key_id)
+    signed = claim.is_signed_with(secret) and known
+    if not signed:
+        previous = keyring.previous_secret(claim.key_id, now)
+        signed = previous is not None and claim.is_signed_with(previous)
+    if not signed:
+        budgets.failed(host, claim.key_id, node.monotonic(), is_loopback=peer.is_loopback)
+        _log.warning("openapi-refused peer=%s key=%r", peer.address, claim.key_id[:64])
+        if not known:
+            raise Fault("InvalidAccessKeyId.NotFound")
+        # The classic SDK compares this with what it has signed, to tell a wrong secret from a request that was changed on its way
+        raise Fault("SignatureDoesNotMatch", detail="server string to sign is:" + claim.signed[:MAX_SHOWN].decode(errors="replace"))
+    admitted = node.authenticator.admit_signed(claim.key_id, peer)
+    if isinstance(admitted, LoginRefused):
+        raise Fault("Forbidden.Plaintext" if admitted.reason_code == ReasonCode.NOT_AUTHORIZED else "SignatureDoesNotMatch")
+    return admitted

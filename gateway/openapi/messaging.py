@@ -1,0 +1,113 @@
+"""Actions about sessions, messages and tokens."""
+
+from __future__ import annotations
+
+from gateway.auth.tokens import Token, TokenFault, TokenRefused
+from gateway.openapi.calls import Call, Fields
+from gateway.openapi.faults import Fault
+from gateway.protocol.properties import NONE
+from schemas.errors import LogError
+from schemas.topics import is_topic_name
+
+MAX_CLIENTS = 10
+"""Clients of one batch query."""
+MAX_MESSAGES = 32
+MAX_TOKEN_TEXT = 8192
+MAX_TIME = 2**53
+
+
+async def query_session(call: Call) -> Fields:
+    call.check_instance()
+    status = await call.services.status(call.client())
+    return {"OnlineStatus": status is not None and status.online}
+
+
+async def batch_query_sessions(call: Call) -> Fields:
+    call.check_instance()
+    clients = call.parameters.listed("ClientIdList", MAX_CLIENTS)
+    found = await call.node.store.statuses(clients)
+    return {"OnlineStatusList": [{"ClientId": c, "OnlineStatus": c in found and found[c][0].online} for c in clients]}
+
+
+async def close_connection(call: Call) -> Fields:
+    call.check_instance()
+    if call.services.close_connection(call.client()):
+        return {"Code": 200, "Success": True, "Message": "operation success."}
+    return {"Code": 404, "Success": False, "Message": "this client is not connected."}
+
+
+async def send_message(call: Call) -> Fields:
+    call.check_instance()
+    parameters = call.parameters
+    return {"MsgId": await _send(call, parameters.text("MqttTopic", 1024), parameters.text("Payload", call.node.limits.packet))}
+
+
+async def _send(call: Call, topic: str, payload: str) -> str:
+    """The message id, once the message is durable. The payload goes as it is, base64 or not."""
+    limits, body = call.node.limits, payload.encode()
+    if not is_topic_name(topic) or len(topic.encode()) > limits.topic_bytes or topic.count("/") >= limits.topic_levels:
+        raise call.parameters.fault("MqttTopic", f"must be a topic without + and #, of at most {limits.topic_bytes} bytes")
+    if len(body) + len(topic.encode()) + 16 > limits.packet:
+        raise call.parameters.fault("Payload", f"must fit in a packet of {limits.packet} bytes")
+    if not call.node.access.may(call.principal, "publish", topic) or topic.startswith("$"):
+        raise Fault("PermissionCheckFailed")
+    try:
+        return (await call.services.publish(topic, body, 1, False, NONE, call.principal)).hex().upper()
+    except LogError:
+        raise Fault("SystemOverFlow") from None
+
+
+async def batch_send_messages(call: Call) -> Fields:
+    """Each message by itself: those that fail say why, the others are sent."""
+    if call.parameters.optional("InstanceId"):
+        call.check_instance()
+    answers = []
+    for number in range(1, MAX_MESSAGES + 1):
+        message_id = call.parameters.optional(f"Messages.{number}.Id")
+        if not message_id:
+            break
+        topics = call.parameters.listed(f"Messages.{number}.Topics", MAX_CLIENTS)
+        payload = call.parameters.text(f"Messages.{number}.Payload", call.node.limits.packet)
+        try:
+            sent = [await _send(call, topic, payload) for topic in topics]
+            answers.append({"Id": message_id, "MsgId": ",".join(sent), "ErrorCode": 0, "ErrorMessage": ""})
+        except Fault as fault:
+            answers.append({"Id": message_id, "MsgId": "", "ErrorCode": fault.status, "ErrorMessage": fault.message})
+    return {"Responses": answers}
+
+
+async def apply_token(call: Call) -> Fields:
+    call.check_instance()
+    parameters = call.parameters
+    resources = parameters.text("Resources", 16_384).split(",")
+    actions, expires = parameters.text("Actions"), parameters.number("ExpireTime", 0, MAX_TIME)
+    if not all(call.node.registers.resources.admits_topic(resource) for resource in resources):
+        raise Fault("PermissionCheckFailed")
+    try:
+        return {"Token": call.node.registers.mint.apply(call.principal.name, resources, actions, expires, call.now)}
+    except TokenRefused as refused:
+        raise parameters.fault(refused.field, str(refused).removeprefix(refused.field + " ")) from None
+
+
+async def query_token(call: Call) -> Fields:
+    """Whether a token is valid now; of another key's tokens nothing is told."""
+    call.check_instance()
+    token = call.node.registers.mint.read(call.parameters.text("Token", MAX_TOKEN_TEXT), call.now)
+    return {"TokenStatus": isinstance(token, Token) and _is_mine(call, token)}
+
+
+async def revoke_token(call: Call) -> Fields:
+    """Effective on connections at once."""
+    call.check_instance()
+    token = call.node.registers.mint.open(call.parameters.text("Token", MAX_TOKEN_TEXT))
+    if isinstance(token, TokenFault):
+        raise call.parameters.fault("Token", "is not a token")
+    if not _is_mine(call, token):
+        raise Fault("PermissionCheckFailed")
+    await call.node.registers.mint.revoke(token, call.now)
+    call.node.token_watch.revoked(token)
+    return {}
+
+
+def _is_mine(call: Call, token: Token) -> bool:
+    return token.key == call.principal.name or call.principal.role != "device"

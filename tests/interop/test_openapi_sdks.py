@@ -1,0 +1,194 @@
+"""The official SDKs of the model product call every action through their endpoint override, in both signature families.
+
+What they return has passed their models; what they raise has the product's codes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import pytest
+from alibabacloud_onsmqtt20200420 import models
+from alibabacloud_onsmqtt20200420.client import Client
+from alibabacloud_tea_openapi.models import Config
+from alibabacloud_tea_util.models import RuntimeOptions
+from aliyunsdkcore.acs_exception.exceptions import ServerException
+from aliyunsdkcore.client import AcsClient
+from aliyunsdkonsmqtt.request import v20200420
+from Tea.exceptions import TeaException
+
+from tests.support.gateway import Gateway
+from tests.support.wire import Clients
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
+
+RUNTIME = RuntimeOptions(autoretry=False, read_timeout=10_000, connect_timeout=5_000)
+
+
+class Site(NamedTuple):
+    gateway: Gateway
+    key: str
+    secret: str
+    instance: str
+
+    def tea(self, secret: str | None = None, algorithm: str | None = None) -> Callable[..., Any]:
+        """Calls an action by its snake-case name; ``algorithm`` "v2" is what this SDK calls Signature V1."""
+        config = Config(access_key_id=self.key, access_key_secret=secret or self.secret, endpoint=str(self.gateway.http), protocol="HTTP")
+        config.signature_algorithm = algorithm
+        client = Client(config)
+
+        def call(action: str, *, instance: bool = True, **fields: Any) -> Any:
+            name = "".join(word.capitalize() for word in action.split("_"))
+            if instance:
+                fields.setdefault("instance_id", self.instance)
+            return getattr(client, f"{action}_with_options")(getattr(models, f"{name}Request")(**fields), RUNTIME).body
+
+        return call
+
+    def classic(self, action: str, secret: str | None = None, **fields: Any) -> Any:
+        module = __import__(f"{v20200420.__name__}.{action}Request", fromlist=["x"])
+        request = getattr(module, f"{action}Request")()
+        request.set_endpoint(str(self.gateway.http))
+        request.set_InstanceId(self.instance)
+        for name, value in fields.items():
+            getattr(request, f"set_{name}")(value)
+        return json.loads(AcsClient(self.key, secret or self.secret, "mq-internet-access").do_action_with_exception(request))
+
+
+@pytest.fixture
+def site(start_gateway: Callable[..., Gateway]) -> Iterator[Site]:
+    gateway = start_gateway(anonymous=True)
+    key = json.loads(gateway.run("key", "create", "--role", "manager", "--json"))
+    return Site(gateway, key["accessKeyId"], key["accessKeySecret"], key["instanceId"])
+
+
+def raised(call: Callable[[], Any]) -> tuple[int, str]:
+    with pytest.raises((TeaException, ServerException)) as found:
+        call()
+    error = found.value
+    if isinstance(error, ServerException):
+        return error.get_http_status(), error.get_error_code()
+    return error.statusCode, error.code
+
+
+@pytest.mark.parametrize("algorithm", [None, "v2"])
+async def test_every_action_answers_the_new_sdk(site: Site, algorithm: str | None, clients: Clients) -> None:
+    call = site.tea(algorithm=algorithm)
+    device = "GID_sdk@@@d 1é"
+    wire = await clients.connect(site.gateway.mqtt, device)
+    async with asyncio.timeout(10):  # the status is a fold over events: it follows the CONNACK, soon
+        while call("query_session_by_client_id", client_id=device).online_status is not True:
+            await asyncio.sleep(0.02)
+    batch = call("batch_query_session_by_client_ids", client_id_list=[device, "GID_sdk@@@other"])
+    assert [(s.client_id, s.online_status) for s in batch.online_status_list] == [(device, True), ("GID_sdk@@@other", False)]
+    await wire.subscribe("plant/#")
+    sent = call("send_message", mqtt_topic="plant/a b~*c", payload="hello ~*&=+/ü")
+    assert len(sent.msg_id) == 32
+    [message] = await wire.publishes(1)
+    assert message.payload == "hello ~*&=+/ü".encode()
+    _groups_and_devices(call)
+    _identities(call)
+    closed = call("close_connection", client_id=device)
+    assert (closed.code, closed.success) == (200, True)
+    assert call("close_connection", client_id=device).success is False
+    assert call("list_instances", instance=False).instances[0].instance_id == site.instance
+    _tags(call, site.instance)
+    _tokens(call)
+    assert call("disaster_recovery", recovery_instance_id="other").success is False
+    assert call("disaster_downgrade", downgrade_instance_id="other").success is False
+    sni = lambda: call("set_sni_config", instance=False, mqtt_instance_id=site.instance, default_certificate="x")  # noqa: E731
+    assert raised(sni) == (404, "ApiNotSupport")
+
+
+def _groups_and_devices(call: Callable[..., Any]) -> None:
+    call("create_group_id", group_id="GID_sdk")
+    assert raised(lambda: call("create_group_id", group_id="GID_sdk")) == (400, "GroupIdAlreadyExsited")
+    assert raised(lambda: call("create_group_id", group_id="sdk")) == (400, "ParameterFieldCheckFailed")
+    assert [(g.group_id, g.independent_naming) for g in call("list_group_id").data] == [("GID_sdk", True)]
+    made = call("register_device_credential", client_id="GID_sdk@@@d1").device_credential
+    assert made.device_access_key_secret.startswith("DC.")
+    assert call("get_device_credential", client_id="GID_sdk@@@d1").device_credential.to_map() == made.to_map()
+    fresh = call("refresh_device_credential", client_id="GID_sdk@@@d1").device_credential
+    assert fresh.device_access_key_id == made.device_access_key_id
+    assert fresh.device_access_key_secret != made.device_access_key_secret
+    listed = call("list_device_credential_client_id", group_id="GID_sdk", page_size="10").device_credential_client_id_list
+    assert (listed.client_id_list, listed.total) == (["GID_sdk@@@d1"], "1")
+    call("un_register_device_credential", client_id="GID_sdk@@@d1")
+    assert raised(lambda: call("get_device_credential", client_id="GID_sdk@@@d1")) == (400, "InvalidParameter.ClientId")
+    call("delete_group_id", group_id="GID_sdk")
+    assert raised(lambda: call("delete_group_id", group_id="GID_sdk")) == (400, "InvalidParameter.GroupId")
+
+
+def _identities(call: Callable[..., Any]) -> None:
+    named = {"username": "user one", "identity_type": "USER"}
+    assert call("add_custom_auth_identity", **named, secret="s&=+ü", sign_mode="ORIGIN").success is True
+    call("update_custom_auth_identity", **named, secret="two", sign_mode="SIGNED")
+    [identity] = call("query_custom_auth_identity", size=100).data.results
+    assert (identity.username, identity.secret, identity.sign_mode) == ("user one", "two", "SIGNED")
+    rule = {"identity": "user one", "identity_type": "USER", "topic": "plant/#"}
+    call("add_custom_auth_permission", **rule, permit_action="PUB", effect="ALLOW")
+    call("update_custom_auth_permission", **rule, permit_action="SUB", effect="DENY")
+    [permission] = call("query_custom_auth_permission", size=10).data.results
+    assert (permission.topic, permission.permit_action, permission.effect) == ("plant/#", "SUB", "DENY")
+    call("delete_custom_auth_permission", **rule)
+    assert call("query_custom_auth_permission", size=10).data.results == []
+    call("add_custom_auth_connect_black", client_id="bad one")
+    [black] = call("query_custom_auth_connect_black", size=10).data.results
+    assert (black.client_id, black.permit_action, black.effect) == ("bad one", "CONNECT", "DENY")
+    call("delete_custom_auth_connect_black", client_id="bad one")
+    call("delete_custom_auth_identity", **named)
+    assert raised(lambda: call("delete_custom_auth_identity", **named)) == (400, "InvalidParameter.Username")
+
+
+def _tags(call: Callable[..., Any], instance: str) -> None:
+    where = {"instance": False, "resource_type": "INSTANCE", "resource_id": [instance]}
+    assert call("tag_resources", **where, tag=[models.TagResourcesRequestTag(key="k", value="v")]).data is True
+    [tag] = call("list_tag_resources", **where).tag_resources
+    assert (tag.resource_id, tag.tag_key, tag.tag_value) == (instance, "k", "v")
+    call("untag_resources", **where, tag_key=["k"])
+    assert call("list_tag_resources", **where).tag_resources == []
+
+
+def _tokens(call: Callable[..., Any]) -> None:
+    expires = int(time.time() + 3600) * 1000
+    token = call("apply_token", resources="plant/#,plant/+/x", actions="R,W", expire_time=expires).token
+    assert call("query_token", token=token).token_status is True
+    call("revoke_token", token=token)
+    assert call("query_token", token=token).token_status is False
+    assert raised(lambda: call("apply_token", resources="plant/#", actions="X", expire_time=expires)) == (400, "ParameterCheckFailed")
+
+
+@pytest.mark.parametrize("algorithm", [None, "v2"])
+def test_what_is_wrong_with_a_call_is_raised_with_its_code(site: Site, algorithm: str | None) -> None:
+    call = site.tea(algorithm=algorithm)
+    assert raised(lambda: call("query_session_by_client_id", client_id="c", instance_id="other")) == (400, "InstancePermissionCheckFailed")
+    assert raised(lambda: call("query_session_by_client_id", client_id="")) == (400, "InvalidParameter.ClientId")
+    wrong = site.tea(secret="wrong", algorithm=algorithm)
+    assert raised(lambda: wrong("query_session_by_client_id", client_id="c")) == (400, "SignatureDoesNotMatch")
+    nobody = site._replace(key="nobody").tea(algorithm=algorithm)
+    assert raised(lambda: nobody("query_session_by_client_id", client_id="c")) == (404, "InvalidAccessKeyId.NotFound")
+
+
+def test_the_classic_sdk_calls_what_it_knows(site: Site) -> None:
+    call = site.classic
+    call("CreateGroupId", GroupId="GID_old")
+    assert call("ListGroupId")["Data"][0]["GroupId"] == "GID_old"
+    assert call("QuerySessionByClientId", ClientId="GID_old@@@d")["OnlineStatus"] is False
+    batch = call("BatchQuerySessionByClientIds", ClientIdLists=["GID_old@@@d"])
+    assert batch["OnlineStatusList"] == [{"ClientId": "GID_old@@@d", "OnlineStatus": False}]
+    assert len(call("SendMessage", MqttTopic="plant/~a*b", Payload="ü +&")["MsgId"]) == 32
+    made = call("RegisterDeviceCredential", ClientId="GID_old@@@d")["DeviceCredential"]
+    assert call("GetDeviceCredential", ClientId="GID_old@@@d")["DeviceCredential"] == made
+    call("RefreshDeviceCredential", ClientId="GID_old@@@d")
+    call("UnRegisterDeviceCredential", ClientId="GID_old@@@d")
+    token = call("ApplyToken", Resources="plant/#", Actions="R", ExpireTime=int(time.time() + 600) * 1000)["Token"]
+    assert call("QueryToken", Token=token)["TokenStatus"] is True
+    call("RevokeToken", Token=token)
+    call("DeleteGroupId", GroupId="GID_old")
+    assert raised(lambda: call("DeleteGroupId", GroupId="GID_old")) == (400, "InvalidParameter.GroupId")
+    # What this SDK makes of SignatureDoesNotMatch where both ends have signed the same text
+    assert raised(lambda: call("ListGroupId", secret="wrong")) == (400, "InvalidAccessKeySecret")
