@@ -6,6 +6,7 @@ Knows how to start, stop and replace a rule without a record lost between the tw
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
@@ -144,6 +145,14 @@ class Engine:
             if not state.positions:
                 state = begin(state, feed.positions, feed.positions)
         self._put(rule, state)
+
+    async def begun(self, rule_id: str) -> None:
+        """An inflow rule has found out where `now` is: what its backend is sent from here on is the rule's. Not waited for where that can't be asked."""
+        runner = self.runners.get(rule_id)
+        if isinstance(runner, InflowRunner):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LOOK):
+                    await runner.begun.wait()
 
     def _put(self, rule: Rule, state: RuleState) -> None:
         """In one step: from here on the feed hands it all that comes."""

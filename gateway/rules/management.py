@@ -62,6 +62,7 @@ class RuleManagement:
             else:
                 self._engine.states[rule.id] = state
         logger.info("rule-created rule=%s kind=%s", rule.id, rule.kind)
+        await self._engine.begun(rule.id)
         return self.show(rule.id)
 
     async def update(self, rule_id: str, changes: Mapping[str, Any]) -> dict[str, Any]:

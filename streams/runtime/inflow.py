@@ -86,6 +86,8 @@ class InflowRunner:
         self.oldest = 0
         self.behind = 0
         """Messages that the source holds behind the rule's position, as last asked."""
+        self.begun = asyncio.Event()
+        """Set once the rule knows where it begins, or why it doesn't know yet."""
         self._log = log
         self._backend = backend
         self._mapper = mapper
@@ -133,6 +135,7 @@ class InflowRunner:
                     await self._stored()
             except BackendError as error:
                 problem = str(error)
+            self.begun.set()
             if not problem:
                 break
             self.progress.waits(problem, self._wall())

@@ -300,3 +300,15 @@ def test_dead_letters_are_published_after_a_fix(bed: RuleBed) -> None:
     bed.do(bed.rules.update("inf", {"jsonSchema": ""}))
     assert bed.do(bed.rules.resend("inf", None)) == {"sent": 1, "failed": []}
     assert [record.payload for record in bed.published()] == [b'"x"']
+
+
+def test_what_is_sent_behind_the_answer_of_a_creation_is_received(bed: RuleBed) -> None:
+    """`now` is known when the creation is answered: nobody has to wait before the first command."""
+    device = bed.connect("d")
+    device.subscribe("shop/#", "shop")
+    bed.backend.put("commands", b"before")
+    shown = bed.inflow()
+    assert shown["status"]["position"]
+    bed.backend.put("commands", b"behind")
+    bed.advance(2)
+    assert device.payloads() == [b"behind"]
