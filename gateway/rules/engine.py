@@ -147,7 +147,7 @@ class Engine:
         self._put(rule, state)
 
     async def begun(self, rule_id: str) -> None:
-        """An inflow rule has found out where `now` is: what its backend is sent from here on is the rule's. Not waited for where that can't be asked."""
+        """An inflow rule has found out where `now` is, or can't: what its backend is sent from here on is the rule's."""
         runner = self.runners.get(rule_id)
         if isinstance(runner, InflowRunner):
             with contextlib.suppress(TimeoutError):
