@@ -5,23 +5,25 @@ from __future__ import annotations
 import sys
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
-SUITES = ("unit", "contract", "conformance", "interop", "faults")
+SUITES = ("unit", "contract", "conformance", "interop", "faults", "examples", "support")
 
 
-def ran(report: Path) -> Counter[str]:
+def ran(reports: Iterable[Path]) -> Counter[str]:
     """How many tests of each suite ran, the skipped ones left out."""
     counts: Counter[str] = Counter()
-    for case in ElementTree.parse(report).iter("testcase"):  # noqa: S314 - pytest wrote it a moment ago
-        parts = case.get("classname", "").split(".")
-        if len(parts) > 1 and parts[0] == "tests" and case.find("skipped") is None:
-            counts[parts[1]] += 1
+    for report in reports:
+        for case in ElementTree.parse(report).iter("testcase"):  # noqa: S314 - pytest wrote it a moment ago
+            parts = case.get("classname", "").split(".")
+            if len(parts) > 1 and parts[0] == "tests" and case.find("skipped") is None:
+                counts[parts[1]] += 1
     return counts
 
 
 def main() -> int:
-    counts = ran(Path(sys.argv[1]))
+    counts = ran(map(Path, sys.argv[1:]))
     for suite in SUITES:
         print(f"{suite:<12} {counts[suite]:>6} tests ran")  # noqa: T201
     empty = [suite for suite in SUITES if not counts[suite]]

@@ -13,7 +13,8 @@ from tests.support.gateway import Gateway, on_kafka
 from tests.support.mosquitto import Mosquitto
 
 REFERENCE = os.environ.get("TEST_BROKER") == "mosquitto"
-KINDS = ["mosquitto"] if REFERENCE else ["embedded", pytest.param("kafka", marks=[pytest.mark.slow, pytest.mark.timeout(FIRST_START)])]
+OVER_KAFKA = pytest.param("kafka", marks=[pytest.mark.brokers, pytest.mark.slow, pytest.mark.timeout(FIRST_START)])
+KINDS = ["mosquitto"] if REFERENCE else ["embedded", OVER_KAFKA]
 
 
 @pytest.fixture(scope="module", params=KINDS)

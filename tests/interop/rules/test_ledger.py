@@ -14,7 +14,7 @@ from tests.interop.rules.independent import by_lane, read, send
 from tests.support.ledger import stamp
 from tests.support.wire import Clients
 
-pytestmark = [pytest.mark.timeout(300), pytest.mark.slow]
+pytestmark = [pytest.mark.brokers, pytest.mark.timeout(300), pytest.mark.slow]
 
 CLIENTS = 64
 EACH = 15

