@@ -100,7 +100,7 @@ class RocketMQ:
             self.namesrv.start()
         for broker in self.brokers:
             broker.start()
-        self._until_registered()
+        self.until_registered()
         return self
 
     # What tests do to it. The name server is killed and started by its own methods: `rocketmq.namesrv.kill()`.
@@ -115,7 +115,7 @@ class RocketMQ:
         self.kill()
         for broker in self.brokers:
             broker.start()
-        self._until_registered()
+        self.until_registered()
 
     def restart_namesrv(self) -> None:
         """It knows of no broker until they tell it, which is at most 10 s later."""
@@ -152,7 +152,7 @@ class RocketMQ:
     def create_group(self, name: str) -> str:
         return self.admin("updateSubGroup", "-c", CLUSTER, "-g", name)
 
-    def _until_registered(self) -> None:
+    def until_registered(self) -> None:
         """On a busy machine a broker serves for seconds before its name server knows."""
         names = {f"broker-{'abcdefgh'[number]}" for number in range(len(self.brokers))}
         for broker in self.brokers[:1]:
