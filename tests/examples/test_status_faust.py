@@ -61,6 +61,7 @@ def worker(start_example: Callable[..., Program], kafka: Kafka, topic: str, name
     )  # fmt: skip
 
 
+@pytest.mark.long
 def test_tables_survive_kills(kafka: Kafka, start_example: Callable[..., Program], tmp_path: Path) -> None:
     topic, name, port = unique("status"), unique("faust"), free_port()
     kafka.create_topic(topic, PARTITIONS)

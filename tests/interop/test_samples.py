@@ -157,6 +157,7 @@ def read(rocketmq: RocketMQ, topic: str, folder: Path) -> Reader:
     return reader
 
 
+@pytest.mark.long
 def test_mqtt_to_rocketmq_with_p2p(rocketmq: RocketMQ, start_gateway: Callable[..., Gateway], tmp_path: Path) -> None:
     """What a device publishes, P2P too, the backend reads; what the backend sent itself does not come back to it."""
     gateway, parent, outflow, inflow = rocketmq_rules(rocketmq, start_gateway)
