@@ -27,8 +27,6 @@ LANES = 4
 FAIL_WITHIN = 10.0
 """Seconds that the port allows."""
 RESUME_WITHIN = 15.0
-COMPLETE_WITHIN = 60.0
-"""What has not come by then is lost: a connection that broke at the end costs its 6 s of silence, and a busy machine some more."""
 
 
 class Traffic:
@@ -90,7 +88,7 @@ class Traffic:
 
     async def complete(self) -> None:
         """Nothing more is sent, and all that was acknowledged has come."""
-        deadline = time.monotonic() + COMPLETE_WITHIN
+        deadline = time.monotonic() + RESUME_WITHIN
         while missing := {f"{number:032X}" for number in range(self.acknowledged)} - {message.id for message in self.got}:
             assert time.monotonic() < deadline, f"missing: {sorted(int(each, 16) for each in missing)}; ends {await self.source.ends()}"
             await asyncio.sleep(0.05)
