@@ -96,7 +96,8 @@ async def test_commands_reach_devices(site: RuleGateway, clients: Clients) -> No
     found = await wire.publishes(201, 30)
     assert [publish.payload for publish in found if publish.topic == "shop/a"] == [b"%d \x00\xff" % number for number in range(200)]
     assert [publish.payload for publish in found if publish.topic == "shop/p2p/dev"] == [b"p2p"]
-    assert found[0].properties is not None
+    # The command to one device names no lane: it may come before or after those that do.
+    assert all(publish.properties is not None for publish in found if publish.topic == "shop/a")
     await target.close()
     await backend.close()
 
