@@ -147,7 +147,6 @@ async def test_a_broker_that_hangs_for_ten_seconds_and_then_has_no_leader(mortal
         assert running.slowest_failure < FAIL_WITHIN
 
 
-@pytest.mark.long
 async def test_a_lost_answer_is_asked_for_again_without_a_repeat(mortal_kafka: Kafka) -> None:
     ports = mortal_kafka.node.ports
     async with ChaosProxy("127.0.0.1", ports.proxied, at=ports.proxy) as proxy, traffic(f"127.0.0.1:{ports.proxy}") as running:

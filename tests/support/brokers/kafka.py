@@ -179,6 +179,8 @@ class Kafka:
             "transaction.state.log.min.isr": enough,
             "share.coordinator.state.topic.num.partitions": "1",
             "share.coordinator.state.topic.replication.factor": replicas,
+            # Tests date their messages as they like, 1970 too: they are not to be swept while somebody reads them
+            "log.retention.ms": "-1",
             "num.network.threads": "2",
             "num.io.threads": "4",
             "log.cleaner.dedupe.buffer.size": "2097152",
