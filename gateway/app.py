@@ -200,6 +200,7 @@ class App:
             settings.limits,
             occupied=lambda: len(node.connections),
             refused=lambda reason: node.counters.refused.update((reason,)),
+            trusted=lambda: self._registers.certificates.trusted,
         )
         ticks, engine = self._ticks, self._engine
         assert ticks is not None and engine is not None  # noqa: S101 - listeners open after the recovery

@@ -193,13 +193,14 @@ async def start_listeners(
     *,
     occupied: Callable[[], int],
     refused: Callable[[str], None],
+    trusted: Callable[[], str] = str,
 ) -> Listeners:
-    """Open all of ``specs``, or raise StartError and leave nothing open.
+    """Open all of ``specs``, or raise StartError and leave nothing open. ``trusted``: see Certificates.
 
     ``occupied`` tells how many connections there are now; ``refused`` is told the reason of each one that was not let in:
     connections, tls_handshake, websocket_upgrade.
     """
-    certificates = Certificates(tls or TlsSettings()) if any(spec.kind in SECURE_KINDS for spec in specs) else None
+    certificates = Certificates(tls or TlsSettings(), trusted) if any(spec.kind in SECURE_KINDS for spec in specs) else None
     listeners = Listeners(factory, certificates, limits, occupied, refused)
     bound: list[tuple[ListenerSpec, socket.socket]] = []
     addresses: list[ListenerSpec] = []

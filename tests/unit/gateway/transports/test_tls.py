@@ -302,7 +302,7 @@ def test_pair_that_did_not_load_is_tried_again_though_its_files_look_the_same(
     first = certificates.context
     install(authority.issue("two"), tmp_path)
 
-    def fails(_: TlsSettings) -> ssl.SSLContext:
+    def fails(settings: TlsSettings, trusted: str) -> ssl.SSLContext:
         raise StartError("half of it")
 
     with monkeypatch.context() as patch:
