@@ -5,7 +5,7 @@ Defaults stand here and in limits.py. Names, help texts and the checks of what u
 
 from __future__ import annotations
 
-from ipaddress import ip_address
+from ipaddress import IPv4Network, IPv6Network, ip_address
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -52,6 +52,13 @@ class TlsSettings(msgspec.Struct, frozen=True, kw_only=True):
     key: Path | None = None
     client_ca: Path | None = None
     require_client_certificate: bool = False
+
+
+class ProxySettings(msgspec.Struct, frozen=True, kw_only=True):
+    """``listener``: one of the MQTT listeners' addresses. ``networks``: where its proxies are; who comes from there must send a PROXY header."""
+
+    listener: Address
+    networks: tuple[IPv4Network | IPv6Network, ...]
 
 
 class OfflineSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -133,6 +140,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     allow_plaintext_login: bool = False
     instance_id: str = ""
     access: tuple[AccessRule, ...] = ()
+    proxy: tuple[ProxySettings, ...] = ()
     tls: TlsSettings = TlsSettings()
     offline: OfflineSettings = OfflineSettings()
     p2p: P2PSettings = P2PSettings()
