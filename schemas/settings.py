@@ -46,11 +46,14 @@ class Address(NamedTuple):
 
 class TlsSettings(msgspec.Struct, frozen=True, kw_only=True):
     """PEM files. ``certificate`` and ``key`` are set wherever there is a listener with TLS. ``client_ca``: clients must show a certificate, of it or
-    of a registered authority; ``require_client_certificate``: of a registered one, where it is not set."""
+    of a registered authority; ``require_client_certificate``: of a registered one, where it is not set. ``client_crl``: revocation lists, of
+    each authority whose certificates are to be taken.
+    """
 
     certificate: Path | None = None
     key: Path | None = None
     client_ca: Path | None = None
+    client_crl: Path | None = None
     require_client_certificate: bool = False
 
 

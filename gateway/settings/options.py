@@ -55,6 +55,7 @@ _GENERAL: Final = (
     Option("tls.certificate", PATH, "PEM file of the certificate chain", "--tls-certificate"),
     Option("tls.key", PATH, "PEM file of the certificate's key", "--tls-key"),
     Option("tls.client_ca", PATH, "PEM file of the authorities whose client certificates are demanded", "--tls-client-ca"),
+    Option("tls.client_crl", PATH, "PEM file of revocation lists: certificates of an authority without a list in it are refused"),
     Option("tls.require_client_certificate", SWITCH, "demand a certificate of a registered authority from every client over TLS"),
     Option("offline.pace", choice("acknowledged", "batches"), "how stored messages come to a client that returns"),
     Option("p2p.enabled", SWITCH, "deliver <parent>/p2p/<client id> to that client alone"),

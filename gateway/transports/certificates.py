@@ -21,6 +21,8 @@ _log = logging.getLogger(__name__)
 
 CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"
 """TLS 1.2: forward secrecy and authenticated encryption only. TLS 1.3 has no other suites."""
+FILES: Final = ("certificate", "key", "client_ca", "client_crl")
+"""Settings that name a file."""
 OTHERS: Final = 0o077
 """Permission bits by which others than the owner reach a file."""
 
@@ -45,7 +47,8 @@ def load_context(settings: TlsSettings, trusted: str = "") -> ssl.SSLContext:
     if settings.certificate is None or settings.key is None:
         missing = "certificate" if settings.certificate is None else "key"
         raise StartError(f"tls.{missing}: a listener with TLS (mqtts, wss) needs tls.certificate and tls.key; give PEM files")
-    for name, path in (("certificate", settings.certificate), ("key", settings.key), ("client_ca", settings.client_ca)):
+    for name in FILES:
+        path = getattr(settings, name)
         if path is not None:
             _read(name, path)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -71,7 +74,18 @@ def load_context(settings: TlsSettings, trusted: str = "") -> ssl.SSLContext:
             context.load_verify_locations(settings.client_ca)
         except ssl.SSLError as error:
             raise StartError(f"tls.client_ca: {settings.client_ca} holds no CA certificate ({error.reason}); give a PEM file") from None
+    if settings.client_crl is not None:
+        _load_revocations(context, settings.client_crl)
     return context
+
+
+def _load_revocations(context: ssl.SSLContext, file: Path) -> None:
+    """A list that has expired, or is missing for an authority, refuses that authority's certificates: OpenSSL sees to it."""
+    with contextlib.suppress(ssl.SSLError):
+        context.load_verify_locations(file)
+    if not context.cert_store_stats()["crl"]:
+        raise StartError(f"tls.client_crl: {file} holds no revocation list; give a PEM file of X.509 CRLs")
+    context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
 
 
 class Certificates:
@@ -116,7 +130,8 @@ class Certificates:
         return True
 
     def _fingerprint(self) -> Fingerprint:
-        return tuple(_identity(path) for path in (self._settings.certificate, self._settings.key, self._settings.client_ca) if path is not None)
+        paths = (getattr(self._settings, name) for name in FILES)
+        return tuple(_identity(path) for path in paths if path is not None)
 
     def _warn_of_readers(self) -> None:
         key = self._settings.key

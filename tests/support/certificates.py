@@ -53,15 +53,17 @@ class Authority:
         subject: str = "",
         serial: int | None = None,
         key: rsa.RSAPrivateKey | None = None,
+        ca: bool = True,
     ) -> None:
-        """``of``: an intermediate authority, issued by that one. ``name`` names the file, and is the subject where that is empty."""
+        """``of``: an intermediate authority, issued by that one; ``ca`` False: it is none by its word. ``name`` names the file, and is the
+        subject where that is empty."""
         self._folder = folder
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, subject or name)])
         self._key: Key = key or ec.generate_private_key(ec.SECP256R1())
         now = datetime.now(UTC)
         issuer = of or self
         builder = issuer._builder(self._name, self._key, now - DAY, now + 30 * DAY, serial)
-        builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        builder = builder.add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
         usage = x509.KeyUsage(
             digital_signature=True, key_cert_sign=True, crl_sign=True, content_commitment=False, key_encipherment=False,
             data_encipherment=False, key_agreement=False, encipher_only=False, decipher_only=False,
@@ -83,10 +85,11 @@ class Authority:
         passphrase: str | None = None,
         common_names: Sequence[str] | None = None,
         serial: int | None = None,
+        key: Key | None = None,
     ) -> Pair:
         """A pair for localhost, 127.0.0.1 and ::1, or for a client; ``name`` names its files and is its common name, unless there are others."""
         now = datetime.now(UTC)
-        key = ec.generate_private_key(ec.SECP256R1())
+        key = key or ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, each) for each in ([name] if common_names is None else common_names)])
         builder = self._builder(subject, key, now + DAY if early else now - 10 * DAY, now - DAY if expired else now + 10 * DAY, serial)
         purpose = ExtendedKeyUsageOID.CLIENT_AUTH if client else ExtendedKeyUsageOID.SERVER_AUTH
@@ -106,6 +109,15 @@ class Authority:
     def verification(self, code: str) -> str:
         """A verification certificate, as PEM: it proves that somebody has the authority's key."""
         return self.issue("verification", client=True, common_names=[code]).certificate.read_text()
+
+    def revocations(self, *pairs: Pair, expired: bool = False) -> str:
+        """A revocation list, as PEM."""
+        now = datetime.now(UTC)
+        builder = x509.CertificateRevocationListBuilder(self._name).last_update(now - 2 * DAY).next_update(now - DAY if expired else now + DAY)
+        for pair in pairs:
+            serial = x509.load_der_x509_certificate(pair.der).serial_number
+            builder = builder.add_revoked_certificate(x509.RevokedCertificateBuilder(serial, now - DAY).build())
+        return builder.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode()
 
     def client_context(self, pair: Pair | None = None) -> ssl.SSLContext:
         """What a client uses that trusts this authority alone, and shows ``pair`` when asked."""
