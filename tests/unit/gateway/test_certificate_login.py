@@ -148,16 +148,17 @@ def test_a_certificate_that_is_refused_while_its_connect_is_under_way_does_not_c
 
 
 def test_a_session_outlives_its_certificate(site: Site) -> None:
-    site.allow("#")
+    site.allow("own/${user}/#", "subscribe")
+    site.allow("#", "publish")
     party = site.bed.connect("c", certificate=site.device().der, **KEEP)
-    party.subscribe("a")
+    assert party.subscribe("own/d1/a") == (1,)
     party.drop()
     site.bed.advance(1)
     site.bed.crash()
     site.certificates = site.bed.node.registers.certificates
     site.bed.clock.ahead = time.time_ns() // 1_000_000 - site.bed.clock.raw()
     sender = site.bed.connect("s", certificate=site.device("d2").der)
-    sender.exchange("a", b"kept")
+    sender.exchange("own/d1/a", b"kept")
     again = site.bed.connect("c", certificate=site.device().der, **KEEP)
     assert again.connack is not None
     assert again.connack.session_present
