@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -15,6 +16,7 @@ from gateway.auth.x509 import read_serial
 from schemas.identities import AccessRule
 from schemas.reasons import ReasonCode
 from schemas.settings import TlsSettings
+from streams.presence import event_json
 from tests.support.certificates import Authority, Pair
 from tests.support.testbed import Testbed
 
@@ -70,7 +72,9 @@ def test_a_device_is_its_certificate_and_does_what_rules_allow(site: Site) -> No
     assert party.subscribe("own/d1/in", "own/d2/in") == (1, ReasonCode.NOT_AUTHORIZED)
     party.exchange("own/d1/in", b"x")
     assert party.payloads() == [b"x"]
-    assert site.bed.events()[-1].principal == "cert:factory/d1"
+    event = site.bed.events()[-1]
+    assert event.principal == "cert:factory/d1"
+    assert json.loads(event_json(event))["certificateChainSn"] == f"{site.serial_of('d1')},{site.serial}"
 
 
 def test_without_a_rule_it_may_do_nothing(site: Site) -> None:
