@@ -45,6 +45,7 @@ from gateway.services import Services
 from gateway.subscribing import Subscribing
 from gateway.ticks import Ticks
 from gateway.token_watch import TokenWatch
+from gateway.transports.endpoints import Kind
 from gateway.transports.listeners import Listeners, ListenerSpec, start_listeners
 from gateway.transports.sockets import bind
 from schemas.connections import ConnectionSettings
@@ -200,6 +201,7 @@ class App:
             settings.limits,
             occupied=lambda: len(node.connections),
             refused=lambda reason: node.counters.refused.update((reason,)),
+            trusted=lambda: self._registers.certificates.trusted,
         )
         ticks, engine = self._ticks, self._engine
         assert ticks is not None and engine is not None  # noqa: S101 - listeners open after the recovery
@@ -328,11 +330,9 @@ def connect_backend(connection: ConnectionSettings) -> Backend:
 
 
 def _listener_specs(settings: Settings) -> list[ListenerSpec]:
-    specs = [ListenerSpec("mqtt", address.host, address.port) for address in settings.mqtt]
-    specs += [ListenerSpec("mqtts", address.host, address.port) for address in settings.mqtts]
-    specs += [ListenerSpec("ws", address.host, address.port) for address in settings.ws]
-    specs += [ListenerSpec("wss", address.host, address.port) for address in settings.wss]
-    return specs
+    proxies = {proxy.listener: proxy.networks for proxy in settings.proxy}
+    kinds: tuple[Kind, ...] = ("mqtt", "mqtts", "ws", "wss")
+    return [ListenerSpec(kind, address.host, address.port, proxies.get(address, ())) for kind in kinds for address in getattr(settings, kind)]
 
 
 def _first(addresses: tuple[ListenerSpec, ...]) -> Address | None:

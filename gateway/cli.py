@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 from gateway import logs
 from gateway.commands import endpoint, keys, registers
+from gateway.commands.certificates import add_certificates
 from gateway.commands.rules import add_rules
 from gateway.settings.load import Problems, load
 from gateway.settings.options import OPTIONS, default
@@ -180,6 +181,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_run(commands, "check-config", _check_config, "say what is wrong with the settings, and start nothing")
     _add_mqtt(commands)
     _add_keys(commands)
+    add_certificates(commands, _add_gateway, _endpoint)
     add_rules(commands, _add_gateway, _endpoint)
     return parser
 

@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from gateway import failpoints, keeping, resuming
+from gateway.auth.client_certificates import Holder
 from gateway.auth.login import LoginRefused, Peer
 from gateway.auth.scram import METHOD as SCRAM
 from gateway.auth.scram import ScramRefused
+from gateway.auth.shelf import ShelfFull
 from gateway.authenticating import Authenticating
 from gateway.connection import Connection
 from gateway.protocol.encode import encode_packet, encode_within
@@ -84,12 +86,15 @@ class Connecting:
     async def _connect(self, connection: Connection, packet: Connect) -> None:
         self._negotiate(connection, packet)
         try:
+            holder = self._holder(connection)
             method = (packet.properties or NONE).authentication_method
             authenticated = None if method is None else await self._authenticate(connection, packet, method)
-            principal, client, will = self._check(connection, packet, authenticated)
+            principal, client, will = self._check(connection, packet, authenticated, holder)
             if not await self._node.turns.take(client):
                 raise ConnectRefused(ReasonCode.SERVER_BUSY, "clientId conflict")  # noqa: TRY301 - CONNACK has no 0x8E [MQTT-3.2.2-8]
             try:
+                if holder is not None:
+                    await self._admit(connection, holder)
                 if connection.is_connecting():
                     await self._begin(connection, packet, principal, client, will)
             finally:
@@ -125,7 +130,29 @@ class Connecting:
             node.budgets.failed(host, key, node.monotonic(), is_loopback=peer.is_loopback)
             raise ConnectRefused(ReasonCode.NOT_AUTHORIZED, str(refused) or "authentication took too long") from None
 
-    def _check(self, connection: Connection, packet: Connect, authenticated: Principal | None) -> tuple[Principal, str, Will | None]:
+    def _holder(self, connection: Connection) -> Holder | None:
+        """Whose certificate TLS was shown, if it says who that is; one that is refused ends the connect, whatever login comes with it."""
+        certificate = connection.peer.certificate
+        if certificate is None:
+            return None
+        found = self._node.authenticator.holder(certificate, self._node.clock.wall())
+        if isinstance(found, LoginRefused):
+            raise ConnectRefused(found.reason_code, found.reason)
+        return found
+
+    async def _admit(self, connection: Connection, holder: Holder) -> None:
+        """A certificate registers itself when nothing else stands against the connect."""
+        try:
+            is_current = await self._node.registers.certificates.admit(holder, self._node.clock.wall())
+        except ShelfFull:
+            raise ConnectRefused(ReasonCode.QUOTA_EXCEEDED, "device certificate limit") from None
+        if not is_current:
+            raise ConnectRefused(ReasonCode.SERVER_BUSY, "certificate is being registered or refused")
+        connection.certificate = holder.key
+
+    def _check(
+        self, connection: Connection, packet: Connect, authenticated: Principal | None, holder: Holder | None
+    ) -> tuple[Principal, str, Will | None]:
         node = self._node
         if node.draining:
             raise ConnectRefused(ReasonCode.SERVER_UNAVAILABLE, "draining")  # CONNACK has no 0x8B [MQTT-3.2.2-8]
@@ -142,7 +169,8 @@ class Connecting:
         limited = connection.send_packet_maximum != NO_LIMIT_PACKET
         if limited and len(encode_packet(self._connack(connection, packet, client, present=True), packet.version)) > connection.send_packet_maximum:
             raise ConnectRefused(ReasonCode.PACKET_TOO_LARGE, "the client takes no CONNACK")  # [MQTT-3.1.2-24]
-        peer = Peer(connection.peer.address, is_loopback=connection.peer.is_loopback, is_secure=connection.peer.is_secure)
+        info = connection.peer
+        peer = Peer(info.address, is_loopback=info.is_loopback, is_secure=info.is_secure, holder=holder)
         principal = self._login(connection, packet, client, peer) if authenticated is None else authenticated
         self._check_admission(client, principal)
         self._check_owner(client, principal)
@@ -235,6 +263,9 @@ class Connecting:
             if state is not None and state.queued and in_flight:
                 in_flight = await node.backlog.put_back(session, in_flight)
             await node.persistence.barrier()
+        if connection.is_connecting() and not node.rights.stands(connection):
+            self.refuse(connection, ReasonCode.NOT_AUTHORIZED)  # a right was taken since it was looked at
+            connection.shut()
         if not connection.is_connecting():
             node.ending.end(connection, "Socket IOException")
             return

@@ -50,6 +50,7 @@ class Connection:
         "_withheld",
         "_withheld_bytes",
         "aliases",
+        "certificate",
         "channel",
         "dirty",
         "ended",
@@ -101,6 +102,7 @@ class Connection:
         self.keep_alive = 0
         self.seen = 0.0
         self.channel = ""
+        self.certificate = ""
         self.principal = NOBODY
         self.session: Session | None = None
         self.will: Will | None = None

@@ -33,13 +33,15 @@ class PresenceEvents:
     async def connected(self, connection: Connection, session: Session, expiry: int) -> None:
         """The connect event, durable when this returns. Raises LogError."""
         waiting = Waiting(self._node.loop)
-        presence = Presence(connection.channel, connection.peer.address, session_expiry=expiry, will=connection.will)
+        peer, certificates = connection.peer.address, _certificates(connection)
+        presence = Presence(connection.channel, peer, session_expiry=expiry, will=connection.will, certificates=certificates)
         self.append(Kind.CONNECT, presence, session.client, session.id, session.principal.name, self._node.clock.wall(), waiting)
         await waiting.future
 
     def event(self, kind: Kind, connection: Connection, session: Session, *, reason: str, will_due: int = 0) -> None:
         """A disconnect or tcpclean event; nobody waits for it."""
-        presence = Presence(connection.channel, connection.peer.address, reason=reason, will_due=will_due)
+        peer, certificates = connection.peer.address, _certificates(connection)
+        presence = Presence(connection.channel, peer, reason=reason, will_due=will_due, certificates=certificates)
         self.append(kind, presence, session.client, session.id, session.principal.name, self._node.clock.wall())
 
     def append(self, kind: Kind, presence: Presence, client: str, session: int, principal: str, now: int, sink: Sink | None = None) -> None:
@@ -77,3 +79,8 @@ class PresenceEvents:
 
     def forget_will(self, channel: str) -> None:
         self.fold.forget_will(channel)
+
+
+def _certificates(connection: Connection) -> str:
+    authority, _, serial = connection.certificate.partition("/")
+    return f"{serial},{authority}" if serial else ""

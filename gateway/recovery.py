@@ -45,8 +45,9 @@ def principal_of(keyring: KeyRing, name: str, client: str) -> Principal:
     """The principal that a session belongs to; one whose key is gone may do nothing."""
     if name == ANONYMOUS:
         return Principal(name, "anonymous", client)
-    kind, colon, rest = name.partition(":")
-    return Principal(name, keyring.role(name) or "device", client, rest if colon and kind == "user" else "")
+    kind, _, rest = name.partition(":")
+    user = rest if kind == "user" else rest.partition("/")[2] if kind == "cert" else ""
+    return Principal(name, keyring.role(name) or "device", client, user)
 
 
 async def load_sessions(node: Node, keyring: KeyRing) -> None:

@@ -15,6 +15,7 @@ from schemas.topics import parse_subscription
 from streams.fanout import Delivery
 
 if TYPE_CHECKING:
+    from gateway.connection import Connection
     from gateway.node import Node
     from gateway.session import Session
 
@@ -42,13 +43,18 @@ class Rights:
             if not connection.ready:
                 continue
             connection.topics = None
-            if not node.access.is_known(connection.principal):
+            if not self.stands(connection):
                 connection.close(ReasonCode.NOT_AUTHORIZED, "not authorized")
         node.token_watch.evaluate()
         node.routes.forget()
         for session in node.registry.sessions.values():
             if session.queue:
                 self.filter_queue(session)
+
+    def stands(self, connection: Connection) -> bool:
+        """Whether the principal is still there, and the certificate that it came with."""
+        certificate, node = connection.certificate, self._node
+        return node.access.is_known(connection.principal) and (not certificate or node.registers.certificates.is_current(certificate))
 
     def filter_queue(self, session: Session) -> None:
         """Drop what waits in memory and may no longer be sent."""

@@ -5,7 +5,7 @@ Defaults stand here and in limits.py. Names, help texts and the checks of what u
 
 from __future__ import annotations
 
-from ipaddress import ip_address
+from ipaddress import IPv4Network, IPv6Network, ip_address
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -45,11 +45,23 @@ class Address(NamedTuple):
 
 
 class TlsSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """PEM files. ``certificate`` and ``key`` are set wherever there is a listener with TLS. ``client_ca``: clients must show a certificate of it."""
+    """PEM files. ``certificate`` and ``key`` are set wherever there is a listener with TLS. ``client_ca``: clients must show a certificate, of it or
+    of a registered authority; ``require_client_certificate``: of a registered one, where it is not set. ``client_crl``: revocation lists, of
+    each authority whose certificates are to be taken.
+    """
 
     certificate: Path | None = None
     key: Path | None = None
     client_ca: Path | None = None
+    client_crl: Path | None = None
+    require_client_certificate: bool = False
+
+
+class ProxySettings(msgspec.Struct, frozen=True, kw_only=True):
+    """``listener``: one of the MQTT listeners' addresses. ``networks``: where its proxies are; who comes from there must send a PROXY header."""
+
+    listener: Address
+    networks: tuple[IPv4Network | IPv6Network, ...]
 
 
 class OfflineSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -131,6 +143,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     allow_plaintext_login: bool = False
     instance_id: str = ""
     access: tuple[AccessRule, ...] = ()
+    proxy: tuple[ProxySettings, ...] = ()
     tls: TlsSettings = TlsSettings()
     offline: OfflineSettings = OfflineSettings()
     p2p: P2PSettings = P2PSettings()

@@ -22,7 +22,7 @@ from streams.store import Change, DropChannel, OpenChannel, PutChannel, PutStatu
 EVENT_TYPES: dict[int, str] = {int(Kind.CONNECT): "connect", int(Kind.DISCONNECT): "disconnect", int(Kind.TCPCLEAN): "tcpclean"}
 
 
-class _Event(msgspec.Struct, rename="camel"):
+class _Event(msgspec.Struct, rename="camel", omit_defaults=True):
     """The body of a status event, its keys in the order in which they are documented."""
 
     client_id: str
@@ -30,6 +30,7 @@ class _Event(msgspec.Struct, rename="camel"):
     event_type: str
     channel_id: str
     client_ip: str
+    certificate_chain_sn: str = ""
 
 
 class Folded(NamedTuple):
@@ -48,7 +49,7 @@ def event_json(record: Record) -> bytes:
     if event_type is None:
         raise ValueError(f"kind {record.kind} is no presence event: pass a record of the presence topic")
     presence = decode_presence(record.payload)
-    return _encoder.encode(_Event(record.client, record.time, event_type, presence.channel, presence.address))
+    return _encoder.encode(_Event(record.client, record.time, event_type, presence.channel, presence.address, presence.certificates))
 
 
 def tcpclean_id(channel: str) -> bytes:

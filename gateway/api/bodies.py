@@ -46,6 +46,14 @@ class TopicBody(_Body):
     remark: Annotated[str, Field(max_length=256)] = ""
 
 
+class AuthorityBody(_Body):
+    """An authority of device certificates and what proves that its key is there, both as PEM (gateway/auth/x509.py)."""
+
+    name: str
+    ca: str
+    verification: str
+
+
 class PolicyBody(_Body):
     """An access rule (schemas/policies.py)."""
 

@@ -14,6 +14,7 @@ from fastapi import APIRouter, Depends, FastAPI, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
+from gateway.api.authorities import authority_routes
 from gateway.api.bodies import NewKeyBody, PublishBody, RotationBody, read_payload, read_properties, read_topic
 from gateway.api.errors import ApiError, install
 from gateway.api.guard import BodyLimit, guards
@@ -39,6 +40,7 @@ def create_api(services: ApiServices) -> FastAPI:
     app.include_router(_client_routes(services), prefix="/api/v1")
     app.include_router(_node_routes(services), prefix="/api/v1")
     app.include_router(register_routes(services), prefix="/api/v1")
+    app.include_router(authority_routes(services, _HEADERS), prefix="/api/v1")
     app.include_router(rule_routes(services, _HEADERS), prefix="/api/v1")
     return app
 

@@ -7,6 +7,9 @@
 | device credential | `DeviceCredential|<device access key id>|<instance id>` | as Signature, with the device's secret |
 | JWT | any other | a JSON Web Token (web_tokens.py) |
 | custom identity | any other | the secret, or base64(HMAC-SHA1(secret, client id)) |
+| client certificate | none, or one that is not looked at | none |
+
+A certificate that is shown is checked whatever the login (``holder``): it has to be admitted even where a password says who it is.
 
 A signature signs nothing that changes, so whoever sees it may repeat it for ever: it is taken in clear text on loopback only, unless
 settings say otherwise. An unknown name costs what a known one costs: the same comparison, with a secret that nobody has.
@@ -21,6 +24,7 @@ from typing import Final
 
 import msgspec
 
+from gateway.auth.client_certificates import ClientCertificates, Holder
 from gateway.auth.devices import Devices
 from gateway.auth.identities import Identities
 from gateway.auth.keys import KeyRing
@@ -33,11 +37,13 @@ ADMINISTRATOR: Final = "administrator"
 
 
 class Peer(msgspec.Struct, frozen=True):
-    """Where a login comes from. ``is_loopback``: the peer's address is this machine's own; ``is_secure``: TLS ends in this process."""
+    """Where a login comes from. ``is_loopback``: the peer's address is this machine's own; ``is_secure``: TLS ends in this process;
+    ``holder``: whose certificate it has shown."""
 
     address: str
     is_loopback: bool
     is_secure: bool
+    holder: Holder | None = None
 
 
 class LoginRefused(msgspec.Struct, frozen=True):
@@ -79,7 +85,8 @@ def signature_user_name(key_id: str, instance_id: str) -> str:
 
 
 class Authenticator:
-    """Decides logins. Registers that are not there have nobody in them."""
+    """Decides logins. Registers that are not there have nobody in them. ``other_certificates``: TLS takes some of authorities that are not
+    registered (tls.client_ca); they say nothing about who it is."""
 
     def __init__(
         self,
@@ -90,6 +97,8 @@ class Authenticator:
         mint: Mint | None = None,
         devices: Devices | None = None,
         identities: Identities | None = None,
+        certificates: ClientCertificates | None = None,
+        other_certificates: bool = False,
         web_tokens: WebTokens | None = None,
     ) -> None:
         self._keyring = keyring
@@ -98,6 +107,8 @@ class Authenticator:
         self._mint = mint
         self._devices = devices
         self._identities = identities
+        self._certificates = certificates
+        self._other_certificates = other_certificates
         self._web_tokens = web_tokens
         self._modes: dict[str, Callable[[_Attempt], Principal | LoginRefused]] = {
             "Signature": self._login_signature,
@@ -107,6 +118,8 @@ class Authenticator:
 
     def login(self, user_name: str | None, password: bytes | None, client_id: str, peer: Peer, now: int) -> Principal | LoginRefused:
         """A CONNECT's principal, or why there is none. ``now`` in ms of the wall clock."""
+        if peer.holder is not None and password is None:
+            return Principal(peer.holder.principal, "device", client_id, peer.holder.name, expires=peer.holder.end)
         if user_name is None and password is None:
             return self._login_anonymous(client_id, peer)
         if not self._may_send_secrets(peer):
@@ -120,6 +133,13 @@ class Authenticator:
         if self._identities is not None and len(self._identities):
             return self._login_identity(self._identities, user_name or "", password or b"", client_id)
         return _bad("user name is not Signature|<access key id>|<instance id>")
+
+    def holder(self, certificate: bytes, now: int) -> Holder | LoginRefused | None:
+        """Whose client certificate it is; None for one that is no login. ``now`` in ms of the wall clock."""
+        found = None if self._certificates is None else self._certificates.find(certificate, now)
+        if found is None and not self._other_certificates:
+            return _not_authorized("certificate of no registered authority")
+        return _not_authorized(found) if isinstance(found, str) else found
 
     def login_api(self, key_id: str, secret: str, peer: Peer, now: int) -> Principal | LoginRefused:
         """The principal of an HTTP request that carries an access key's id and secret."""

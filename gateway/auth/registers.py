@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import uuid
+
 from gateway.auth.access import Access
+from gateway.auth.client_certificates import ClientCertificates
 from gateway.auth.devices import Devices
 from gateway.auth.identities import Identities
 from gateway.auth.keys import KeyRing
@@ -19,13 +22,22 @@ class Registers:
     """Made by ``open_registers``."""
 
     def __init__(
-        self, keyring: KeyRing, resources: Resources, policies: Policies, devices: Devices, identities: Identities, tags: Tags, mint: Mint
+        self,
+        keyring: KeyRing,
+        resources: Resources,
+        policies: Policies,
+        devices: Devices,
+        identities: Identities,
+        certificates: ClientCertificates,
+        tags: Tags,
+        mint: Mint,
     ) -> None:
         self.keyring = keyring
         self.resources = resources
         self.policies = policies
         self.devices = devices
         self.identities = identities
+        self.certificates = certificates
         self.tags = tags
         self.mint = mint
         self.web_tokens: WebTokens | None = None
@@ -36,6 +48,7 @@ class Registers:
         access.knows("device", self.devices.is_known, lambda: self.devices.version)
         access.knows("user", self.identities.is_known, lambda: self.identities.version)
         access.knows("client", self.identities.is_known, lambda: self.identities.version)
+        access.knows("cert", self.certificates.is_known, lambda: self.certificates.version)
         access.knows("jwt", lambda _: self.web_tokens is not None, lambda: 0)
         return access
 
@@ -47,6 +60,8 @@ class Registers:
             mint=self.mint,
             devices=self.devices,
             identities=self.identities,
+            certificates=self.certificates,
+            other_certificates=settings.tls.client_ca is not None,
             web_tokens=self.web_tokens,
         )
 
@@ -57,10 +72,11 @@ async def open_registers(store: PropertyStore, keyring: KeyRing, settings: Setti
     resources = Resources(store, mandatory=settings.preset == "apsaramq", max_groups=limits.groups, max_topics=limits.parent_topics)
     policies = Policies(store, settings.access)
     devices, identities = Devices(store, keyring.seal), Identities(store, keyring.seal)
-    tags = Tags(store)
-    for register in (resources, policies, devices, identities, tags):
+    tags, mint = Tags(store), await open_mint(store, keyring)
+    certificates = ClientCertificates(store, str(uuid.UUID(bytes=mint.derive("registration code")[:16], version=4)))
+    for register in (resources, policies, devices, identities, certificates, tags):
         await register.load()
-    registers = Registers(keyring, resources, policies, devices, identities, tags, await open_mint(store, keyring))
+    registers = Registers(keyring, resources, policies, devices, identities, certificates, tags, mint)
     if settings.jwt.keys is not None:
         registers.web_tokens = WebTokens.open(settings.jwt.keys, settings.jwt.issuer, settings.jwt.audience)
     return registers

@@ -100,7 +100,8 @@ class Shelf(Generic[T]):
 
     async def change(self, put: Mapping[str, T], dropped: Sequence[str] = (), *, expires_at: int = 0) -> None:
         """Several at once, durable together. ShelfFull where they don't fit."""
-        if put and len(self._items.keys() | put.keys()) - len(set(dropped) & self._items.keys()) > self._limit:
+        more = sum(name not in self._items for name in put) - len(set(dropped) & self._items.keys())
+        if put and len(self._items) + more > self._limit:
             raise ShelfFull(f"there are {self._limit} entries of kind {self._kind} already: remove some")
         changes: list[Change] = [DropDocument(self._kind, name) for name in dropped]
         changes += [PutDocument(Document(self._kind, name, msgspec.msgpack.encode(item), expires_at)) for name, item in put.items()]

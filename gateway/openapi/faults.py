@@ -27,6 +27,8 @@ _TABLE: Final[dict[str, tuple[int, str]]] = {
     "GroupIdAlreadyExsited": (400, "The specified GroupId already exists."),
     "Customauth.over.capacity": (400, "Over custom auth capacity."),
     "RegisterCodeError": (500, "Register code error in verification certificate."),
+    "MqttInstanceNotFound": (500, "Specified instance is not found"),
+    "FindCaBySnError": (500, "Failed to find the CA by the SN. Please check sn is valid."),
     "FindDeviceBySnError": (500, "Failed to find the device certificate by the SN. Please check sn is valid"),
     "SystemOverFlow": (500, "An error occurred while processing your request. Please try again."),
     "InternalError": (500, "An error occurred while processing your request. Try again later."),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from gateway.openapi import identities, management, messaging
+from gateway.openapi import certificates, identities, management, messaging
 from gateway.openapi.calls import Action
 
 _CHECK: Final = "ParameterCheckFailed"
@@ -50,4 +50,17 @@ ACTIONS: Final[dict[str, Action]] = {
     "AddCustomAuthConnectBlack": Action(identities.add_block, _NAMED, manages=True),
     "DeleteCustomAuthConnectBlack": Action(identities.delete_block, _NAMED, manages=True),
     "QueryCustomAuthConnectBlack": Action(identities.query_blocks, _NAMED, manages=True),
+    "GetRegisterCode": Action(certificates.get_register_code, _FIELD, manages=True),
+    "RegisterCaCertificate": Action(certificates.register_ca, _FIELD, manages=True),
+    "GetCaCertificate": Action(certificates.get_ca, _FIELD, manages=True),
+    "ListCaCertificate": Action(certificates.list_cas, _FIELD, manages=True),
+    "ActiveCaCertificate": Action(certificates.activate_ca, _FIELD, manages=True),
+    "InactivateCaCertificate": Action(certificates.inactivate_ca, _FIELD, manages=True),
+    "DeleteCaCertificate": Action(certificates.delete_ca, _FIELD, manages=True),
+    "GetDeviceCertificate": Action(certificates.get_device, _FIELD, manages=True),
+    "ListDeviceCertificate": Action(certificates.list_devices, _FIELD, manages=True),
+    "ListDeviceCertificateByCaSn": Action(certificates.list_devices_of_ca, _FIELD, manages=True),
+    "ActiveDeviceCertificate": Action(certificates.activate_device, _FIELD, manages=True),
+    "InactivateDeviceCertificate": Action(certificates.inactivate_device, _FIELD, manages=True),
+    "DeleteDeviceCertificate": Action(certificates.delete_device, _FIELD, manages=True),
 }

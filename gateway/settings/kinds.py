@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,7 +17,7 @@ import msgspec
 from schemas.identities import AccessRule
 from schemas.limits import KIB, MIB
 from schemas.policies import ACTIONS, EFFECTS, filter_problem
-from schemas.settings import Address
+from schemas.settings import Address, ProxySettings
 
 MAX_LIST: Final = 1024
 """Entries of a list in the settings: more is a mistake, and each may cost a socket or a comparison a publish."""
@@ -229,3 +230,34 @@ def _plain(error: msgspec.ValidationError) -> str:
 
 
 RULES: Final = Kind("JSON", _read_rules)
+
+
+def _read_proxies(value: object) -> tuple[ProxySettings, ...]:
+    """The `[[proxy]]` list; in the environment the same as JSON."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            raise NotAllowed("a JSON list of objects with listener and networks") from None
+    if not isinstance(value, list) or len(value) > MAX_LIST:
+        raise NotAllowed(f"a list of at most {MAX_LIST} [[proxy]] sections")
+    return tuple(_read_proxy(index, proxy) for index, proxy in enumerate(value, start=1))
+
+
+def _read_proxy(index: int, value: object) -> ProxySettings:
+    if not isinstance(value, dict) or value.keys() != {"listener", "networks"}:
+        raise NotAllowed(f"[[proxy]] sections of listener and networks, and nothing else; section {index} isn't one")
+    try:
+        listener = _read_address(value["listener"])
+    except NotAllowed as allowed:
+        raise NotAllowed(f"valid; listener of section {index} must be {allowed}") from None
+    named = value["networks"]
+    if not isinstance(named, list) or not 0 < len(named) <= MAX_LIST or not all(isinstance(network, str) for network in named):
+        raise NotAllowed(f'valid; networks of section {index} must be a list like ["10.0.0.0/8", "192.168.1.7"], not empty')
+    try:
+        return ProxySettings(listener=listener, networks=tuple(ip_network(network) for network in named))
+    except ValueError as error:
+        raise NotAllowed(f"valid; networks of section {index}: {error}") from None
+
+
+PROXIES: Final = Kind("JSON", _read_proxies)

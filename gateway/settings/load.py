@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,7 +33,7 @@ MAX_FILE: Final = MIB
 MAX_SHOWN: Final = 80
 """Characters of a refused value that a message repeats."""
 
-_NOT_SHOWN: Final = ("access", "store.url")
+_NOT_SHOWN: Final = ("access", "proxy", "store.url")
 """Too long to repeat, or it may hold a password."""
 
 Given = tuple[Any, str]
@@ -179,6 +179,7 @@ def _disagreements(settings: Settings) -> Iterator[str]:
     if (settings.mqtts or settings.wss) and not (settings.tls.certificate and settings.tls.key):
         missing = "tls.certificate" if not settings.tls.certificate else "tls.key"
         yield f"{missing}: a listener with TLS (mqtts, wss) needs tls.certificate and tls.key"
+    yield from _proxied(settings, {address for _, address in listeners})
     if settings.log.kind != "embedded":
         yield from _log_connection(settings)
     limits = settings.limits
@@ -186,6 +187,16 @@ def _disagreements(settings: Settings) -> Iterator[str]:
         yield f"limits.topic_bytes: {limits.topic_bytes} does not fit in a packet of limits.packet = {limits.packet}"
     if limits.pending_bytes < limits.packet:
         yield f"limits.pending_bytes: {limits.pending_bytes} is less than one packet of limits.packet = {limits.packet}"
+
+
+def _proxied(settings: Settings, listeners: Container[Address]) -> Iterator[str]:
+    seen: set[Address] = set()
+    for proxy in settings.proxy:
+        if proxy.listener not in listeners:
+            yield f"proxy: there is no listener {proxy.listener}; name the address of one of mqtt, mqtts, ws, wss as it is written there"
+        if proxy.listener in seen:
+            yield f"proxy: listener {proxy.listener} has two sections; put all networks into one"
+        seen.add(proxy.listener)
 
 
 def _log_connection(settings: Settings) -> Iterator[str]:

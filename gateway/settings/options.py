@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
-from gateway.settings.kinds import ADDRESS, DATABASE, PATH, RULES, SWITCH, Kind, choice, number, seconds, several, size, text
+from gateway.settings.kinds import ADDRESS, DATABASE, PATH, PROXIES, RULES, SWITCH, Kind, choice, number, seconds, several, size, text
 from schemas.limits import APSARAMQ_LIMITS, KIB, MIB, Limits
 from schemas.settings import DAY, Settings
 
@@ -51,9 +51,12 @@ _GENERAL: Final = (
         "instance id to serve instead of the one made at first start",
     ),
     Option("access", RULES, "who may publish and subscribe where: sections [[access]] of principal, action, filter, effect"),
+    Option("proxy", PROXIES, "listeners behind proxies that send a PROXY header: sections [[proxy]] of listener and networks"),
     Option("tls.certificate", PATH, "PEM file of the certificate chain", "--tls-certificate"),
     Option("tls.key", PATH, "PEM file of the certificate's key", "--tls-key"),
     Option("tls.client_ca", PATH, "PEM file of the authorities whose client certificates are demanded", "--tls-client-ca"),
+    Option("tls.client_crl", PATH, "PEM file of revocation lists: certificates of an authority without a list in it are refused"),
+    Option("tls.require_client_certificate", SWITCH, "demand a certificate of a registered authority from every client over TLS"),
     Option("offline.pace", choice("acknowledged", "batches"), "how stored messages come to a client that returns"),
     Option("p2p.enabled", SWITCH, "deliver <parent>/p2p/<client id> to that client alone"),
     Option("p2p.parents", _NAMES, "parent topics under which P2P holds; empty for all"),

@@ -1,7 +1,8 @@
-"""The server's certificate: loaded, checked, watched and replaced while serving.
+"""The server's certificate and the authorities of its clients' ones: loaded, checked, watched and replaced while serving.
 
 A new pair is loaded into a new context first; one that doesn't load leaves the old in force. Handshakes ask for the
-context in force when they begin, so a change reaches new connections only. Neighbours: tls.py.
+context in force when they begin, so a change reaches new connections only. A client is asked for a certificate where there is an authority that
+it could be of; one that it shows has to verify. Neighbours: tls.py, gateway/auth/client_certificates.py.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import ssl
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +21,8 @@ _log = logging.getLogger(__name__)
 
 CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"
 """TLS 1.2: forward secrecy and authenticated encryption only. TLS 1.3 has no other suites."""
+FILES: Final = ("certificate", "key", "client_ca", "client_crl")
+"""Settings that name a file."""
 OTHERS: Final = 0o077
 """Permission bits by which others than the owner reach a file."""
 
@@ -38,12 +42,13 @@ def _read(name: str, path: Path) -> None:
         raise StartError(f"tls.{name}: {path} can't be read ({error.strerror}); give a PEM file that this user may read") from None
 
 
-def load_context(settings: TlsSettings) -> ssl.SSLContext:
-    """A context for new handshakes; StartError names the setting that is wrong."""
+def load_context(settings: TlsSettings, trusted: str = "") -> ssl.SSLContext:
+    """A context for new handshakes; StartError names the setting that is wrong. ``trusted``: registered authorities, as PEM."""
     if settings.certificate is None or settings.key is None:
         missing = "certificate" if settings.certificate is None else "key"
         raise StartError(f"tls.{missing}: a listener with TLS (mqtts, wss) needs tls.certificate and tls.key; give PEM files")
-    for name, path in (("certificate", settings.certificate), ("key", settings.key), ("client_ca", settings.client_ca)):
+    for name in FILES:
+        path = getattr(settings, name)
         if path is not None:
             _read(name, path)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -57,24 +62,50 @@ def load_context(settings: TlsSettings) -> ssl.SSLContext:
             raise StartError(f"tls.key: {settings.key} is not the key of {settings.certificate}; give the pair that belongs together") from None
         words = f"tls.certificate: {settings.certificate} and tls.key {settings.key} are not a PEM chain and its key ({error.reason})"
         raise StartError(f"{words}; give the files unencrypted, in PEM form") from None
-    if settings.client_ca is not None:
+    if settings.client_ca is not None or settings.require_client_certificate:
         context.verify_mode = ssl.CERT_REQUIRED
+    elif trusted:
+        context.verify_mode = ssl.CERT_OPTIONAL
+    if trusted:
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # what was registered may be an intermediate authority
+        context.load_verify_locations(cadata=trusted)
+    if settings.client_ca is not None:
         try:
             context.load_verify_locations(settings.client_ca)
         except ssl.SSLError as error:
             raise StartError(f"tls.client_ca: {settings.client_ca} holds no CA certificate ({error.reason}); give a PEM file") from None
+    if settings.client_crl is not None:
+        _load_revocations(context, settings.client_crl)
     return context
 
 
-class Certificates:
-    """The context in force. ``check`` looks for changed files and belongs on a tick of a second."""
+def _load_revocations(context: ssl.SSLContext, file: Path) -> None:
+    """A list that has expired, or is missing for an authority, refuses that authority's certificates: OpenSSL sees to it."""
+    with contextlib.suppress(ssl.SSLError):
+        context.load_verify_locations(file)
+    if not context.cert_store_stats()["crl"]:
+        raise StartError(f"tls.client_crl: {file} holds no revocation list; give a PEM file of X.509 CRLs")
+    context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
 
-    def __init__(self, settings: TlsSettings) -> None:
+
+class Certificates:
+    """The context in force. ``check`` looks for changed files and belongs on a tick of a second; ``trusted`` tells the authorities that are
+    registered now, which is asked at each handshake."""
+
+    def __init__(self, settings: TlsSettings, trusted: Callable[[], str] = str) -> None:
         self._settings = settings
+        self._trusted = trusted
         self._seen = self._fingerprint()
         self._complaint = ""
-        self.context = load_context(settings)
+        self._loaded = trusted()
+        self._context = load_context(settings, self._loaded)
         self._warn_of_readers()
+
+    @property
+    def context(self) -> ssl.SSLContext:
+        if self._trusted() != self._loaded:
+            self._load()
+        return self._context
 
     def check(self) -> None:
         """Take new files into force. A pair that doesn't load is tried again each time, since one of two files may still be on its way."""
@@ -82,19 +113,25 @@ class Certificates:
         if fingerprint == self._seen and not self._complaint:
             return
         self._seen = fingerprint  # taken before loading: what changes during it is loaded by the next check
+        if self._load():
+            _log.info("certificate loaded file=%s", self._settings.certificate)
+            self._warn_of_readers()
+
+    def _load(self) -> bool:
+        self._loaded = self._trusted()
         try:
-            self.context = load_context(self._settings)
+            self._context = load_context(self._settings, self._loaded)
         except StartError as error:
             if str(error) != self._complaint:
                 self._complaint = str(error)
                 _log.warning("certificate kept, the new one doesn't load reason=%s", error)
-            return
+            return False
         self._complaint = ""
-        _log.info("certificate loaded file=%s", self._settings.certificate)
-        self._warn_of_readers()
+        return True
 
     def _fingerprint(self) -> Fingerprint:
-        return tuple(_identity(path) for path in (self._settings.certificate, self._settings.key, self._settings.client_ca) if path is not None)
+        paths = (getattr(self._settings, name) for name in FILES)
+        return tuple(_identity(path) for path in paths if path is not None)
 
     def _warn_of_readers(self) -> None:
         key = self._settings.key

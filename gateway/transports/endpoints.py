@@ -6,12 +6,14 @@ Knows addresses, no MQTT. Neighbours: listeners.py makes connections, gateway/co
 from __future__ import annotations
 
 import asyncio
+from ipaddress import IPv4Network, IPv6Network
 from typing import Final, Literal, Protocol
 
 import msgspec
 
 Kind = Literal["mqtt", "mqtts", "ws", "wss"]
 SECURE_KINDS: Final = frozenset({"mqtts", "wss"})
+Network = IPv4Network | IPv6Network
 WEBSOCKET_KINDS: Final = frozenset({"ws", "wss"})
 
 
@@ -21,11 +23,16 @@ def join_address(host: str, port: int) -> str:
 
 
 class ListenerSpec(msgspec.Struct, frozen=True):
-    """Where to listen for what. Port 0 picks a free one; an empty host means all addresses of the machine."""
+    """Where to listen for what. Port 0 picks a free one; an empty host means all addresses of the machine.
+
+    ``proxies``: networks of proxies, from which a PROXY header is demanded. ``source``: of one connection, whose it is by that header.
+    """
 
     kind: Kind
     host: str
     port: int
+    proxies: tuple[Network, ...] = ()
+    source: tuple[str, int] | None = None
 
     @property
     def address(self) -> str:

@@ -18,7 +18,7 @@ import msgspec
 from gateway.transports.certificates import Certificates
 from gateway.transports.endpoints import SECURE_KINDS, WEBSOCKET_KINDS, ByteProtocol, ListenerSpec
 from gateway.transports.sockets import BACKLOG, bind, connection_limit, start_error
-from gateway.transports.tls import ACCEPTS_AT_ONCE, TlsAcceptor
+from gateway.transports.tls import ACCEPTS_AT_ONCE, Acceptor
 from gateway.transports.websocket import WebSocketProtocol
 from schemas.errors import StartError
 from schemas.limits import Limits
@@ -81,7 +81,7 @@ class Listeners:
         self._refused = refused
         self._loop = asyncio.get_running_loop()
         self._plain: list[_Plain] = []
-        self._secure: list[TlsAcceptor] = []
+        self._acceptors: list[Acceptor] = []
         self._upgrading: set[WebSocketProtocol] = set()
         self._accepted = 0
         self._serving = True
@@ -90,8 +90,8 @@ class Listeners:
     async def open(self, bound: Sequence[tuple[ListenerSpec, socket.socket]]) -> None:
         for spec, sock in bound:
             try:
-                if spec.kind in SECURE_KINDS and self._certificates is not None:
-                    self._open_secure(spec, sock, self._certificates)
+                if spec.kind in SECURE_KINDS or spec.proxies:
+                    self._open_acceptor(spec, sock)
                 else:
                     self._plain.append(_Plain(spec, sock, await self._serve(spec, sock)))
             except OSError as error:
@@ -108,8 +108,8 @@ class Listeners:
         self._serving = False
         for plain in self._plain:
             plain.stop()
-        for secure in self._secure:
-            secure.stop()
+        for acceptor in self._acceptors:
+            acceptor.stop()
 
     async def close(self) -> None:
         """Stop accepting and break off what has not become a connection yet."""
@@ -117,7 +117,7 @@ class Listeners:
         if self._watcher is not None:
             self._watcher.cancel()
             await asyncio.gather(self._watcher, return_exceptions=True)
-        for acceptor in self._secure:
+        for acceptor in self._acceptors:
             await acceptor.close()
         for web in tuple(self._upgrading):
             web.abort()
@@ -126,7 +126,7 @@ class Listeners:
 
     def _admit(self) -> bool:
         """Whether there is room, counting connections, handshakes, upgrades and what was accepted in this turn of the loop."""
-        opening = self._accepted + len(self._upgrading) + sum(len(acceptor.handshakes) for acceptor in self._secure)
+        opening = self._accepted + len(self._upgrading) + sum(len(acceptor.handshakes) for acceptor in self._acceptors)
         if self._occupied() + opening < self.connection_limit:
             return True
         self._refused("connections")
@@ -154,10 +154,11 @@ class Listeners:
         sock.listen(BACKLOG)  # the loop's own argument is also how often asyncio tries in a row when no files are left
         return server
 
-    def _open_secure(self, spec: ListenerSpec, sock: socket.socket, certificates: Certificates) -> None:
-        acceptor = TlsAcceptor(sock, certificates, self._limits.connect_timeout, self._admit, lambda: self._make(spec), self._refused)
+    def _open_acceptor(self, spec: ListenerSpec, sock: socket.socket) -> None:
+        certificates = self._certificates if spec.kind in SECURE_KINDS else None
+        acceptor = Acceptor(spec, sock, certificates, self._limits.connect_timeout, self._admit, self._make, self._refused)
         acceptor.start()
-        self._secure.append(acceptor)
+        self._acceptors.append(acceptor)
 
     # Watching
 
@@ -193,13 +194,14 @@ async def start_listeners(
     *,
     occupied: Callable[[], int],
     refused: Callable[[str], None],
+    trusted: Callable[[], str] = str,
 ) -> Listeners:
-    """Open all of ``specs``, or raise StartError and leave nothing open.
+    """Open all of ``specs``, or raise StartError and leave nothing open. ``trusted``: see Certificates.
 
     ``occupied`` tells how many connections there are now; ``refused`` is told the reason of each one that was not let in:
-    connections, tls_handshake, websocket_upgrade.
+    connections, proxy_header, tls_handshake, websocket_upgrade.
     """
-    certificates = Certificates(tls or TlsSettings()) if any(spec.kind in SECURE_KINDS for spec in specs) else None
+    certificates = Certificates(tls or TlsSettings(), trusted) if any(spec.kind in SECURE_KINDS for spec in specs) else None
     listeners = Listeners(factory, certificates, limits, occupied, refused)
     bound: list[tuple[ListenerSpec, socket.socket]] = []
     addresses: list[ListenerSpec] = []
@@ -222,4 +224,4 @@ async def start_listeners(
 def _bound_spec(spec: ListenerSpec, sock: socket.socket) -> ListenerSpec:
     """The spec of one of a listener's sockets."""
     host, port = sock.getsockname()[:2]
-    return ListenerSpec(spec.kind, host, port)
+    return msgspec.structs.replace(spec, host=host, port=port)

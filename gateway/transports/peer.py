@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from collections.abc import Iterable
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 import msgspec
 
-from gateway.transports.endpoints import SECURE_KINDS, Kind, ListenerSpec, join_address
+from gateway.transports.endpoints import SECURE_KINDS, Kind, ListenerSpec, Network, join_address
 
 
 class PeerInfo(msgspec.Struct, frozen=True, gc=False):
-    """The other end of a connection. ``is_secure``: TLS ends in this process; ``certificate``: the client's, as DER, where one was asked for."""
+    """The other end of a connection, or who is behind it by the word of a proxy: such a one is never loopback, for the proxy may be elsewhere.
+
+    ``is_secure``: TLS ends in this process; ``certificate``: the client's, as DER, where one was asked for.
+    """
 
     host: str
     port: int
@@ -31,16 +36,24 @@ def is_loopback(host: str) -> bool:
     return host.startswith("127.") or host == "::1"
 
 
+def is_within(host: str, networks: Iterable[Network]) -> bool:
+    """Whether an IP address lies in one of the networks, an IPv4 one in its mapped form too."""
+    address: IPv4Address | IPv6Address = ip_address(host.partition("%")[0])
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
+    return any(address in network for network in networks)
+
+
 def describe(transport: asyncio.BaseTransport, spec: ListenerSpec) -> PeerInfo:
     """Who is at the other end of a transport that a listener of ``spec`` made. A peer already gone has no address and is not loopback."""
-    name = transport.get_extra_info("peername")
+    name = spec.source or transport.get_extra_info("peername")
     host, port = (str(name[0]), int(name[1])) if name else ("", 0)
     # A socket of both families would show IPv4 peers in their mapped form.
     host = host.removeprefix("::ffff:") if "." in host else host
     secure = spec.kind in SECURE_KINDS
     tls: ssl.SSLObject | None = transport.get_extra_info("ssl_object") if secure else None
     certificate = tls.getpeercert(binary_form=True) if tls is not None else None
-    return PeerInfo(host, port, spec.kind, is_loopback(host), secure, certificate)
+    return PeerInfo(host, port, spec.kind, spec.source is None and is_loopback(host), secure, certificate)
 
 
 def local_address(transport: asyncio.BaseTransport) -> str:

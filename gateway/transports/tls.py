@@ -1,7 +1,7 @@
-"""Accepts connections of a TLS listener and sees their handshakes through, within a deadline, with the certificate in force.
+"""Accepts connections of a listener with TLS or behind proxies, and sees headers and handshakes through, within a deadline each.
 
-What comes out is the loop's own TLS transport with the connection as its protocol: no layer of ours stays in between.
-Neighbours: certificates.py has the context, listeners.py admits and makes connections.
+What comes out is the loop's own transport with the connection as its protocol: no layer of ours stays in between.
+Neighbours: certificates.py has the context in force, proxy.py reads headers, listeners.py admits and makes connections.
 """
 
 from __future__ import annotations
@@ -12,8 +12,12 @@ import socket
 from collections.abc import Callable
 from typing import Final, cast
 
+import msgspec
+
 from gateway.transports.certificates import Certificates
-from gateway.transports.endpoints import ByteProtocol
+from gateway.transports.endpoints import ByteProtocol, ListenerSpec
+from gateway.transports.peer import is_within
+from gateway.transports.proxy import ProxyRefused, read_header
 from gateway.transports.sockets import BACKLOG
 
 _log = logging.getLogger(__name__)
@@ -26,18 +30,20 @@ SHUTDOWN_WITHIN: Final = 5.0
 """Seconds that a peer has to answer the end of TLS."""
 
 
-class TlsAcceptor:
-    """One listening socket. ``admit`` counts a refusal itself; ``make`` gives the protocol of a connection."""
+class Acceptor:
+    """One listening socket. ``certificates`` None: without TLS. ``admit`` counts a refusal itself; ``make`` gives the protocol of a connection."""
 
     def __init__(
         self,
+        spec: ListenerSpec,
         sock: socket.socket,
-        certificates: Certificates,
+        certificates: Certificates | None,
         handshake_within: float,
         admit: Callable[[], bool],
-        make: Callable[[], ByteProtocol],
+        make: Callable[[ListenerSpec], ByteProtocol],
         refused: Callable[[str], None],
     ) -> None:
+        self._spec = spec
         self._sock = sock
         self._certificates = certificates
         self._handshake_within = handshake_within
@@ -72,7 +78,7 @@ class TlsAcceptor:
     def _accept(self) -> None:
         for _ in range(ACCEPTS_AT_ONCE):
             try:
-                sock, _ = self._sock.accept()
+                sock, address = self._sock.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:
@@ -84,7 +90,7 @@ class TlsAcceptor:
                 sock.close()
                 continue
             sock.setblocking(False)
-            task = self._loop.create_task(self._shake_hands(sock))
+            task = self._loop.create_task(self._open(sock, address))
             self.handshakes[task] = sock
             task.add_done_callback(self._done)
 
@@ -97,10 +103,28 @@ class TlsAcceptor:
         if task.cancelled():
             sock.close()  # a task cancelled before its first step has given it to nobody
 
-    async def _shake_hands(self, sock: socket.socket) -> None:
+    async def _open(self, sock: socket.socket, address: tuple[str, int]) -> None:
+        """From a socket to a connection. Who comes from no proxy speaks for itself: a header of its own is no MQTT, TLS or HTTP, and ends it."""
+        spec = self._spec
+        if spec.proxies and is_within(address[0], spec.proxies):
+            try:
+                async with asyncio.timeout(self._handshake_within):
+                    spec = msgspec.structs.replace(spec, source=await read_header(sock) or address[:2])
+            except (ProxyRefused, OSError) as error:  # a TimeoutError is one
+                sock.close()
+                self._refused("proxy_header")
+                _log.info("proxy-header-refused proxy=%s reason=%s", address[0], str(error) or "it came too slowly")
+                return
+        await self._shake_hands(sock, spec)
+
+    async def _shake_hands(self, sock: socket.socket, spec: ListenerSpec) -> None:
+        make = cast("Callable[[], asyncio.Protocol]", lambda: self._make(spec))
         try:
+            if self._certificates is None:
+                await self._loop.connect_accepted_socket(make, sock)
+                return
             await self._loop.connect_accepted_socket(
-                cast("Callable[[], asyncio.Protocol]", self._make),
+                make,
                 sock,
                 ssl=self._certificates.context,
                 ssl_handshake_timeout=self._handshake_within,

@@ -6,9 +6,14 @@ What they return has passed their models; what they raise has the product's code
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 import json
+import socket
+import ssl
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -18,9 +23,11 @@ from alibabacloud_tea_openapi.models import Config
 from alibabacloud_tea_util.models import RuntimeOptions
 from aliyunsdkcore.acs_exception.exceptions import ServerException
 from aliyunsdkcore.client import AcsClient
+from aliyunsdkcore.request import CommonRequest
 from aliyunsdkonsmqtt.request import v20200420
 from Tea.exceptions import TeaException
 
+from tests.support.certificates import Authority, Pair
 from tests.support.gateway import Gateway
 from tests.support.wire import Clients
 
@@ -49,6 +56,14 @@ class Site(NamedTuple):
 
         return call
 
+    def common(self, action: str, **fields: Any) -> Any:
+        """An action that the classic SDK has no class for."""
+        request = CommonRequest(domain=str(self.gateway.http), version="2020-04-20", action_name=action)
+        request.set_method("POST")
+        for name, value in fields.items():
+            request.add_query_param(name, value)
+        return json.loads(AcsClient(self.key, self.secret, "mq-internet-access").do_action_with_exception(request))
+
     def classic(self, action: str, secret: str | None = None, **fields: Any) -> Any:
         module = __import__(f"{v20200420.__name__}.{action}Request", fromlist=["x"])
         request = getattr(module, f"{action}Request")()
@@ -60,8 +75,10 @@ class Site(NamedTuple):
 
 
 @pytest.fixture
-def site(start_gateway: Callable[..., Gateway]) -> Iterator[Site]:
-    gateway = start_gateway(anonymous=True)
+def site(start_gateway: Callable[..., Gateway], tmp_path: Path) -> Iterator[Site]:
+    server = Authority(tmp_path, "server authority").issue("server")
+    files = ("--tls-certificate", str(server.certificate), "--tls-key", str(server.key))
+    gateway = start_gateway(anonymous=True, listen=("mqtts",), arguments=files)
     key = json.loads(gateway.run("key", "create", "--role", "manager", "--json"))
     return Site(gateway, key["accessKeyId"], key["accessKeySecret"], key["instanceId"])
 
@@ -102,6 +119,7 @@ async def test_every_action_answers_the_new_sdk(site: Site, algorithm: str | Non
     assert call("disaster_downgrade", downgrade_instance_id="other").success is False
     sni = lambda: call("set_sni_config", instance=False, mqtt_instance_id=site.instance, default_certificate="x")  # noqa: E731
     assert raised(sni) == (404, "ApiNotSupport")
+    _authorities(functools.partial(call, instance=False, mqtt_instance_id=site.instance), site)
 
 
 def _groups_and_devices(call: Callable[..., Any]) -> None:
@@ -162,6 +180,64 @@ def _tokens(call: Callable[..., Any]) -> None:
     assert raised(lambda: call("apply_token", resources="plant/#", actions="X", expire_time=expires)) == (400, "ParameterCheckFailed")
 
 
+def _authorities(call: Callable[..., Any], site: Site) -> None:
+    """X.509: a device of a registered authority comes by TLS, and goes when its certificate is refused."""
+    authority = Authority(site.gateway.data)
+    proof = authority.verification(call("get_register_code").register_code)
+    named = {"ca_name": "mqtt_ca", "ca_content": authority.pem}
+    assert raised(lambda: call("register_ca_certificate", **named, verification_content="x")) == (400, "ParameterFieldCheckFailed")
+    wrong = authority.verification("another code")
+    assert raised(lambda: call("register_ca_certificate", **named, verification_content=wrong)) == (500, "RegisterCodeError")
+    serial = call("register_ca_certificate", **named, verification_content=proof).sn
+    shown = call("get_ca_certificate", sn=serial).data
+    assert (shown.ca_name, shown.ca_content, shown.status) == ("mqtt_ca", authority.pem, "1")
+    listed = call("list_ca_certificate", page_no="1", page_size="10").data
+    assert ([ca.to_map() for ca in listed.ca_certificate_vos], listed.total) == ([shown.to_map()], 1)
+    with tls_client(site.gateway, authority.issue("d1", client=True)) as connected:
+        assert connected.answer() == 0
+        device = call("list_device_certificate", page_no="1", page_size="10").data.device_certificate_vos[0]
+        assert (device.ca_sn, device.device_name, device.status) == (serial, "d1", "1")
+        of_ca = call("list_device_certificate_by_ca_sn", ca_sn=serial, page_no="1", page_size="10").data
+        assert of_ca.device_certificate_vos[0].to_map() == device.to_map()
+        known = {"ca_sn": serial, "device_sn": device.device_sn}
+        assert call("get_device_certificate", **known).data.to_map() == device.to_map()
+        assert call("inactivate_device_certificate", **known).device_sn == device.device_sn
+        assert connected.is_closed(within=5)
+    call("active_device_certificate", **known)
+    with tls_client(site.gateway, authority.issue("d2", client=True)) as connected:
+        assert connected.answer() == 0
+        assert call("inactivate_ca_certificate", sn=serial).sn == serial
+        assert connected.is_closed(within=5)
+    call("active_ca_certificate", sn=serial)
+    call("delete_device_certificate", **known)
+    assert raised(lambda: call("get_device_certificate", **known)) == (500, "FindDeviceBySnError")
+    call("delete_ca_certificate", sn=serial)
+    assert raised(lambda: call("get_ca_certificate", sn=serial)) == (500, "FindCaBySnError")
+
+
+class TlsClient(NamedTuple):
+    stream: ssl.SSLSocket
+
+    def answer(self) -> int:
+        """The return code of the CONNACK to a CONNECT without a password."""
+        self.stream.sendall(b"\x10\x0e\x00\x04MQTT\x04\x02\x00\x3c\x00\x02dv")
+        return self.stream.recv(4)[3]
+
+    def is_closed(self, within: float) -> bool:
+        self.stream.settimeout(within)
+        return self.stream.recv(1) == b""
+
+
+@contextlib.contextmanager
+def tls_client(gateway: Gateway, pair: Pair) -> Iterator[TlsClient]:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.load_cert_chain(pair.certificate, pair.key)
+    with socket.create_connection(gateway.endpoints["mqtts"], 5) as raw, context.wrap_socket(raw) as stream:
+        yield TlsClient(stream)
+
+
 @pytest.mark.parametrize("algorithm", [None, "v2"])
 def test_what_is_wrong_with_a_call_is_raised_with_its_code(site: Site, algorithm: str | None) -> None:
     call = site.tea(algorithm=algorithm)
@@ -190,5 +266,9 @@ def test_the_classic_sdk_calls_what_it_knows(site: Site) -> None:
     call("RevokeToken", Token=token)
     call("DeleteGroupId", GroupId="GID_old")
     assert raised(lambda: call("DeleteGroupId", GroupId="GID_old")) == (400, "InvalidParameter.GroupId")
+    in_instance = {"MqttInstanceId": site.instance, "PageNo": "1", "PageSize": "1"}
+    assert len(site.common("GetRegisterCode", MqttInstanceId=site.instance)["RegisterCode"]) == 36
+    assert site.common("ListCaCertificate", **in_instance)["Data"]["CaCertificateVOS"] == []
+    assert raised(lambda: site.common("GetCaCertificate", Sn="1", **in_instance)) == (500, "FindCaBySnError")
     # What this SDK makes of SignatureDoesNotMatch where both ends have signed the same text
     assert raised(lambda: call("ListGroupId", secret="wrong")) == (400, "InvalidAccessKeySecret")

@@ -40,7 +40,7 @@ P = TypeVar("P")
 class Party:
     """One network connection, seen from the client; also the transport that its Connection writes to."""
 
-    def __init__(self, bed: Testbed, version: int, *, auto_ack: bool, host: str) -> None:
+    def __init__(self, bed: Testbed, version: int, *, auto_ack: bool, host: str, certificate: bytes | None = None) -> None:
         self.bed = bed
         self.version = version
         self.auto_ack = auto_ack
@@ -50,6 +50,7 @@ class Party:
         self.aborted = False
         self.connection: Connection
         self._host = host
+        self._certificate = certificate
         self._incoming = bytearray()
         self._outgoing: list[bytes] = []
         self._reading = True
@@ -63,7 +64,11 @@ class Party:
     # The transport, as far as a Connection uses it
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        return (self._host, 40_000) if name == "peername" else default
+        return {"peername": (self._host, 40_000), "ssl_object": self}.get(name, default)
+
+    def getpeercert(self, *, binary_form: bool) -> bytes | None:
+        """What TLS has verified, on a listener that has TLS."""
+        return self._certificate
 
     def write(self, data: bytes) -> None:
         if self.closed:

@@ -154,16 +154,16 @@ class Testbed:
         self.loop.advance(seconds)
         assert not self.app._failed.done(), "a part of the gateway failed"
 
-    def dial(self, version: int = 5, *, auto_ack: bool = True, host: str = "127.0.0.1") -> Party:
-        """A connection on which nothing was said yet."""
-        party = Party(self, version, auto_ack=auto_ack, host=host)
+    def dial(self, version: int = 5, *, auto_ack: bool = True, host: str = "127.0.0.1", certificate: bytes | None = None) -> Party:
+        """A connection on which nothing was said yet; with a client certificate it is over TLS."""
+        party = Party(self, version, auto_ack=auto_ack, host=host, certificate=certificate)
         self.parties.append(party)
-        party.dial(self.node, ListenerSpec("mqtt", "127.0.0.1", 1883))
+        party.dial(self.node, ListenerSpec("mqtts" if certificate else "mqtt", "127.0.0.1", 1883))
         return party
 
-    def connect(self, client: str, version: int = 5, *, auto_ack: bool = True, **fields: Any) -> Party:
+    def connect(self, client: str, version: int = 5, *, auto_ack: bool = True, certificate: bytes | None = None, **fields: Any) -> Party:
         """Connected: the CONNACK is in ``connack``."""
-        party = self.dial(version, auto_ack=auto_ack)
+        party = self.dial(version, auto_ack=auto_ack, certificate=certificate)
         party.connect(client, **fields)
         assert party.connack is not None, party.closed
         assert party.connack.reason_code == 0, party.connack

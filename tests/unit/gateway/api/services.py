@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from gateway.api.services import NodeInfo, SessionInfo
 from gateway.auth.access import Access
+from gateway.auth.client_certificates import ClientCertificates
 from gateway.auth.login import Authenticator
 from gateway.auth.policies import Policies
 from gateway.auth.resources import Resources
@@ -23,6 +24,7 @@ class FakeServices:
         store = MemoryStore()
         self.resources = Resources(store, mandatory=False, max_groups=3, max_topics=3)
         self.policies = Policies(store, rules)
+        self.certificates = ClientCertificates(store, "registration-code")
         self.access = Access(keyring, policies=self.policies)
         self.limits = limits or Limits()
         self.reasons = []

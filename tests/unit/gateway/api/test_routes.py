@@ -13,6 +13,7 @@ from schemas.identities import AccessRule
 from schemas.limits import Limits
 from tests.unit.gateway.api.services import FakeServices
 
+CHANGES = [("GET", ""), ("POST", "/activate"), ("POST", "/deactivate"), ("DELETE", "")]
 ROUTES = [
     ("GET", "/api/v1/node", "any key"),
     ("GET", "/api/v1/status/off", "any key"),
@@ -32,6 +33,12 @@ ROUTES = [
     ("GET", "/api/v1/policies", "manager"),
     ("PUT", "/api/v1/policies", "manager"),
     ("DELETE", "/api/v1/policies", "manager"),
+    ("GET", "/api/v1/registration-code", "manager"),
+    ("GET", "/api/v1/authorities", "manager"),
+    ("POST", "/api/v1/authorities", "manager"),
+    *((method, f"/api/v1/authorities/{{serial}}{verb}", "manager") for method, verb in CHANGES),
+    ("GET", "/api/v1/certificates", "manager"),
+    *((method, f"/api/v1/certificates/{{authority}}/{{serial}}{verb}", "manager") for method, verb in CHANGES),
 ]
 
 

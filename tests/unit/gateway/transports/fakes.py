@@ -124,8 +124,11 @@ class Harbour:
         self._arrived = asyncio.Condition()
         self._opened: list[Listeners] = []
 
-    async def open(self, *specs: ListenerSpec, tls: TlsSettings | None = None, limits: Limits | None = None) -> Listeners:
-        listeners = await start_listeners(specs, self._make, tls, limits or Limits(), occupied=lambda: len(self.live), refused=self._count)
+    async def open(
+        self, *specs: ListenerSpec, tls: TlsSettings | None = None, limits: Limits | None = None, trusted: Callable[[], str] = str
+    ) -> Listeners:
+        occupied = lambda: len(self.live)  # noqa: E731
+        listeners = await start_listeners(specs, self._make, tls, limits or Limits(), occupied=occupied, refused=self._count, trusted=trusted)
         self._opened.append(listeners)
         return listeners
 

@@ -153,21 +153,21 @@ async def test_bytes_that_are_no_tls_are_cut(harbour: Harbour, authority: Author
 async def test_handshakes_under_way_count_against_the_limit_and_end_with_the_listeners(harbour: Harbour, authority: Authority) -> None:
     listeners = await harbour.open(SECURE, tls=settings(authority.issue("server")), limits=Limits(connections=1))
     first_reader, first = await asyncio.open_connection("127.0.0.1", listeners.addresses[0].port)
-    await until(lambda: len(listeners._secure[0].handshakes) == 1)
+    await until(lambda: len(listeners._acceptors[0].handshakes) == 1)
     reader, second = await asyncio.open_connection("127.0.0.1", listeners.addresses[0].port)
     async with asyncio.timeout(WITHIN):
         assert await reader.read() == b""
         assert harbour.refused == {"connections": 1}
         await listeners.close()
         assert await first_reader.read() == b""
-    assert not listeners._secure[0].handshakes
+    assert not listeners._acceptors[0].handshakes
     first.close()
     second.close()
 
 
 async def test_connection_accepted_in_the_last_turn_is_closed(harbour: Harbour, authority: Authority) -> None:
     listeners = await harbour.open(SECURE, tls=settings(authority.issue("server")))
-    (acceptor,) = listeners._secure
+    (acceptor,) = listeners._acceptors
     with socket.create_connection(("127.0.0.1", listeners.addresses[0].port)) as client:
         acceptor._accept()
         (sock,) = acceptor.handshakes.values()
@@ -302,7 +302,7 @@ def test_pair_that_did_not_load_is_tried_again_though_its_files_look_the_same(
     first = certificates.context
     install(authority.issue("two"), tmp_path)
 
-    def fails(_: TlsSettings) -> ssl.SSLContext:
+    def fails(settings: TlsSettings, trusted: str) -> ssl.SSLContext:
         raise StartError("half of it")
 
     with monkeypatch.context() as patch:
