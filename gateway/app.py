@@ -21,6 +21,7 @@ from bridges.database.store import DatabaseStore
 from bridges.local.log import open_log
 from bridges.local.options import LogOptions
 from bridges.local.recovery import lock_folder
+from bridges.trace.store import TraceFolder
 from gateway.api.routes import create_api
 from gateway.api.server import HttpServer, probe, serve
 from gateway.auth.credentials import first_start_lines, make_first_key, prepare_administrator
@@ -45,6 +46,7 @@ from gateway.services import Services
 from gateway.subscribing import Subscribing
 from gateway.ticks import Ticks
 from gateway.token_watch import TokenWatch
+from gateway.trace import Trace
 from gateway.transports.listeners import Listeners, ListenerSpec, start_listeners
 from gateway.transports.sockets import bind
 from schemas.connections import ConnectionSettings
@@ -60,6 +62,7 @@ from streams.mapping.inflow import Stamp
 from streams.runtime import PresenceFold, Router
 from streams.runtime.sending import Judge
 from streams.store import Store
+from streams.tracing import TraceStore
 
 GC_THRESHOLDS = (50_000, 50, 1_000)
 """Collections are rare and the third generation's all but never: the hot path makes no cycles (design: choices)."""
@@ -88,7 +91,8 @@ class App:
         self._engine: Engine | None = None
         self._services: Services | None = None
         self._lock: int | None = None
-        self._opened: list[Log | Store] = []
+        self._traces: TraceStore | None = None
+        self._opened: list[Log | Store | TraceStore] = []
         """What is to be closed, in order: the log's sinks are told of what is still on its way, and the store takes what they say."""
         self._ticks: Ticks | None = None
         """There once the start has recovered: from then on a stop drains."""
@@ -110,6 +114,8 @@ class App:
         epoch = await self._store.next_epoch()
         self._log, self._weaknesses = await open_configured_log(settings, epoch)
         self._opened.insert(0, self._log)
+        self._traces = TraceFolder(settings.data / "trace", settings.trace) if settings.trace.enabled else None
+        self._opened += [self._traces] if self._traces is not None else []
         self._keyring = await open_keyring(self._store, settings.seal_file, settings.instance_id)
         self._registers = await open_registers(self._store, self._keyring, settings)
         self._build(epoch, loop)
@@ -130,6 +136,7 @@ class App:
         node.broker_topics = BrokerTopics(node, self._version)
         node.rights = Rights(node)
         node.token_watch = TokenWatch(node)
+        node.trace = Trace(self._traces, node.clock, node.monotonic, settings.limits, settings.trace.sample)
 
     async def _recover(self) -> None:
         node = self.node
@@ -172,6 +179,7 @@ class App:
                 wall=node.clock.wall,
                 monotonic=node.monotonic,
                 judge=self._judge,
+                sent=node.trace.sent,
             )
         )
         await engine.load()
@@ -276,6 +284,7 @@ class App:
             connection.close_without_will(ReasonCode.SERVER_SHUTTING_DOWN, "gateway stopped")
         await asyncio.sleep(0.05)
         ticks.finish()
+        self.node.trace.tick()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(max(0.5, deadline - node.monotonic())):
                 await node.persistence.barrier()

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 from gateway import logs
 from gateway.commands import endpoint, keys, registers
 from gateway.commands.rules import add_rules
+from gateway.commands.traces import add_trace
 from gateway.settings.load import Problems, load
 from gateway.settings.options import OPTIONS, default
 from schemas.errors import SluicewayError, StartError
@@ -181,6 +182,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_mqtt(commands)
     _add_keys(commands)
     add_rules(commands, _add_gateway, _endpoint)
+    add_trace(commands, _add_gateway, _endpoint)
     return parser
 
 

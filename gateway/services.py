@@ -17,6 +17,7 @@ from schemas.identities import Principal
 from schemas.presence import ClientStatus
 from schemas.reasons import ReasonCode
 from schemas.records import PUBLISH_TOPIC, Flag, Kind, Record, Source
+from schemas.traces import TracePage, TraceQuery
 from streams.expiry import message_deadline
 
 if TYPE_CHECKING:
@@ -97,6 +98,9 @@ class Services:
     async def status(self, client_id: str) -> ClientStatus | None:
         found = (await self._node.store.statuses([client_id])).get(client_id)
         return None if found is None else found[0]
+
+    async def trace(self, query: TraceQuery) -> TracePage:
+        return await self._node.trace.find(query)
 
     def session(self, client_id: str) -> SessionInfo | None:
         session = self._node.registry.get(client_id)

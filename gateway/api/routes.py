@@ -20,6 +20,7 @@ from gateway.api.guard import BodyLimit, guards
 from gateway.api.registers import register_routes
 from gateway.api.rules import rule_routes
 from gateway.api.services import ApiServices
+from gateway.api.traces import trace_routes
 from gateway.auth.credentials import credential_of
 from gateway.auth.keys import KeyLimit
 from schemas.identities import Principal
@@ -40,6 +41,7 @@ def create_api(services: ApiServices) -> FastAPI:
     app.include_router(_node_routes(services), prefix="/api/v1")
     app.include_router(register_routes(services), prefix="/api/v1")
     app.include_router(rule_routes(services, _HEADERS), prefix="/api/v1")
+    app.include_router(trace_routes(services, _HEADERS), prefix="/api/v1")
     return app
 
 

@@ -18,6 +18,7 @@ from schemas.identities import Principal
 from schemas.limits import Limits
 from schemas.presence import ClientStatus
 from schemas.sessions import Subscription
+from schemas.traces import TracePage, TraceQuery
 
 
 class NodeInfo(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -69,6 +70,9 @@ class ApiServices(Protocol):
 
     async def status(self, client_id: str) -> ClientStatus | None:
         """A client's status; None for one that was never seen."""
+
+    async def trace(self, query: TraceQuery) -> TracePage:
+        """What happened up to now. TraceOff, TraceBusy."""
 
     def session(self, client_id: str) -> SessionInfo | None:
         """A client's session, connected or not; None where there is none."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Final
 
-from gateway.openapi import identities, management, messaging
+from gateway.openapi import identities, management, messaging, traces
 from gateway.openapi.calls import Action
 
 _CHECK: Final = "ParameterCheckFailed"
 _FIELD: Final = "ParameterFieldCheckFailed"
 _NAMED: Final = "InvalidParameter"
+_TRACES: Final = ("2020-04-20", "2021-05-27")
+"""Both are named in descriptions of the product; its SDKs send the first."""
 
 ACTIONS: Final[dict[str, Action]] = {
     "QuerySessionByClientId": Action(messaging.query_session, _NAMED),
@@ -50,4 +52,8 @@ ACTIONS: Final[dict[str, Action]] = {
     "AddCustomAuthConnectBlack": Action(identities.add_block, _NAMED, manages=True),
     "DeleteCustomAuthConnectBlack": Action(identities.delete_block, _NAMED, manages=True),
     "QueryCustomAuthConnectBlack": Action(identities.query_blocks, _NAMED, manages=True),
+    "QueryMqttTraceDevice": Action(traces.device, _NAMED, manages=True, versions=_TRACES),
+    "QueryMqttTraceMessageOfClient": Action(traces.messages_of_client, _NAMED, manages=True, versions=_TRACES),
+    "QueryMqttTraceMessagePublish": Action(traces.message_publish, _NAMED, manages=True, versions=_TRACES),
+    "QueryMqttTraceMessageSubscribe": Action(traces.message_subscribe, _NAMED, manages=True, versions=_TRACES),
 }
