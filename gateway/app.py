@@ -136,7 +136,7 @@ class App:
         node.broker_topics = BrokerTopics(node, self._version)
         node.rights = Rights(node)
         node.token_watch = TokenWatch(node)
-        node.trace = Trace(self._traces, node.clock, node.monotonic, settings.limits, settings.trace.sample)
+        node.trace = Trace(self._traces, node.clock, node.monotonic, settings.limits, settings.trace.sample, node.counters)
 
     async def _recover(self) -> None:
         node = self.node
@@ -230,7 +230,8 @@ class App:
         )
         first = await make_first_key(self._keyring, now)
         if first is not None:
-            for line in first_start_lines(first, _first(self._listeners.addresses), settings.data):
+            mqtt = next((Address(spec.host, spec.port) for spec in self._listeners.addresses if spec.kind == "mqtt"), None)
+            for line in first_start_lines(first, mqtt, settings.data):
                 print(line, file=sys.stderr)  # noqa: T201 - the one place where a key is shown
         _warn(settings, node.weaknesses)
         words = [f"{kind}={','.join(addresses)}" for kind, addresses in listening.items() if addresses]
@@ -342,10 +343,6 @@ def _listener_specs(settings: Settings) -> list[ListenerSpec]:
     specs += [ListenerSpec("ws", address.host, address.port) for address in settings.ws]
     specs += [ListenerSpec("wss", address.host, address.port) for address in settings.wss]
     return specs
-
-
-def _first(addresses: tuple[ListenerSpec, ...]) -> Address | None:
-    return next((Address(spec.host, spec.port) for spec in addresses if spec.kind == "mqtt"), None)
 
 
 def _prepare_folder(settings: Settings) -> None:

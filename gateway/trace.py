@@ -18,6 +18,7 @@ from streams.tracing import Sampler, TraceOff, TraceStore
 
 if TYPE_CHECKING:
     from gateway.clock import Clock
+    from gateway.counters import Counters
     from schemas.limits import Limits
     from streams.fanout import Delivery
 
@@ -36,12 +37,15 @@ NOTHING: Final[frozenset[bytes]] = frozenset()
 class Trace:
     """``store`` None: off. ``chosen``: ids of the router's batch whose deliveries are marked."""
 
-    def __init__(self, store: TraceStore | None, clock: Clock, monotonic: Callable[[], float], limits: Limits, sample: int) -> None:
+    def __init__(
+        self, store: TraceStore | None, clock: Clock, monotonic: Callable[[], float], limits: Limits, sample: int, counters: Counters
+    ) -> None:
         self.on = store is not None
         self.chosen: frozenset[bytes] | set[bytes] = NOTHING
         self._store = store
         self._clock = clock
         self._monotonic = monotonic
+        self._counters = counters
         self._most = limits.trace_buffer
         self._sampler = Sampler(sample, limits.trace_rate)
         self._rows: list[Row] = []
@@ -52,8 +56,6 @@ class Trace:
         """Events of messages since the sampler was told."""
         self._adapted = monotonic()
         self._since = clock.wall()
-        self.lost_in_all = 0
-        self.left_out_in_all = 0
 
     # Messages
 
@@ -156,8 +158,8 @@ class Trace:
             self._lost += len(rows)  # the gap goes on
             return
         if gap is not None:
-            self.left_out_in_all += gap.messages
-            self.lost_in_all += gap.events
+            self._counters.trace_left_out += gap.messages
+            self._counters.trace_lost += gap.events
         self._lost = sampler.left_out = 0
         self._since = wall
 

@@ -106,6 +106,12 @@ _POSITIONS: Final = Prepared(select(positions.c.reader, positions.c.shard, posit
 _CHANNELS: Final = Prepared(select(channels.c.detail).order_by(channels.c.channel))
 _MAILBOXES: Final = Prepared(select(mailboxes.c.client, mailboxes.c.id))
 _KEYS: Final = Prepared(select(access_keys.c.detail).order_by(access_keys.c.id))
+_STATUSES: Final = Prepared(
+    select(client_statuses.c.status)
+    .where(client_statuses.c.client > bindparam("after"), client_statuses.c.client >= bindparam("low"), client_statuses.c.client < bindparam("high"))
+    .order_by(client_statuses.c.client)
+    .limit(bindparam("count"))
+)
 _DOCUMENTS: Final = Prepared(
     select(documents.c.kind, documents.c.name, documents.c.body, documents.c.expires_at)
     .where(key_is(documents, "kind"), documents.c.name > bindparam("after"))
@@ -269,6 +275,12 @@ def statuses(connection: Connection, clients: Sequence[str]) -> Mapping[str, tup
         for client, status, state in connection.execute(select(*columns).where(columns[0].in_(bindparam("some", expanding=True))), {"some": some}):
             found[client] = (decode_status(status), state)
     return found
+
+
+def statuses_page(connection: Connection, prefix: str, after: str, limit: int) -> list[ClientStatus]:
+    """A range of the key: what begins with the prefix ends before the same prefix with its last character one higher."""
+    high = prefix[:-1] + chr(ord(prefix[-1]) + 1)
+    return [decode_status(row[0]) for row in _STATUSES.all(connection, after=after, low=prefix, high=high, count=limit)]
 
 
 def mailboxes_all(connection: Connection) -> dict[str, int]:

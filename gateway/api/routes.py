@@ -20,6 +20,7 @@ from gateway.api.guard import BodyLimit, guards
 from gateway.api.registers import register_routes
 from gateway.api.rules import rule_routes
 from gateway.api.services import ApiServices
+from gateway.api.statuses import status_routes
 from gateway.api.traces import trace_routes
 from gateway.auth.credentials import credential_of
 from gateway.auth.keys import KeyLimit
@@ -41,6 +42,7 @@ def create_api(services: ApiServices) -> FastAPI:
     app.include_router(_node_routes(services), prefix="/api/v1")
     app.include_router(register_routes(services), prefix="/api/v1")
     app.include_router(rule_routes(services, _HEADERS), prefix="/api/v1")
+    app.include_router(status_routes(services, _HEADERS), prefix="/api/v1")
     app.include_router(trace_routes(services, _HEADERS), prefix="/api/v1")
     return app
 
@@ -112,16 +114,8 @@ def _key_routes(services: ApiServices) -> APIRouter:
 
 
 def _client_routes(services: ApiServices) -> APIRouter:
-    any_key, administrator = guards(services)
+    _, administrator = guards(services)
     router = APIRouter()
-
-    @router.get("/status/{client_id:path}")
-    async def status(client_id: str, principal: Annotated[Principal, Depends(any_key)]) -> Response:
-        found = await services.status(client_id)
-        if found is None:
-            raise ApiError(404, "not_found", "this client was never seen")
-        channel = {"channelId": found.channel, "address": found.address} if found.online else {}
-        return _json({"clientId": client_id, "online": found.online, "time": found.time, **channel})
 
     @router.get("/sessions/{client_id:path}")
     async def session(client_id: str, principal: Annotated[Principal, Depends(administrator)]) -> Response:

@@ -68,8 +68,14 @@ class ApiServices(Protocol):
     def metrics(self) -> bytes:
         """The page of metrics, in Prometheus' text format."""
 
-    async def status(self, client_id: str) -> ClientStatus | None:
-        """A client's status; None for one that was never seen."""
+    async def statuses(self, clients: Sequence[str]) -> Mapping[str, ClientStatus]:
+        """The status of each; one that was never seen is left out."""
+
+    async def group_statuses(self, prefix: str, after: str, limit: int) -> Sequence[ClientStatus]:
+        """Of the clients that were ever seen whose ids begin with ``prefix``, by client id, behind ``after``."""
+
+    def online_counts(self) -> Mapping[str, int]:
+        """By group id, how many of its clients are online; as of half a second ago at most."""
 
     async def trace(self, query: TraceQuery) -> TracePage:
         """What happened up to now. TraceOff, TraceBusy."""

@@ -16,6 +16,8 @@ _TRACES: Final = ("2020-04-20", "2021-05-27")
 ACTIONS: Final[dict[str, Action]] = {
     "QuerySessionByClientId": Action(messaging.query_session, _NAMED),
     "BatchQuerySessionByClientIds": Action(messaging.batch_query_sessions, _NAMED),
+    "QuerySessionsByGroupId": Action(messaging.query_sessions_of_group, _NAMED, manages=True),
+    "OnsMqttQueryClientByGroupId": Action(messaging.query_group_online, _NAMED, manages=True, versions=("2020-04-20", "2019-02-14")),
     "CloseConnection": Action(messaging.close_connection, _NAMED, manages=True),
     "SendMessage": Action(messaging.send_message, _CHECK),
     "BatchSendMessages": Action(messaging.batch_send_messages, _CHECK, versions=("2019-12-11",)),

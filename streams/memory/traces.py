@@ -27,7 +27,9 @@ class MemoryTraces:
     async def find(self, query: TraceQuery) -> TracePage:
         """See ``streams.tracing.TraceStore``."""
         found = [row for row in self.rows if _matches(row, query)]
-        found.sort(key=lambda row: row[0], reverse=query.newest_first)
+        found.sort(key=lambda row: row[0])
+        if query.newest_first:
+            found.reverse()
         start = (query.page - 1) * query.size
         gaps = [gap for gap in self.gaps if gap.end >= query.begin and gap.begin <= query.end]
         return TracePage(len(found), [event_of(*row) for row in found[start : start + query.size]], gaps)

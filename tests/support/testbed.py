@@ -138,7 +138,7 @@ class Testbed:
         node.tick = self.loop.time()
         node.connections = Connections(node)
         node.token_watch = TokenWatch(node)
-        node.trace = Trace(app._traces, node.clock, node.monotonic, self.settings.limits, self.settings.trace.sample)
+        node.trace = Trace(app._traces, node.clock, node.monotonic, self.settings.limits, self.settings.trace.sample, node.counters)
         await app._recover()
         node.admitting = True
         assert app._engine is not None
