@@ -212,8 +212,7 @@ class App:
         ticks, engine = self._ticks, self._engine
         assert ticks is not None and engine is not None  # noqa: S101 - listeners open after the recovery
         services = self._services = Services(node, self._keyring, engine, self._version, lambda: ticks.loop_lag)
-        api = create_api(services)
-        api.include_router(open_api_routes(node, services))
+        api = create_api(services, open_api_routes(node, services))
         self._http = serve(api, settings.http)
         http = await self._http.start()
         listening: dict[str, list[str]] = {"mqtt": [], "mqtts": [], "ws": [], "wss": [], "http": [str(http)]}

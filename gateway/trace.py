@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from schemas.limits import Limits
     from streams.fanout import Delivery
 
+EVERY: Final = 0.2
+"""Seconds between two ticks (gateway/ticks.py)."""
 MAX_REFUSALS: Final = 20
 """Refused connects told of between two flushes: nobody without a login may fill the trace."""
 DENIED: Final = (ReasonCode.NOT_AUTHORIZED, ReasonCode.BAD_USER_NAME_OR_PASSWORD, ReasonCode.BANNED, ReasonCode.BAD_AUTHENTICATION_METHOD)
@@ -48,6 +50,8 @@ class Trace:
         self._counters = counters
         self._most = limits.trace_buffer
         self._sampler = Sampler(sample, limits.trace_rate)
+        self._usual = self._burst = max(1, int(limits.trace_rate * EVERY))
+        """Rows that are usual between two ticks at most, and at how many the next step up is due."""
         self._rows: list[Row] = []
         self._lost = 0
         self._devices = 0
@@ -67,6 +71,9 @@ class Trace:
             self.chosen = NOTHING
             self._lost += len(records)
             return
+        if len(self._rows) >= self._burst:
+            self._burst += self._usual
+            self._sampler.raise_at_once()
         picked = self._sampler.choose(records)
         self.chosen = {record.id for record in picked}
         for record in picked:
@@ -148,6 +155,7 @@ class Trace:
     def _hand_over(self) -> None:
         assert self._store is not None  # noqa: S101 - on
         rows, self._rows = self._rows, []
+        self._burst = self._usual
         wall, sampler = self._clock.wall(), self._sampler
         self._counted += len(rows) - self._devices + self._lost
         self._devices = 0

@@ -15,6 +15,8 @@ from schemas.records import Record
 from schemas.traces import Row, TraceGap, TracePage, TraceQuery
 
 MAX_LEVEL: Final = 20
+AT_ONCE: Final = 2
+"""Levels by which a burst raises it."""
 CALM: Final = 4
 """Below a fourth of the rate the level falls by one, after which it is below half of it: no swinging."""
 
@@ -43,11 +45,12 @@ class TraceStore(Protocol):
 class Sampler:
     """One message in ``sample`` is picked, fewer while there are more than ``rate`` events a second."""
 
-    __slots__ = ("_rate", "_sample", "divisor", "left_out", "level")
+    __slots__ = ("_raised", "_rate", "_sample", "divisor", "left_out", "level")
 
     def __init__(self, sample: int, rate: int) -> None:
         self._sample = self.divisor = sample
         self._rate = rate
+        self._raised = False
         self.level = 0
         self.left_out = 0
         """Messages that were not picked because of the level."""
@@ -65,11 +68,20 @@ class Sampler:
             self.left_out += (len(records) - releases) // self._sample - len(chosen)
         return chosen
 
+    def raise_at_once(self) -> None:
+        """A burst came since ``adapt``: don't wait for the next time."""
+        self._raised = True
+        self._set(self.level + AT_ONCE)
+
     def adapt(self, events: int, seconds: float) -> None:
         """So many events of messages came in that time."""
         allowed = max(1.0, self._rate * seconds)
-        if events > allowed:
-            self.level = min(MAX_LEVEL, self.level + max(1, int(events / allowed).bit_length()))
+        if events > allowed and not self._raised:
+            self._set(self.level + max(1, int(events / allowed).bit_length()))
         elif self.level and events * CALM < allowed:
-            self.level -= 1
+            self._set(self.level - 1)
+        self._raised = False
+
+    def _set(self, level: int) -> None:
+        self.level = min(MAX_LEVEL, level)
         self.divisor = self._sample << self.level

@@ -142,6 +142,18 @@ def test_a_message_is_traced_whole_or_not_at_all_and_gaps_count_the_rest(make_be
     assert sum(gap.messages for gap in bed.traces.gaps) == 400 - len(by_message)
 
 
+def test_a_burst_is_thinned_out_before_the_next_tick(make_bed: Make) -> None:
+    bed = make_bed(limits=Limits(trace_rate=50, receive_maximum=1000))
+    writer = bed.connect("writer")
+    bed.advance(0.2)
+    for _ in range(200):
+        writer.exchange("a", b"x")
+    bed.advance(0.2)
+    messages = [row for row in bed.traces.rows if row[1] >= 10]
+    assert 10 < len(messages) < 60
+    assert sum(gap.messages for gap in bed.traces.gaps) == 200 - len(messages)
+
+
 def test_a_list_that_is_full_and_a_store_that_is_behind_are_gaps(make_bed: Make) -> None:
     bed = make_bed(limits=Limits(trace_buffer=5))
     bed.connect("reader").subscribe("a")

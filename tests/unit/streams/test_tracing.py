@@ -37,6 +37,16 @@ def test_more_than_the_rate_raises_the_level_in_one_step_until_it_fits() -> None
     assert sampler.level == MAX_LEVEL
 
 
+def test_a_burst_raises_the_level_at_once_and_not_again_for_what_came_before() -> None:
+    sampler = Sampler(3, 1000)
+    sampler.raise_at_once()
+    assert (sampler.level, sampler.divisor) == (2, 12)
+    sampler.adapt(900, 0.2)
+    assert sampler.level == 2
+    sampler.adapt(900, 0.2)
+    assert sampler.level == 5
+
+
 def test_the_level_falls_a_step_at_a_time_and_only_when_the_next_one_fits() -> None:
     sampler = Sampler(1, 1000)
     sampler.adapt(20_000, 0.2)
