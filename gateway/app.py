@@ -284,7 +284,7 @@ class App:
             connection.close_without_will(ReasonCode.SERVER_SHUTTING_DOWN, "gateway stopped")
         await asyncio.sleep(0.05)
         ticks.finish()
-        self.node.trace.tick()
+        self.node.trace.finish()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(max(0.5, deadline - node.monotonic())):
                 await node.persistence.barrier()
