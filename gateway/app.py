@@ -21,6 +21,7 @@ from bridges.database.store import DatabaseStore
 from bridges.local.log import open_log
 from bridges.local.options import LogOptions
 from bridges.local.recovery import lock_folder
+from bridges.trace.store import TraceFolder
 from gateway.api.routes import create_api
 from gateway.api.server import HttpServer, probe, serve
 from gateway.auth.credentials import first_start_lines, make_first_key, prepare_administrator
@@ -46,6 +47,7 @@ from gateway.subscribing import Subscribing
 from gateway.ticks import Ticks
 from gateway.token_watch import TokenWatch
 from gateway.transports.endpoints import Kind
+from gateway.trace import Trace
 from gateway.transports.listeners import Listeners, ListenerSpec, start_listeners
 from gateway.transports.sockets import bind
 from schemas.connections import ConnectionSettings
@@ -61,6 +63,7 @@ from streams.mapping.inflow import Stamp
 from streams.runtime import PresenceFold, Router
 from streams.runtime.sending import Judge
 from streams.store import Store
+from streams.tracing import TraceStore
 
 GC_THRESHOLDS = (50_000, 50, 1_000)
 """Collections are rare and the third generation's all but never: the hot path makes no cycles (design: choices)."""
@@ -89,7 +92,8 @@ class App:
         self._engine: Engine | None = None
         self._services: Services | None = None
         self._lock: int | None = None
-        self._opened: list[Log | Store] = []
+        self._traces: TraceStore | None = None
+        self._opened: list[Log | Store | TraceStore] = []
         """What is to be closed, in order: the log's sinks are told of what is still on its way, and the store takes what they say."""
         self._ticks: Ticks | None = None
         """There once the start has recovered: from then on a stop drains."""
@@ -111,6 +115,8 @@ class App:
         epoch = await self._store.next_epoch()
         self._log, self._weaknesses = await open_configured_log(settings, epoch)
         self._opened.insert(0, self._log)
+        self._traces = TraceFolder(settings.data / "trace", settings.trace) if settings.trace.enabled else None
+        self._opened += [self._traces] if self._traces is not None else []
         self._keyring = await open_keyring(self._store, settings.seal_file, settings.instance_id)
         self._registers = await open_registers(self._store, self._keyring, settings)
         self._build(epoch, loop)
@@ -131,6 +137,7 @@ class App:
         node.broker_topics = BrokerTopics(node, self._version)
         node.rights = Rights(node)
         node.token_watch = TokenWatch(node)
+        node.trace = Trace(self._traces, node.clock, node.monotonic, settings.limits, settings.trace.sample, node.counters)
 
     async def _recover(self) -> None:
         node = self.node
@@ -173,6 +180,7 @@ class App:
                 wall=node.clock.wall,
                 monotonic=node.monotonic,
                 judge=self._judge,
+                sent=node.trace.sent,
             )
         )
         await engine.load()
@@ -206,8 +214,7 @@ class App:
         ticks, engine = self._ticks, self._engine
         assert ticks is not None and engine is not None  # noqa: S101 - listeners open after the recovery
         services = self._services = Services(node, self._keyring, engine, self._version, lambda: ticks.loop_lag)
-        api = create_api(services)
-        api.include_router(open_api_routes(node, services))
+        api = create_api(services, open_api_routes(node, services))
         self._http = serve(api, settings.http)
         http = await self._http.start()
         listening: dict[str, list[str]] = {"mqtt": [], "mqtts": [], "ws": [], "wss": [], "http": [str(http)]}
@@ -224,7 +231,8 @@ class App:
         )
         first = await make_first_key(self._keyring, now)
         if first is not None:
-            for line in first_start_lines(first, _first(self._listeners.addresses), settings.data):
+            mqtt = next((Address(spec.host, spec.port) for spec in self._listeners.addresses if spec.kind == "mqtt"), None)
+            for line in first_start_lines(first, mqtt, settings.data):
                 print(line, file=sys.stderr)  # noqa: T201 - the one place where a key is shown
         _warn(settings, node.weaknesses)
         words = [f"{kind}={','.join(addresses)}" for kind, addresses in listening.items() if addresses]
@@ -278,6 +286,7 @@ class App:
             connection.close_without_will(ReasonCode.SERVER_SHUTTING_DOWN, "gateway stopped")
         await asyncio.sleep(0.05)
         ticks.finish()
+        self.node.trace.finish()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(max(0.5, deadline - node.monotonic())):
                 await node.persistence.barrier()
@@ -333,10 +342,6 @@ def _listener_specs(settings: Settings) -> list[ListenerSpec]:
     proxies = {proxy.listener: proxy.networks for proxy in settings.proxy}
     kinds: tuple[Kind, ...] = ("mqtt", "mqtts", "ws", "wss")
     return [ListenerSpec(kind, address.host, address.port, proxies.get(address, ())) for kind in kinds for address in getattr(settings, kind)]
-
-
-def _first(addresses: tuple[ListenerSpec, ...]) -> Address | None:
-    return next((Address(spec.host, spec.port) for spec in addresses if spec.kind == "mqtt"), None)
 
 
 def _prepare_folder(settings: Settings) -> None:

@@ -180,6 +180,7 @@ class Backlog:
             taken.pop(entry.at.shard, None)
             taken[entry.at.shard] = entry.at
             delivery = Delivery(entry.record, entry.at, entry.qos, entry.retain, entry.identifiers, mailbox)
+            delivery.traced = self._node.trace.offline_mark(entry.record)
             if not may_all and not self._node.may_have(principal, entry.record):
                 keeping.refuse(session, delivery, box)
             elif mailbox and session.id:
@@ -236,4 +237,6 @@ class Backlog:
         in_flight = {d.at for d in session.in_flight.values()}
         for entry in entries:
             if entry.at not in in_flight and session.has_room() and self._node.may_have(session.principal, entry.record):
-                session.send(Delivery(entry.record, entry.at, entry.qos, entry.retain, entry.identifiers), session.id)
+                delivery = Delivery(entry.record, entry.at, entry.qos, entry.retain, entry.identifiers)
+                delivery.traced = self._node.trace.offline_mark(entry.record)
+                session.send(delivery, session.id)

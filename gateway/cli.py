@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 from gateway import logs
 from gateway.commands import endpoint, keys, registers
 from gateway.commands.certificates import add_certificates
+from gateway.commands.errors import CommandError
 from gateway.commands.rules import add_rules
+from gateway.commands.traces import add_trace, show_history
 from gateway.settings.load import Problems, load
 from gateway.settings.options import OPTIONS, default
 from schemas.errors import SluicewayError, StartError
@@ -112,7 +114,15 @@ def _endpoint(arguments: argparse.Namespace) -> endpoint.Endpoint:
 
 
 def _status(arguments: argparse.Namespace) -> int:
-    keys.show_status(_endpoint(arguments), arguments.client, as_json=arguments.json)
+    endpoint_, as_json = _endpoint(arguments), arguments.json
+    if arguments.group and arguments.history:
+        raise CommandError("--history is of one client: give its id instead of --group")
+    if arguments.group:
+        keys.show_group(endpoint_, arguments.group, as_json=as_json)
+    elif arguments.history:
+        show_history(endpoint_, arguments.client, as_json=as_json)
+    else:
+        keys.show_status(endpoint_, arguments.client, as_json=as_json)
     return 0
 
 
@@ -183,6 +193,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_keys(commands)
     add_certificates(commands, _add_gateway, _endpoint)
     add_rules(commands, _add_gateway, _endpoint)
+    add_trace(commands, _add_gateway, _endpoint)
     return parser
 
 
@@ -251,7 +262,10 @@ def _count(text: str) -> int:
 
 def _add_keys(commands: Subparsers) -> None:
     status = _add(commands, "status", _status, "whether a client is online")
-    status.add_argument("client", metavar="CLIENT_ID")
+    which = status.add_mutually_exclusive_group(required=True)
+    which.add_argument("client", nargs="?", default="", metavar="CLIENT_ID")
+    which.add_argument("--group", default="", metavar="ID", help="of all clients of a group id that were ever seen")
+    status.add_argument("--history", action="store_true", help="connects and closes of the client, newest first")
     signature = _add(commands, "signature", _signature, "user name and password with which a client id logs in")
     signature.add_argument("client", metavar="CLIENT_ID")
     signature.add_argument("--instance-id", metavar="ID", help="instance id (default: that of the data folder)")

@@ -102,6 +102,7 @@ class Connecting:
         except ConnectRefused as refused:
             self._node.counters.refused["connect_" + refused.code.name.lower()] += 1
             self._node.log_refused(connection, packet.client_id, refused.words)
+            self._node.trace.refused(packet.client_id, connection.peer.address, refused.code, refused.words)
             self.refuse(connection, refused.code)
             connection.shut()  # [MQTT-3.1.4-2] [MQTT-3.2.2-7]; what came behind CONNECT is dropped with it [MQTT-3.1.4-6]
         except (StoreError, LogError):

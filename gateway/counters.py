@@ -21,6 +21,8 @@ class Counters:
         "redelivered",
         "refused",
         "retained_set",
+        "trace_left_out",
+        "trace_lost",
         "wills",
     )
 
@@ -32,6 +34,8 @@ class Counters:
         self.offline_stored = 0
         self.retained_set = 0
         self.wills = 0
+        self.trace_left_out = 0
+        self.trace_lost = 0
         self.bytes_in = 0
         self.bytes_out = 0
         self.connects = 0

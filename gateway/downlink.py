@@ -45,6 +45,11 @@ class LocalDownlink:
         self._by_number: dict[int, Session] | None = None
         self._retained_room = RetainedRoom(node)
 
+    def begin(self, records: Sequence[Record]) -> None:
+        """See ``streams.runtime.router.Downlink``. What a start replays was traced before."""
+        if not self.replaying:
+            self._node.trace.routed(records)
+
     def deliver(self, records: Sequence[Record], ats: Sequence[At]) -> None:
         """See ``streams.runtime.router.Downlink``."""
         topic = records[0].topic
@@ -57,7 +62,7 @@ class LocalDownlink:
             records, ats = self._unexpired(records, ats, plan.receivers())
             if not records:
                 return
-        fan_out(plan, records, ats)
+        fan_out(plan, records, ats, self._node.trace.chosen)
         if self._mostly_queueing(plan):
             self._slow_down(records)
 
@@ -124,9 +129,11 @@ class LocalDownlink:
             self._to_mailbox(parsed.client, records, ats)
             return
         if any(record.real_topic for record in records):
-            runs = [make_run(node.shown_topic(session.principal, r), {}, P2P_VARIANT, (r,), (at,)) for r, at in zip(records, ats, strict=True)]
+            shown = [node.shown_topic(session.principal, record) for record in records]
+            each = zip(shown, records, ats, strict=True)
+            runs = [make_run(topic, {}, P2P_VARIANT, (record,), (at,), node.trace.chosen) for topic, record, at in each]
         else:
-            runs = [make_run(first.topic, {}, P2P_VARIANT, records, ats)]
+            runs = [make_run(first.topic, {}, P2P_VARIANT, records, ats, node.trace.chosen)]
         for run in runs:
             if keeps:
                 for delivery in run.deliveries:

@@ -78,6 +78,8 @@ def pubcomp(session: Session, packet_id: int) -> None:
 def _finish(session: Session, packet_id: int) -> None:
     """A delivery from the log leaves its row, so that a replay knows it; a retained message, which no replay brings, leaves none."""
     delivery = session.in_flight.pop(packet_id)
+    if delivery.traced:
+        session.node.trace.acknowledged(session.client, delivery)
     box = abs(session.stored_boxes().pop(packet_id, 0))
     if session.id and box and delivery.at.shard >= 0:
         session.stored_count -= 1

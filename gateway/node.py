@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from gateway.session import Session
     from gateway.subscribing import Subscribing
     from gateway.token_watch import TokenWatch
+    from gateway.trace import Trace
 
 P2P = int(Flag.P2P)
 Match = tuple[Target | tuple[Target, str], Subscription]
@@ -109,6 +110,7 @@ class Node:
         self.broker_topics: BrokerTopics
         self.rights: Rights
         self.token_watch: TokenWatch
+        self.trace: Trace
 
     def is_p2p(self, topic: str) -> bool:
         """Whether a topic names a device: `<parent>/p2p/<client id>` under a parent for which P2P is on."""

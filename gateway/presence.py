@@ -70,6 +70,10 @@ class PresenceEvents:
             persistence.position(PRESENCE_READER, end)
         await persistence.barrier()
 
+    def folded(self, records: Sequence[Record]) -> None:
+        """See ``streams.runtime.PresenceSink``."""
+        self._node.trace.presence(records)
+
     def will_is_settled(self, channel: str) -> bool:
         """See ``streams.runtime.PresenceSink``."""
         return self._node.ending.wills.is_settled(channel)

@@ -34,6 +34,7 @@ def resume(session: Session, entries: tuple[BoxEntry, ...]) -> dict[int, Deliver
     room = session.window
     for entry in entries:
         delivery = Delivery(entry.record, entry.at, entry.qos, entry.retain, entry.identifiers)
+        delivery.traced = session.node.trace.offline_mark(entry.record)
         if entry.state != BoxState.RELEASED and not session.node.may_have(session.principal, entry.record):
             keeping.refuse(session, delivery, session.id)
             continue

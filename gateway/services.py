@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from gateway.api.metrics import Gauges, MetricsPage
 from gateway.api.services import NodeInfo, SessionInfo
 from gateway.auth.keys import KeyRing
+from gateway.online import OnlineCounts
 from gateway.protocol.properties import Properties, forwardable
 from gateway.rules.engine import Engine
 from gateway.rules.info import RuleStatus
@@ -17,6 +18,7 @@ from schemas.identities import Principal
 from schemas.presence import ClientStatus
 from schemas.reasons import ReasonCode
 from schemas.records import PUBLISH_TOPIC, Flag, Kind, Record, Source
+from schemas.traces import TracePage, TraceQuery
 from streams.expiry import message_deadline
 
 if TYPE_CHECKING:
@@ -41,6 +43,7 @@ class Services:
         self.limits = node.limits
         self.rules = RuleManagement(engine)
         self._engine = engine
+        self._online = OnlineCounts(node)
         self.listeners: Mapping[str, Sequence[str]] = {}
         self.serving = False
         self._page = MetricsPage(node.counters, self._gauges, self._rule_gauges, version=version, preset=node.settings.preset)
@@ -95,9 +98,17 @@ class Services:
     def metrics(self) -> bytes:
         return self._page.page()
 
-    async def status(self, client_id: str) -> ClientStatus | None:
-        found = (await self._node.store.statuses([client_id])).get(client_id)
-        return None if found is None else found[0]
+    async def statuses(self, clients: Sequence[str]) -> Mapping[str, ClientStatus]:
+        return {client: status for client, (status, _) in (await self._node.store.statuses(clients)).items()}
+
+    async def group_statuses(self, prefix: str, after: str, limit: int) -> Sequence[ClientStatus]:
+        return await self._node.store.statuses_of(prefix, after, limit)
+
+    def online_counts(self) -> Mapping[str, int]:
+        return self._online.by_group()
+
+    async def trace(self, query: TraceQuery) -> TracePage:
+        return await self._node.trace.find(query)
 
     def session(self, client_id: str) -> SessionInfo | None:
         session = self._node.registry.get(client_id)

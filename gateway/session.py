@@ -1,8 +1,7 @@
 """A live session: what it owes its client, in flight, queued or stored, and the acknowledgements that settle it.
 
-Deliveries come in runs from streams/fanout.py and leave as bytes through the connection (gateway/connection.py). A
-persistent session (one that outlives its connection) keeps what is unsettled in its box in the store; how stored entries
-come back is gateway/backlog.py. Nothing here waits: what must be durable first goes through ``Persistence.add_then``.
+Deliveries come in runs from streams/fanout.py and leave as bytes through the connection (gateway/connection.py). A persistent session (one that
+outlives its connection) keeps what is unsettled in its box in the store; how stored entries come back is gateway/backlog.py. Nothing waits here.
 """
 
 from __future__ import annotations
@@ -202,6 +201,8 @@ class Session:
             if self.id or deliveries[0].mailbox:
                 self._used_ids()
         self.node.counters.delivered += count
+        if run.traced:
+            self.node.trace.pushed(self.client, run.traced)
         if not connection.dirty:
             connection.mark()
 
@@ -243,8 +244,6 @@ class Session:
 
     def send(self, delivery: Delivery, box: int = 0) -> None:
         """Send one delivery now; there is room. ``box`` is where it is stored as QUEUED, 0 where it isn't."""
-        connection = self.connection
-        assert connection is not None  # noqa: S101
         now = self.node.clock.wall()
         record = delivery.record
         if is_expired(record.expires_at, now):
@@ -287,6 +286,8 @@ class Session:
             topic, alias = self._alias(topic)
         connection.send(hot.single(delivery, topic, packet_id, version=self.version, dup=dup, now=now, alias=alias))
         self.node.counters.delivered += 1
+        if delivery.traced:
+            self.node.trace.pushed(self.client, (delivery,))
 
     def _alias(self, topic: str) -> tuple[str, int]:
         """The topic as sent and its alias: named once, then empty; 0 once all are taken [MQTT-3.1.2-26] [MQTT-3.3.2-11]."""
@@ -365,6 +366,8 @@ class Session:
         if delivery is None or delivery.qos != 1:
             return
         del self.in_flight[packet_id]
+        if delivery.traced:
+            self.node.trace.acknowledged(self.client, delivery)
         if self.stored:
             keeping.drop(self, delivery, abs(self.stored.pop(packet_id, 0)))
 

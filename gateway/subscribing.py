@@ -189,4 +189,6 @@ class Subscribing:
         node.ids.counter += 1
         at = At(RETAINED_SHARD, node.epoch << 40 | node.ids.counter, 0)
         identifiers = (subscription.identifier,) if subscription.identifier else ()
-        session.send(Delivery(record, at, min(record.qos, subscription.qos), retain=True, identifiers=identifiers))
+        delivery = Delivery(record, at, min(record.qos, subscription.qos), retain=True, identifiers=identifiers)
+        delivery.traced = session.node.trace.mark(record)
+        session.send(delivery)

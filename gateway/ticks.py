@@ -66,6 +66,7 @@ class Ticks:
                 settle_at = now + SETTLE
                 node.pressure.lag = self._reader.lag()
                 self.settle(now)
+                node.trace.tick()
             if now >= slow_at:
                 slow_at = now + SLOW
                 node.ending.expire(node.clock.due())

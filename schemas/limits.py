@@ -57,6 +57,10 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     log_wait: float = 60.0
     settle_within: float = 0.5
     ack_timeout: float = 5.0
+    trace_rate: int = 5_000
+    """Events of messages a second that are traced; past it every second message is, every fourth and so on."""
+    trace_buffer: int = 20_000
+    """Events of the trace that wait for their file."""
     write_buffer: int = 256 * KIB
     """Bytes that a socket may have outstanding before deliveries queue."""
 

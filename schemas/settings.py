@@ -119,6 +119,15 @@ class LoggingSettings(msgspec.Struct, frozen=True, kw_only=True):
     format: LogFormat = "text"
 
 
+class TraceSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """One message in ``sample`` is traced, all events of devices are. Bytes and seconds: past them the oldest events go."""
+
+    enabled: bool = True
+    sample: int = 1
+    retention_bytes: int = 512 * MIB
+    retention_age: float = 3 * DAY
+
+
 class NodeSettings(msgspec.Struct, frozen=True, kw_only=True):
     id: str = "node-1"
 
@@ -152,6 +161,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     log: LogSettings = LogSettings()
     store: StoreSettings = StoreSettings()
     logging: LoggingSettings = LoggingSettings()
+    trace: TraceSettings = TraceSettings()
     node: NodeSettings = NodeSettings()
     compatibility: CompatibilitySettings = CompatibilitySettings()
     limits: Limits = Limits()

@@ -7,7 +7,7 @@ encoding. Knows sessions only as targets; how they queue and send is gateway/ses
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import NamedTuple, Protocol
 
 import msgspec
@@ -16,9 +16,11 @@ from schemas.identities import Principal
 from schemas.positions import At
 from schemas.records import Flag, Record
 from schemas.sessions import Subscription
+from schemas.traces import TraceAction
 from streams.shared import Member, choose
 
 RETAIN = int(Flag.RETAIN)
+PUSH = int(TraceAction.PUSH)
 HEAD = 32
 """More than what a PUBLISH has besides payload, properties, topic (4 bytes a character at most) and identifiers (5 bytes each)."""
 MAX_HEADS = 64
@@ -29,6 +31,7 @@ class Delivery(msgspec.Struct, gc=False):
     """One copy of a record as it is owed to its receivers. ``mailbox``: kept for the client id even without a session.
 
     ``group`` is the shared subscription, as subscribed, whose member the receiver is: another member may have to take it over.
+    ``traced`` is the action under which the trace is told of it (schemas/traces.py), 0 for none.
     """
 
     record: Record
@@ -38,6 +41,7 @@ class Delivery(msgspec.Struct, gc=False):
     identifiers: tuple[int, ...]
     mailbox: bool = False
     group: str = ""
+    traced: int = 0
 
 
 class Variant(NamedTuple):
@@ -52,10 +56,11 @@ class Run:
     """Deliveries of consecutive records of one topic, of equal QoS and retain flag, in log order.
 
     ``heads`` is the topic's cache of encoded heads; ``wire3`` and ``wire5`` belong to the encoder (gateway/protocol/hot.py),
-    which fills them once for all receivers. No packet of the run is larger than ``largest``.
+    which fills them once for all receivers. No packet of the run is larger than ``largest``. ``traced`` are the deliveries of which the
+    trace is told.
     """
 
-    __slots__ = ("deliveries", "heads", "largest", "qos", "topic", "wire3", "wire5")
+    __slots__ = ("deliveries", "heads", "largest", "qos", "topic", "traced", "wire3", "wire5")
 
     def __init__(self, topic: str, qos: int, deliveries: list[Delivery], heads: dict[int, bytes], largest: int) -> None:
         self.topic = topic
@@ -63,6 +68,7 @@ class Run:
         self.deliveries = deliveries
         self.heads = heads
         self.largest = largest
+        self.traced: Sequence[Delivery] = ()
         self.wire3: list[tuple[bytes, bytes]] | bytes | None = None
         self.wire5: list[tuple[bytes, bytes]] | bytes | None = None
 
@@ -146,8 +152,10 @@ def _variant(subscriptions: Sequence[Subscription]) -> Variant:
     )
 
 
-def make_run(topic: str, heads: dict[int, bytes], variant: Variant, records: Sequence[Record], ats: Sequence[At]) -> Run:
-    """The run of one variant; all records have the same QoS and retain flag."""
+def make_run(
+    topic: str, heads: dict[int, bytes], variant: Variant, records: Sequence[Record], ats: Sequence[At], chosen: Collection[bytes] = ()
+) -> Run:
+    """The run of one variant; all records have the same QoS and retain flag. Deliveries of ``chosen`` record ids are marked for the trace."""
     first = records[0]
     qos = min(first.qos, variant.qos)  # [MQTT-3.8.4-8]
     # [MQTT-3.3.1-12] [MQTT-3.3.1-13]
@@ -155,31 +163,38 @@ def make_run(topic: str, heads: dict[int, bytes], variant: Variant, records: Seq
     identifiers = variant.identifiers
     deliveries = [Delivery(record, at, qos, retain, identifiers) for record, at in zip(records, ats, strict=True)]
     largest = max([len(record.payload) + len(record.properties) for record in records]) + 4 * len(topic) + 5 * len(identifiers) + HEAD
-    return Run(topic, qos, deliveries, heads, largest)
+    run = Run(topic, qos, deliveries, heads, largest)
+    if chosen:
+        run.traced = [delivery for delivery in deliveries if delivery.record.id in chosen]
+        for delivery in run.traced:
+            delivery.traced = PUSH
+    return run
 
 
-def fan_out(plan: Plan, records: Sequence[Record], ats: Sequence[At]) -> None:
-    """Give each receiver its copies of consecutive records of the plan's topic, of equal QoS and retain flag."""
+def fan_out(plan: Plan, records: Sequence[Record], ats: Sequence[At], chosen: Collection[bytes] = ()) -> None:
+    """Give each receiver its copies of consecutive records of the plan's topic, of equal QoS and retain flag. ``chosen``: see ``make_run``."""
     for variant, targets in plan.variants:
-        run = make_run(plan.topic, plan.heads, variant, records, ats)
+        run = make_run(plan.topic, plan.heads, variant, records, ats, chosen)
         for target in targets:
             target.deliver(run)
     for picky in plan.picky:
         for record, at in zip(records, ats, strict=True):
-            chosen = picky.own if record.client == picky.target.client else picky.others
-            if chosen is not None:
-                picky.target.deliver(make_run(plan.topic, plan.heads, chosen, (record,), (at,)))
+            variant_or_none = picky.own if record.client == picky.target.client else picky.others
+            if variant_or_none is not None:
+                picky.target.deliver(make_run(plan.topic, plan.heads, variant_or_none, (record,), (at,), chosen))
     for name, members in plan.groups:
-        _fan_out_shared(plan, name, members, records, ats)
+        _fan_out_shared(plan, name, members, records, ats, chosen)
 
 
-def _fan_out_shared(plan: Plan, name: str, group: list[tuple[Target, Variant]], records: Sequence[Record], ats: Sequence[At]) -> None:
+def _fan_out_shared(
+    plan: Plan, name: str, group: list[tuple[Target, Variant]], records: Sequence[Record], ats: Sequence[At], chosen: Collection[bytes]
+) -> None:
     """One member a record; availability is asked anew for each, since a delivery may take the last place in a window."""
     for record, at in zip(records, ats, strict=True):
         members = [Member(target.client, target.availability()) for target, _ in group]
         index = members.index(choose(record.client, plan.topic, members))
         target, variant = group[index]  # the member's own QoS [MQTT-4.8.2-3]
-        run = make_run(plan.topic, plan.heads, variant, (record,), (at,))
+        run = make_run(plan.topic, plan.heads, variant, (record,), (at,), chosen)
         run.deliveries[0].group = name
         target.deliver(run)
 

@@ -290,6 +290,9 @@ class Store(Protocol):
     async def statuses(self, clients: Sequence[str]) -> Mapping[str, tuple[ClientStatus, bytes]]:
         """Status and encoded fold of the clients that are known."""
 
+    async def statuses_of(self, prefix: str, after: str, limit: int) -> list[ClientStatus]:
+        """Of the known clients whose ids begin with ``prefix``, which isn't empty; by client id, in the order of code points, behind ``after``."""
+
     async def sweep(self, now: int, *, entries_per_box: int, entries_total: int, entry_age: int, limit: int) -> Swept:
         """Remove what is past its time or over a limit, at most ``limit`` of each; expiry times in ms of the wall clock, ages in seconds.
 

@@ -106,6 +106,13 @@ _POSITIONS: Final = Prepared(select(positions.c.reader, positions.c.shard, posit
 _CHANNELS: Final = Prepared(select(channels.c.detail).order_by(channels.c.channel))
 _MAILBOXES: Final = Prepared(select(mailboxes.c.client, mailboxes.c.id))
 _KEYS: Final = Prepared(select(access_keys.c.detail).order_by(access_keys.c.id))
+_STATUS: Final = Prepared(select(client_statuses.c.status, client_statuses.c.state).where(key_is(client_statuses, "client")))
+_STATUSES: Final = Prepared(
+    select(client_statuses.c.status)
+    .where(client_statuses.c.client > bindparam("after"), client_statuses.c.client >= bindparam("low"), client_statuses.c.client < bindparam("high"))
+    .order_by(client_statuses.c.client)
+    .limit(bindparam("count"))
+)
 _DOCUMENTS: Final = Prepared(
     select(documents.c.kind, documents.c.name, documents.c.body, documents.c.expires_at)
     .where(key_is(documents, "kind"), documents.c.name > bindparam("after"))
@@ -264,11 +271,20 @@ def open_channels(connection: Connection) -> list[OpenChannel]:
 def statuses(connection: Connection, clients: Sequence[str]) -> Mapping[str, tuple[ClientStatus, bytes]]:
     columns = (client_statuses.c.client, client_statuses.c.status, client_statuses.c.state)
     found: dict[str, tuple[ClientStatus, bytes]] = {}
+    if len(clients) == 1:  # what the API asks for: without the cost of a statement that is made for its values
+        row = _STATUS.first(connection, the_client=clients[0])
+        return {} if row is None else {clients[0]: (decode_status(row[0]), row[1])}
     for start in range(0, len(clients), SCAN):
         some = list(clients[start : start + SCAN])
         for client, status, state in connection.execute(select(*columns).where(columns[0].in_(bindparam("some", expanding=True))), {"some": some}):
             found[client] = (decode_status(status), state)
     return found
+
+
+def statuses_page(connection: Connection, prefix: str, after: str, limit: int) -> list[ClientStatus]:
+    """A range of the key: what begins with the prefix ends before the same prefix with its last character one higher."""
+    high = prefix[:-1] + chr(ord(prefix[-1]) + 1)
+    return [decode_status(row[0]) for row in _STATUSES.all(connection, after=after, low=prefix, high=high, count=limit)]
 
 
 def mailboxes_all(connection: Connection) -> dict[str, int]:

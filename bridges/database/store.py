@@ -126,6 +126,10 @@ class DatabaseStore:
         found: Mapping[str, tuple[ClientStatus, bytes]] = await self._read(reads.statuses, clients)
         return found
 
+    async def statuses_of(self, prefix: str, after: str, limit: int) -> list[ClientStatus]:
+        found: list[ClientStatus] = await self._read(reads.statuses_page, prefix, after, limit)
+        return found
+
     async def sweep(self, now: int, *, entries_per_box: int, entries_total: int, entry_age: int, limit: int) -> Swept:
         def work(transaction: Transaction) -> Swept:
             return sweep(

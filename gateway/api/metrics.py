@@ -24,6 +24,8 @@ _COUNTERS: Final = (
     ("offline_stored", "Deliveries stored for clients that are away or slow"),
     ("retained_set", "Retained messages set or deleted"),
     ("wills", "Wills published"),
+    ("trace_left_out", "Messages that are not traced since there were too many"),
+    ("trace_lost", "Events that the trace lost"),
     ("bytes_in", "Bytes read from clients"),
     ("bytes_out", "Bytes written to clients"),
     ("connects", "Connections accepted with CONNACK"),

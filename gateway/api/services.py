@@ -19,6 +19,7 @@ from schemas.identities import Principal
 from schemas.limits import Limits
 from schemas.presence import ClientStatus
 from schemas.sessions import Subscription
+from schemas.traces import TracePage, TraceQuery
 
 
 class NodeInfo(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -69,8 +70,17 @@ class ApiServices(Protocol):
     def metrics(self) -> bytes:
         """The page of metrics, in Prometheus' text format."""
 
-    async def status(self, client_id: str) -> ClientStatus | None:
-        """A client's status; None for one that was never seen."""
+    async def statuses(self, clients: Sequence[str]) -> Mapping[str, ClientStatus]:
+        """The status of each; one that was never seen is left out."""
+
+    async def group_statuses(self, prefix: str, after: str, limit: int) -> Sequence[ClientStatus]:
+        """Of the clients that were ever seen whose ids begin with ``prefix``, by client id, behind ``after``."""
+
+    def online_counts(self) -> Mapping[str, int]:
+        """By group id, how many of its clients are online; as of half a second ago at most."""
+
+    async def trace(self, query: TraceQuery) -> TracePage:
+        """What happened up to now. TraceOff, TraceBusy."""
 
     def session(self, client_id: str) -> SessionInfo | None:
         """A client's session, connected or not; None where there is none."""

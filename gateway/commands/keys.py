@@ -62,6 +62,24 @@ def show_status(endpoint: Endpoint, client_id: str, *, as_json: bool) -> None:
     print(_status_line(answer))
 
 
+def show_group(endpoint: Endpoint, group: str, *, as_json: bool) -> None:
+    """A group's clients, all pages."""
+    clients: list[Any] = []
+    path, after = f"/api/v1/groups/{quote(group, safe='')}/clients?limit=1000", ""
+    while True:
+        answer = call(endpoint, "GET", path + (f"&after={quote(after, safe='')}" if after else ""))
+        clients += answer["clients"]
+        after = answer.get("next", "")
+        if not after:
+            break
+    if as_json:
+        print(json.dumps({"groupId": group, "online": answer["online"], "clients": clients}))
+        return
+    for client in clients:
+        print(_status_line(client))
+    print(f"{group}: {answer['online']} online, {len(clients)} ever seen")
+
+
 def _status_line(answer: Mapping[str, Any]) -> str:
     where = f" from {answer['address']}" if answer["online"] else ""
     return f"{answer['clientId']} is {'online' if answer['online'] else 'offline'} since {_when(answer['time'])}{where}"

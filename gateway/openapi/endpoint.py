@@ -40,10 +40,9 @@ _log = logging.getLogger(__name__)
 
 
 def open_api_routes(node: "Node", services: "Services") -> APIRouter:
-    """`/` of the HTTP listener, GET and POST."""
+    """`/` of the HTTP listener, GET and POST: a plain route, since it takes the request as it is, many times a second."""
     router = APIRouter()
 
-    @router.api_route("/", methods=["GET", "POST"], include_in_schema=False)
     async def call(request: HttpRequest) -> Response:
         request_id = str(uuid.uuid4()).upper()
         xml = False
@@ -59,6 +58,7 @@ def open_api_routes(node: "Node", services: "Services") -> APIRouter:
             _log.warning("openapi-failed error=%s", type(error).__name__)
             return fault_answer(Fault("SystemOverFlow"), "", request_id, xml=xml)
 
+    router.add_route("/", call, methods=["GET", "POST"], include_in_schema=False)
     return router
 
 

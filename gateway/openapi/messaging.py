@@ -7,10 +7,12 @@ from gateway.openapi.calls import Call, Fields
 from gateway.openapi.faults import Fault
 from gateway.protocol.properties import NONE
 from schemas.errors import LogError
+from schemas.resources import SEPARATOR, group_id_problem
 from schemas.topics import is_topic_name
 
 MAX_CLIENTS = 10
 """Clients of one batch query."""
+MAX_PAGE = 100
 MAX_MESSAGES = 32
 MAX_TOKEN_TEXT = 8192
 MAX_TIME = 2**53
@@ -18,15 +20,40 @@ MAX_TIME = 2**53
 
 async def query_session(call: Call) -> Fields:
     call.check_instance()
-    status = await call.services.status(call.client())
+    client = call.client()
+    status = (await call.services.statuses([client])).get(client)
     return {"OnlineStatus": status is not None and status.online}
 
 
 async def batch_query_sessions(call: Call) -> Fields:
     call.check_instance()
     clients = call.parameters.listed("ClientIdList", MAX_CLIENTS)
-    found = await call.node.store.statuses(clients)
-    return {"OnlineStatusList": [{"ClientId": c, "OnlineStatus": c in found and found[c][0].online} for c in clients]}
+    found = await call.services.statuses(clients)
+    return {"OnlineStatusList": [{"ClientId": c, "OnlineStatus": c in found and found[c].online} for c in clients]}
+
+
+async def query_group_online(call: Call) -> Fields:
+    """How many clients of a group are online: the answer of the control API before this one."""
+    return {"MqttClientSetDo": {"OnlineCount": call.services.online_counts().get(_group(call), 0)}}
+
+
+async def query_sessions_of_group(call: Call) -> Fields:
+    """A group's clients that were ever seen, page by page: an action of our own."""
+    group, size = _group(call), call.parameters.number("PageSize", 1, MAX_PAGE, 100)
+    found = await call.services.group_statuses(group + SEPARATOR, call.parameters.optional("NextToken"), size)
+    return {
+        "OnlineCount": call.services.online_counts().get(group, 0),
+        "NextToken": found[-1].client if len(found) == size else "",
+        "OnlineStatusList": [{"ClientId": status.client, "OnlineStatus": status.online} for status in found],
+    }
+
+
+def _group(call: Call) -> str:
+    call.check_instance()
+    group = call.parameters.text("GroupId")
+    if problem := group_id_problem(group):
+        raise call.parameters.fault("GroupId", problem)
+    return group
 
 
 async def close_connection(call: Call) -> Fields:

@@ -11,7 +11,7 @@ import hashlib
 import hmac
 import re
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Final
 from urllib.parse import quote
 
@@ -29,6 +29,8 @@ WINDOW_MS: Final = 900_000
 MAX_NONCE: Final = 128
 
 _CREDENTIAL: Final = re.compile(r"Credential=([^,\s]+)\s*,\s*SignedHeaders=([^,\s]+)\s*,\s*Signature=([0-9a-fA-F]+)")
+_PLAIN: Final = re.compile(r"[A-Za-z0-9._~-]*", re.ASCII)
+"""Most names and values, which are their own encoding: to see that costs a fifth of encoding them."""
 _TIME: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", re.ASCII)
 
 
@@ -66,7 +68,7 @@ class Claim(msgspec.Struct, frozen=True):
 
 def encode(text: str) -> str:
     """RFC 3986: space is %20, `~` stays."""
-    return quote(text, safe="~")
+    return text if _PLAIN.fullmatch(text) else quote(text, safe="~")
 
 
 def claim_of(request: Request) -> Claim:
@@ -153,6 +155,6 @@ def _time(text: str) -> int:
     if not _TIME.fullmatch(text):
         raise Fault("InvalidTimeStamp.Format")
     try:
-        return int(datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC).timestamp() * 1000)
+        return int(datetime.fromisoformat(text).timestamp() * 1000)
     except (ValueError, OverflowError):
         raise Fault("InvalidTimeStamp.Format") from None

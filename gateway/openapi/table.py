@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from typing import Final
 
-from gateway.openapi import certificates, identities, management, messaging
+from gateway.openapi import certificates, identities, management, messaging, traces
 from gateway.openapi.calls import Action
 
 _CHECK: Final = "ParameterCheckFailed"
 _FIELD: Final = "ParameterFieldCheckFailed"
 _NAMED: Final = "InvalidParameter"
+_TRACES: Final = ("2020-04-20", "2021-05-27")
+"""Both are named in descriptions of the product; its SDKs send the first."""
 
 ACTIONS: Final[dict[str, Action]] = {
     "QuerySessionByClientId": Action(messaging.query_session, _NAMED),
     "BatchQuerySessionByClientIds": Action(messaging.batch_query_sessions, _NAMED),
+    "QuerySessionsByGroupId": Action(messaging.query_sessions_of_group, _NAMED, manages=True),
+    "OnsMqttQueryClientByGroupId": Action(messaging.query_group_online, _NAMED, manages=True, versions=("2020-04-20", "2019-02-14")),
     "CloseConnection": Action(messaging.close_connection, _NAMED, manages=True),
     "SendMessage": Action(messaging.send_message, _CHECK),
     "BatchSendMessages": Action(messaging.batch_send_messages, _CHECK, versions=("2019-12-11",)),
@@ -63,4 +67,8 @@ ACTIONS: Final[dict[str, Action]] = {
     "ActiveDeviceCertificate": Action(certificates.activate_device, _FIELD, manages=True),
     "InactivateDeviceCertificate": Action(certificates.inactivate_device, _FIELD, manages=True),
     "DeleteDeviceCertificate": Action(certificates.delete_device, _FIELD, manages=True),
+    "QueryMqttTraceDevice": Action(traces.device, _NAMED, manages=True, versions=_TRACES),
+    "QueryMqttTraceMessageOfClient": Action(traces.messages_of_client, _NAMED, manages=True, versions=_TRACES),
+    "QueryMqttTraceMessagePublish": Action(traces.message_publish, _NAMED, manages=True, versions=_TRACES),
+    "QueryMqttTraceMessageSubscribe": Action(traces.message_subscribe, _NAMED, manages=True, versions=_TRACES),
 }

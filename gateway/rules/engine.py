@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -19,7 +19,7 @@ from schemas.connections import ConnectionSettings
 from schemas.errors import BackendError, LogError, SluicewayError
 from schemas.limits import Limits
 from schemas.positions import At
-from schemas.records import PRESENCE_TOPIC, PUBLISH_TOPIC
+from schemas.records import PRESENCE_TOPIC, PUBLISH_TOPIC, Record
 from schemas.rules import Rule, RuleState
 from schemas.settings import LogSettings
 from streams.backend import Backend
@@ -69,6 +69,8 @@ class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
     wall: Callable[[], int]
     monotonic: Callable[[], float]
     judge: Judge = off_loop
+    sent: Callable[[Rule, Sequence[Record]], None] = lambda rule, records: None
+    """Is told what a backend has taken from a rule."""
 
 
 class Engine:
@@ -220,7 +222,16 @@ class Engine:
             )
         mapper = StatusMapper(rule, connection) if rule.kind == "status" else OutflowMapper(rule, connection, f"{around.instance}:{rule.id}")
         sender = Sender(
-            rule, backend, mapper, conditions, progress, letters, wall=around.wall, monotonic=around.monotonic, judge=around.judge
+            rule,
+            backend,
+            mapper,
+            conditions,
+            progress,
+            letters,
+            wall=around.wall,
+            monotonic=around.monotonic,
+            judge=around.judge,
+            sent=around.sent,
         )
         topic = feed_of(rule)
         return OutflowRunner(

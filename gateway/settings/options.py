@@ -78,6 +78,10 @@ _GENERAL: Final = (
     Option("store.password_file", PATH, "file that holds the database's password and nothing else; without it PGPASSWORD is heeded"),
     Option("logging.level", choice("debug", "info", "warning", "error"), "least important line to log", "--log-level"),
     Option("logging.format", choice("text", "json"), "form of log lines on standard error", "--log-format"),
+    Option("trace.enabled", SWITCH, "record what happens to clients and messages, to be asked for afterwards"),
+    Option("trace.sample", number(1, 1_000_000), "trace one message in so many; connects and closes are traced all"),
+    Option("trace.retention_bytes", size(16 * MIB, MANY * KIB), "oldest events go past this size of the trace"),
+    Option("trace.retention_age", seconds(60, YEARS), "events go past this age"),
     Option("node.id", text(r"[A-Za-z0-9_.-]{1,64}", "1 to 64 letters, digits, ., - and _"), "stable name of this node"),
     Option("compatibility.not_authorized_code", number(0x80, 0xFF), "SUBACK's code for a refused filter in MQTT 5; some test suites want 0x80"),
 )
@@ -122,6 +126,8 @@ _LIMITS: Final = (
     Option("limits.log_wait", _WAIT, "how long a log that can't write is waited for before clients are sent away"),
     Option("limits.settle_within", _WAIT, "unacknowledged deliveries are written to the inbox after this time"),
     Option("limits.ack_timeout", _WAIT, "unacknowledged deliveries count as offline messages after this time"),
+    Option("limits.trace_rate", _COUNT, "events of messages a second that are traced; past it every second message is, every fourth and so on"),
+    Option("limits.trace_buffer", _COUNT, "events of the trace that wait for their file"),
     Option("limits.write_buffer", _SIZE, "bytes a socket may have outstanding before deliveries queue"),
 )
 

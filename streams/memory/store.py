@@ -134,6 +134,10 @@ class MemoryStore:
         known = self._working().statuses
         return {client: known[client] for client in clients if client in known}
 
+    async def statuses_of(self, prefix: str, after: str, limit: int) -> list[ClientStatus]:
+        known = self._working().statuses
+        return [known[client][0] for client in sorted(known) if client.startswith(prefix) and client > after][:limit]
+
     async def sweep(self, now: int, *, entries_per_box: int, entries_total: int, entry_age: int, limit: int) -> Swept:
         swept = sweep(self._working(), now, entries_per_box=entries_per_box, entries_total=entries_total, entry_age=entry_age, limit=limit)
         self._tell()

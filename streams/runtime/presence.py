@@ -33,6 +33,9 @@ class PresenceSink(Protocol):
     async def presence_changes(self, changes: Sequence[Change], ends: Sequence[At]) -> None:
         """Store them in one transaction with the fold's positions ``ends``, one a shard; durable when this returns."""
 
+    def folded(self, records: Sequence[Record]) -> None:
+        """These are folded and stored: no start reads them again."""
+
     def will_is_settled(self, channel: str) -> bool:
         """Whether the channel's will was published or cancelled before its tcpclean came this far; forgets it."""
 
@@ -93,6 +96,7 @@ class PresenceFold:
             changes += folded.changes
         ends = list({batch.first.shard: batch.end for batch in batches}.values())
         await self._sink.presence_changes(changes, ends)
+        self._sink.folded(records)
         for end in ends:
             self._reader.release(end)
 

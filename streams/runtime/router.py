@@ -30,6 +30,9 @@ WILL = int(Source.WILL)
 class Downlink(Protocol):
     """The way from a routed record to the sessions that it concerns."""
 
+    def begin(self, records: Sequence[Record]) -> None:
+        """A batch is going to be routed."""
+
     def deliver(self, records: Sequence[Record], ats: Sequence[At]) -> None:
         """Consecutive records of one topic and of equal QoS and retain flag, to those who subscribe."""
 
@@ -75,6 +78,7 @@ class Router:
         count, start = len(records), 0
         if count and records[-1].time > self.newest:
             self.newest = records[-1].time
+        self._downlink.begin(records)
         if self.wills_seen is not None:
             self.wills_seen.update(record.id[6:] for record in records if record.source == WILL)
         while start < count:

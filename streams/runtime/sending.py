@@ -126,7 +126,10 @@ class Sender:
         wall: Callable[[], int],
         monotonic: Callable[[], float],
         judge: Judge,
+        sent: Callable[[Rule, Sequence[Record]], None] = lambda rule, records: None,
     ) -> None:
+        """``sent`` is told what the backend has taken."""
+        self._sent = sent
         self.mapper = mapper
         self._rule = rule
         self._backend = backend
@@ -166,6 +169,9 @@ class Sender:
             raise Stopped(f"message {records[bad[0].origin].id.hex().upper()} can't be sent: {bad[0].reason}")
         for each in bad:
             self._letters.add(each.reason, record=records[each.origin])
+        if messages:
+            gone = {each.index for each in rejected}
+            self._sent(self._rule, [records[origin] for index, origin in enumerate(mapped.origins[: len(messages)]) if index not in gone])
         progress = self._progress
         progress.sent += len(messages) - len(rejected)
         progress.filtered += mapped.filtered

@@ -314,6 +314,17 @@ async def test_statuses_are_replaced_and_found_by_client(store: Store) -> None:
     assert await store.statuses([]) == {}
 
 
+async def test_statuses_by_prefix_come_in_pages(store: Store) -> None:
+    clients = ["GID_a", "GID_a@@", "GID_a@@@", "GID_a@@@1", "GID_a@@@10", "GID_a@@@9", "GID_a@@@é", "GID_a@@A", "GID_ab@@@1", "gid_a@@@1", "Z"]
+    await store.commit([PutStatus(ClientStatus(client, True, "", "", NOW), b"") for client in clients])
+    first = await store.statuses_of("GID_a@@@", "", 3)
+    assert [status.client for status in first] == ["GID_a@@@", "GID_a@@@1", "GID_a@@@10"]
+    assert [status.client for status in await store.statuses_of("GID_a@@@", "GID_a@@@10", 3)] == ["GID_a@@@9", "GID_a@@@é"]
+    assert first[0] == ClientStatus("GID_a@@@", True, "", "", NOW)
+    assert await store.statuses_of("GID_a@@@", "GID_a@@@é", 3) == []
+    assert await store.statuses_of("GID_b@@@", "", 3) == []
+
+
 async def test_keys_and_properties(store: Store) -> None:
     device, administrator = AccessKey("k2", "device", b"\x00sealed", NOW), AccessKey("k1", "administrator", b"", NOW)
     await store.put_key(device)

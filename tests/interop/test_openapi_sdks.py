@@ -107,6 +107,7 @@ async def test_every_action_answers_the_new_sdk(site: Site, algorithm: str | Non
     assert len(sent.msg_id) == 32
     [message] = await wire.publishes(1)
     assert message.payload == "hello ~*&=+/ü".encode()
+    _traces(call, device, sent.msg_id)
     _groups_and_devices(call)
     _identities(call)
     closed = call("close_connection", client_id=device)
@@ -120,6 +121,20 @@ async def test_every_action_answers_the_new_sdk(site: Site, algorithm: str | Non
     sni = lambda: call("set_sni_config", instance=False, mqtt_instance_id=site.instance, default_certificate="x")  # noqa: E731
     assert raised(sni) == (404, "ApiNotSupport")
     _authorities(functools.partial(call, instance=False, mqtt_instance_id=site.instance), site)
+
+
+def _traces(call: Callable[..., Any], device: str, message: str) -> None:
+    now = int(time.time() * 1000)
+    window = {"mqtt_region_id": "here", "begin_time": now - 600_000, "end_time": now + 60_000}
+    paged = window | {"current_page": 1, "page_size": 10}
+    found = call("query_mqtt_trace_device", client_id=device, reverse=True, **paged)
+    assert (found.total, found.device_info_list[0].action_code) == (1, "mqtt.trace.action.connect")
+    [published] = call("query_mqtt_trace_message_publish", msg_id=message, **window).message_trace_lists
+    assert (published.msg_id, published.action) == (message, "pub_api")
+    pushed = call("query_mqtt_trace_message_subscribe", msg_id=message, **paged).message_trace_lists[0]
+    assert (pushed.client_id, pushed.action_info) == (device, "Push To Mqtt Client")
+    [first, *_] = call("query_mqtt_trace_message_of_client", client_id=device, **paged).message_of_client_list
+    assert (first.msg_id, first.action) == (message, "sub")
 
 
 def _groups_and_devices(call: Callable[..., Any]) -> None:

@@ -20,6 +20,7 @@ from gateway.registry import Connections
 from gateway.rules.management import RuleManagement
 from gateway.session import Session
 from gateway.token_watch import TokenWatch
+from gateway.trace import Trace
 from gateway.transports.listeners import ListenerSpec
 from schemas.limits import Limits
 from schemas.records import PRESENCE_TOPIC, PUBLISH_TOPIC, Record
@@ -28,6 +29,7 @@ from streams.log import Sink
 from streams.mapping.conditions import Verdict
 from streams.memory.log import Fate, MemoryLog
 from streams.memory.store import MemoryStore
+from streams.memory.traces import MemoryTraces
 from tests.support.noting_backend import NotingBackend
 from tests.support.party import Party
 from tests.support.still_loop import StillLoop
@@ -111,6 +113,7 @@ class Testbed:
             **settings,
         )
         self.store = MemoryStore()
+        self.traces = MemoryTraces()
         self.log = BedLog(self.loop, shards=shards)
         self.backends = {connection.name: NotingBackend() for connection in self.settings.connections}
         self.parties: list[Party] = []
@@ -122,6 +125,7 @@ class Testbed:
     async def _start(self) -> None:
         app = self.app = App(self.settings)
         app._store, app._log = self.store, self.log  # type: ignore[assignment]
+        app._traces = self.traces if self.settings.trace.enabled else None
         app._connect = lambda connection: self.backends[connection.name]  # type: ignore[assignment, return-value]
         app._judge = _at_once
         epoch = await self.store.next_epoch()
@@ -134,6 +138,7 @@ class Testbed:
         node.tick = self.loop.time()
         node.connections = Connections(node)
         node.token_watch = TokenWatch(node)
+        node.trace = Trace(app._traces, node.clock, node.monotonic, self.settings.limits, self.settings.trace.sample, node.counters)
         await app._recover()
         node.admitting = True
         assert app._engine is not None

@@ -29,6 +29,9 @@ class Down:
     def deliver(self, records: Sequence[Record], ats: Sequence[At]) -> None:
         self.told.append(("deliver", [(r, at) for r, at in zip(records, ats, strict=True)]))
 
+    def begin(self, records: Sequence[Record]) -> None:
+        """Nothing follows from a batch as a whole."""
+
     def deliver_p2p(self, records: Sequence[Record], ats: Sequence[At]) -> None:
         self.told.append(("p2p", [(r, at) for r, at in zip(records, ats, strict=True)]))
 
@@ -131,6 +134,9 @@ class Sink:
     async def presence_changes(self, changes: Sequence[Change], ends: Sequence[At]) -> None:
         self.changes += changes
         await self.store.commit(changes)
+
+    def folded(self, records: Sequence[Record]) -> None:
+        """The trace is not looked at here."""
 
     def will_is_settled(self, channel: str) -> bool:
         return channel in self.settled

@@ -12,6 +12,7 @@ from schemas.errors import LogError
 from schemas.limits import Limits
 from schemas.presence import ClientStatus
 from schemas.sessions import Subscription
+from schemas.traces import TracePage
 from streams.memory.store import MemoryStore
 
 
@@ -32,6 +33,9 @@ class FakeServices:
         self.published = []
         self.closed = []
         self.is_failing = False
+        self.asked = []
+        self.trace_fails = None
+        self.traced = TracePage(0, [], [])
         self.mqtt = "127.0.0.1:1883"
 
     def node(self):
@@ -55,10 +59,25 @@ class FakeServices:
     def metrics(self):
         return b"# HELP x y\n"
 
-    async def status(self, client_id):
-        if client_id == "on/line":
-            return ClientStatus(client_id, True, "c" * 32, "127.0.0.1:9", 1700000000000)
-        return ClientStatus(client_id, False, "c" * 32, "127.0.0.1:9", 7) if client_id == "off" else None
+    async def statuses(self, clients):
+        known = {
+            "on/line": ClientStatus("on/line", True, "c" * 32, "127.0.0.1:9", 1700000000000),
+            "off": ClientStatus("off", False, "c" * 32, "127.0.0.1:9", 7),
+        }
+        return {client: known[client] for client in clients if client in known}
+
+    async def group_statuses(self, prefix, after, limit):
+        known = [ClientStatus(f"{prefix}{number}", number == 1, "c" * 32, "127.0.0.1:9", number) for number in range(5)]
+        return [status for status in known if status.client > after][:limit]
+
+    def online_counts(self):
+        return {"GID_bcd": 2, "GID_abc": 1}
+
+    async def trace(self, query):
+        self.asked.append(query)
+        if self.trace_fails is not None:
+            raise self.trace_fails
+        return self.traced
 
     def session(self, client_id):
         if client_id != "on/line":

@@ -27,6 +27,11 @@ ROUTES = [
     ("GET", "/api/v1/groups", "manager"),
     ("POST", "/api/v1/groups", "manager"),
     ("DELETE", "/api/v1/groups/none", "manager"),
+    ("GET", "/api/v1/groups/GID_none/clients", "manager"),
+    ("GET", "/api/v1/online", "manager"),
+    ("GET", "/api/v1/trace", "manager"),
+    ("GET", "/api/v1/history/on/line", "manager"),
+    ("GET", "/api/v1/statuses?client=off", "any key"),
     ("GET", "/api/v1/topics", "manager"),
     ("POST", "/api/v1/topics", "manager"),
     ("DELETE", "/api/v1/topics/none", "manager"),
@@ -65,6 +70,8 @@ async def test_every_route_wants_its_key(api, method, path, needs):
 def test_the_table_of_routes_is_whole(api):
     names = {"/status/off": "/status/{client_id}", "/sessions/on/line": "/sessions/{client_id}"}
     names |= {"/connections/on/line": "/connections/{client_id}", "/keys/none": "/keys/{key_id}", "/keys/none/rotate": "/keys/{key_id}/rotate"}
+    names |= {"/groups/GID_none/clients": "/groups/{group_id}/clients", "/history/on/line": "/history/{client_id}"}
+    names |= {"/statuses?client=off": "/statuses"}
     names |= {"/groups/none": "/groups/{group_id}", "/topics/none": "/topics/{topic}"}
     known = {(method, "/api/v1" + names.get(path.removeprefix("/api/v1"), path.removeprefix("/api/v1"))) for method, path, _ in ROUTES}
     paths = api.app.openapi()["paths"]

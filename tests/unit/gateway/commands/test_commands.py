@@ -15,6 +15,7 @@ from gateway.auth.credentials import prepare_administrator, read_credential
 from gateway.auth.login import sign
 from gateway.commands.endpoint import Rendezvous, read_rendezvous, remove_rendezvous, write_rendezvous
 from schemas.settings import Address
+from schemas.traces import TraceEvent, TracePage
 from tests.unit.gateway.api.services import FakeServices
 from tests.unit.gateway.auth.keystore import new_keyring
 from tests.unit.gateway.commands.broker import Broker
@@ -87,6 +88,23 @@ async def test_status(site):
     assert (await site.run("status", "off"))[1] == "off is offline since 1970-01-01 00:00:00 UTC\n"
     assert json.loads((await site.run("status", "off", "--json"))[1])["online"] is False
     assert await site.run("status", "never ?#%") == (1, "", "sluiceway: this client was never seen\n")
+
+
+async def test_status_of_a_group_and_a_clients_history(site):
+    code, out, _ = await site.run("status", "--group", "GID_abc")
+    assert code == 0
+    assert out.splitlines()[1:3] == [
+        "GID_abc@@@1 is online since 1970-01-01 00:00:00 UTC from 127.0.0.1:9",
+        "GID_abc@@@2 is offline since 1970-01-01 00:00:00 UTC",
+    ]
+    assert out.splitlines()[-1] == "GID_abc: 1 online, 5 ever seen"
+    assert len(json.loads((await site.run("status", "--group", "GID_abc", "--json"))[1])["clients"]) == 5
+    event = TraceEvent(time=0, action="close", client_id="on/line", channel_id="c1", detail="no heart")
+    site.services.traced = TracePage(1, [event], [])
+    assert (await site.run("status", "on/line", "--history"))[1] == "1970-01-01 00:00:00.000 close        on/line c1 no heart\n"
+    assert site.services.asked[-1].client == "on/line"
+    code, _, err = await site.run("status", "--group", "GID_abc", "--history")
+    assert (code, err) == (1, "sluiceway: --history is of one client: give its id instead of --group\n")
 
 
 async def test_a_gateway_by_url_and_key(site, monkeypatch):

@@ -177,6 +177,7 @@ def test_no_parameter_breaks_an_action(site: Site, name: str) -> None:
     fields = "ClientId GroupId Topic MqttTopic Payload Token Resources Actions ExpireTime Username Secret IdentityType SignMode Identity "
     fields += "PermitAction Effect Size PageSize PageNo NextToken ResourceType ResourceId.1 Tag.1.Key ClientIdList.1 MqttInstanceId "
     fields += "CaName CaContent VerificationContent Sn CaSn DeviceSn"
+    fields += " MqttRegionId BeginTime EndTime CurrentPage Reverse MsgId"
     version = {"Version": ACTIONS[name].versions[0]}
     before = {key for key in site.bed.store._state.documents if key[0] != "nonce"}
 

@@ -1,0 +1,87 @@
+"""The trace's port, and which messages are traced: by a sum over the message id, so that all events of a message are there or none.
+
+Above a rate every second, every fourth, every eighth message is picked, and so on: what is picked at a higher level is picked at the lower ones as
+well, so that a change of level takes few messages apart. What is left out is counted. Pure; gateway/trace.py runs it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, Protocol
+from zlib import crc32
+
+from schemas.errors import SluicewayError
+from schemas.records import Record
+from schemas.traces import Row, TraceGap, TracePage, TraceQuery
+
+MAX_LEVEL: Final = 20
+AT_ONCE: Final = 2
+"""Levels by which a burst raises it."""
+CALM: Final = 4
+"""Below a fourth of the rate the level falls by one, after which it is below half of it: no swinging."""
+
+
+class TraceOff(SluicewayError):
+    """There is no trace to ask."""
+
+
+class TraceBusy(SluicewayError):
+    """Too many ask the trace at a time."""
+
+
+class TraceStore(Protocol):
+    """Where the trace is kept. Its own file and thread: nothing that is durable waits for it."""
+
+    def write(self, rows: Sequence[Row], gap: TraceGap | None) -> bool:
+        """Take rows, in order; never blocks. False, and nothing taken, where it is too far behind."""
+
+    async def find(self, query: TraceQuery) -> TracePage:
+        """What was written before the call. TraceBusy where too many ask."""
+
+    async def close(self) -> None:
+        """Finish what was asked for."""
+
+
+class Sampler:
+    """One message in ``sample`` is picked, fewer while there are more than ``rate`` events a second."""
+
+    __slots__ = ("_raised", "_rate", "_sample", "divisor", "left_out", "level")
+
+    def __init__(self, sample: int, rate: int) -> None:
+        self._sample = self.divisor = sample
+        self._rate = rate
+        self._raised = False
+        self.level = 0
+        self.left_out = 0
+        """Messages that were not picked because of the level."""
+
+    def picks(self, message: bytes) -> bool:
+        """Whether a message is picked at this level."""
+        return not crc32(message) % self.divisor
+
+    def choose(self, records: Sequence[Record]) -> list[Record]:
+        """Those of the publishes that are picked."""
+        divisor = self.divisor
+        chosen = [record for record in records if not crc32(record.id) % divisor and not record.kind]
+        if self.level:
+            releases = sum([record.kind for record in records])  # whose kind is 1: no other is among the records of publish
+            self.left_out += (len(records) - releases) // self._sample - len(chosen)
+        return chosen
+
+    def raise_at_once(self) -> None:
+        """A burst came since ``adapt``: don't wait for the next time."""
+        self._raised = True
+        self._set(self.level + AT_ONCE)
+
+    def adapt(self, events: int, seconds: float) -> None:
+        """So many events of messages came in that time."""
+        allowed = max(1.0, self._rate * seconds)
+        if events > allowed and not self._raised:
+            self._set(self.level + max(1, int(events / allowed).bit_length()))
+        elif self.level and events * CALM < allowed:
+            self._set(self.level - 1)
+        self._raised = False
+
+    def _set(self, level: int) -> None:
+        self.level = min(MAX_LEVEL, level)
+        self.divisor = self._sample << self.level
