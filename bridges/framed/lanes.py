@@ -37,15 +37,18 @@ class Group:
 class Medium(Protocol):
     """What has the log: Kafka, RocketMQ."""
 
-    last_error: str
-    """Why it can't be reached just now. Emptied by whoever has told that it can again."""
-
     @property
     def title(self) -> str:
         """Its name in messages."""
 
     async def deliver(self, group: Group, name: str, shard: int, body: bytes) -> int:
         """Send for as long as it takes, and say so in ``group.sent``: the frame's offset, or -1 where it takes none of that size."""
+
+    def trouble(self, name: str, shard: int) -> str:
+        """Why a frame of the shard does not get through just now, empty where none is held up."""
+
+    def recovered(self, name: str, shard: int) -> bool:
+        """A frame of the shard is through: whether there was trouble, which is over with this call."""
 
     def larger(self, name: str) -> str:
         """What to raise so that a larger record goes into the topic."""

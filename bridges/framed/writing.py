@@ -107,7 +107,7 @@ class Writing:
         if self.refusal is not None:
             return self.refusal
         if lane.stuck:
-            return LogError(f"{self.medium.title} has not answered for {self._limits.refuse_after:g} s: {self.medium.last_error}")
+            return LogError(f"{self.medium.title} has not answered for {self._limits.refuse_after:g} s: {self.medium.trouble(lane.name, lane.shard)}")
         return LogError(f"the log has more records waiting than its limit: {self.medium.title} is too slow or does not answer")
 
     def pressure(self) -> Pressure:
@@ -150,9 +150,8 @@ class Writing:
         self.frames += 1
         self.records += len(group.records)
         self.left(group)
-        if self.medium.last_error:
-            self.medium.last_error = ""
-            _log.info("log.resumed seconds=%.1f", self.clock() - lane.since)
+        if self.medium.recovered(lane.name, shard):
+            _log.info("log.resumed topic=%s shard=%d seconds=%.1f", lane.name, shard, self.clock() - lane.since)
         tell_runs(group, lambda sink: sink.appended, lambda index: At(shard, offset, index))
         self._durable(lane)
 

@@ -130,6 +130,15 @@ class Producers:
                 self.replace(sending, f"{type(error).__name__}: {error}")
                 await asyncio.sleep(self._backoff)
 
+    def trouble(self, name: str, shard: int) -> str:
+        """See ``framed.lanes.Medium``: the producer's, which all shards share."""
+        return self.last_error
+
+    def recovered(self, name: str, shard: int) -> bool:
+        """See ``framed.lanes.Medium``."""
+        had, self.last_error = self.last_error, ""
+        return bool(had)
+
     def larger(self, name: str) -> str:
         """See ``framed.lanes.Medium``."""
         return f"max.message.bytes of topic {name}"

@@ -31,7 +31,6 @@ class Writer:
     """The writing side and the medium of a lane in one: ``outcomes`` are met in order (-1: too large), then everything is taken."""
 
     title = "Medium"
-    last_error = ""
     node, epoch = "n", 7
 
     def __init__(self, *outcomes: int, group_records: int = 4096, group_bytes: int = 1 << 20, largest: int = 1 << 20) -> None:
@@ -67,6 +66,12 @@ class Writer:
             return self.outcomes.pop(0)
         self._offset += 1
         return self._offset
+
+    def trouble(self, name: str, shard: int) -> str:
+        return "silence"
+
+    def recovered(self, name: str, shard: int) -> bool:
+        return False
 
     def larger(self, name: str) -> str:
         return f"the limit of {name}"
