@@ -16,13 +16,16 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
 from bridges.framed.writing import Writing
-from bridges.kafka.log_options import KafkaLogOptions
+from bridges.kafka.connection import Connection
+from bridges.kafka.log_options import MIB, KafkaLogOptions
 from bridges.kafka.log_reader import KafkaReader
 from bridges.kafka.log_topics import Found, prepare
 from bridges.kafka.producers import Clients, Producers
+from schemas.connections import ConnectionSettings
 from schemas.errors import LogError, SluicewayError, StartError
 from schemas.positions import At
 from schemas.records import PRESENCE_TOPIC, PUBLISH_TOPIC, Record
+from schemas.settings import LogSettings
 from streams.log import Pressure, Reader, Sink, Start
 
 TOPICS = (PUBLISH_TOPIC, PRESENCE_TOPIC)
@@ -64,6 +67,20 @@ async def open_kafka_log(
         await log.close()
         raise StartError(str(error)) from error
     return log
+
+
+async def open_configured(connection: ConnectionSettings, wanted: LogSettings, *, packet: int, node: str, epoch: int) -> KafkaLog:
+    """As the settings say; ``packet`` is the largest that devices may send."""
+    options = KafkaLogOptions(
+        prefix=wanted.prefix,
+        shards=wanted.shards,
+        replication=wanted.replication,
+        retention_age=wanted.retention_age,
+        retention_bytes=wanted.retention_bytes,
+        message_bytes=max(4 * MIB, packet + MIB),
+        checked=wanted.durability == "checked",
+    )
+    return await open_kafka_log(Connection(connection), node=node, epoch=epoch, options=options)
 
 
 class KafkaLog:

@@ -94,9 +94,9 @@ class Client:
 
     # Asking
 
-    async def ask(self, address: str, code: int, fields: Mapping[str, str], body: bytes = b"", *, within: float = REQUEST_TIMEOUT) -> Command:
-        """The answer, whatever its code."""
-        return await _ask(self.peers, address, code, fields, body, within)
+    async def ask(self, address: str, code: int, fields: Mapping[str, str], body: bytes = b"", *, within: float = 0.0) -> Command:
+        """The answer, whatever its code. ``within`` 0: the usual time."""
+        return await _ask(self.peers, address, code, fields, body, within or REQUEST_TIMEOUT)
 
     async def call(self, address: str, code: int, fields: Mapping[str, str], body: bytes = b"") -> Command:
         """The answer to a request that succeeded; Refused otherwise."""

@@ -26,6 +26,7 @@ from schemas.connections import ConnectionSettings
 from schemas.errors import BackendError, LogError, StartError
 from schemas.positions import At
 from schemas.records import PRESENCE_TOPIC, PUBLISH_TOPIC, Record
+from schemas.settings import LogSettings
 from streams.log import Pressure, Reader, Sink, Start
 
 TOPICS = (PUBLISH_TOPIC, PRESENCE_TOPIC)
@@ -71,6 +72,14 @@ async def _prepare(client: Client, names: list[str], group: str, settings: Conne
         raise StartError(f"the log's RocketMQ at {address} {words}{f' ({client.trouble})' if client.trouble else ''}") from None
     except BackendError as error:
         raise StartError(f"the log's RocketMQ at {address} can't be used: {error}") from error
+
+
+async def open_configured(connection: ConnectionSettings, wanted: LogSettings, *, packet: int, node: str, epoch: int) -> RocketmqLog:
+    """As the settings say; ``packet`` is the largest that devices may send."""
+    options = RocketmqLogOptions(
+        prefix=wanted.prefix, shards=wanted.shards, retention_age=wanted.retention_age, packet=packet, checked=wanted.durability == "checked"
+    )
+    return await open_rocketmq_log(connection, node=node, epoch=epoch, options=options)
 
 
 class RocketmqLog:

@@ -17,6 +17,8 @@ class RocketmqLogOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Queues of each topic, those of all brokers together. A key's shard follows from this number, so it stays what it is."""
     retention_age: float = 24 * 3600.0
     """What is counted on: brokers keep all topics for one time, which is theirs to set."""
+    packet: int = MIB
+    """The largest record that is to fit; brokers that take less are refused."""
     checked: bool = True
     """Refuse brokers that could lose what they acknowledged; else they are used as they are, and the log says so."""
 

@@ -68,8 +68,13 @@ async def prepare(client: Client, names: list[str], group: str, servers: tuple[s
         raise StartError(f'{weaknesses[0]}; or accept that acknowledged messages can be lost: log.durability = "as configured"')
     for address, told in settings.items():
         _compare_ages(address, told, options)
-    largest = min([USUAL_LARGEST if not told.largest else told.largest for told in settings.values()])
-    return Found(queues, largest - HEAD, tuple(weaknesses))
+    largest = min(told.largest or USUAL_LARGEST for told in settings.values()) - HEAD
+    if largest < options.packet:
+        raise StartError(
+            f"brokers take messages of {largest + HEAD} bytes, too little for limits.packet = {options.packet}: "
+            f"set maxMessageSize={options.packet + MIB} at each broker, or lower limits.packet"
+        )
+    return Found(queues, largest, tuple(weaknesses))
 
 
 def check_queues(name: str, route: Route, shards: int) -> tuple[Queue, ...]:
