@@ -269,6 +269,8 @@ class RocketmqReader:
             while lane.acknowledged < frame.sequence:
                 confirmed.clear()
                 await confirmed.wait()
+        if message.offset > self._fetched.places[shard][0]:
+            self._skip(shard, message.offset)
         self._fetched.take(shard, message.offset, frame, len(message.body))
         if self._fetched:
             self._wake()

@@ -49,5 +49,8 @@ def weakness_at(address: str, settings: BrokerSettings) -> str:
     """Why the broker's SEND_OK is not enough, and what to do; empty where it is."""
     if not settings.weakness:
         return ""
-    cure = "set flushDiskType=SYNC_FLUSH at the broker and start it again, or have a replica waited for"
+    if settings.flush or settings.role:
+        cure = "set flushDiskType=SYNC_FLUSH at the broker and start it again, or have a replica waited for"
+    else:
+        cure = "allow this principal to read them"
     return f"{address} may lose what it acknowledged: {settings.weakness}; {cure}"

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from bridges.rocketmq import log_reader
 from bridges.rocketmq.codes import RequestCode, ResponseCode
 from bridges.rocketmq.frames import Command
 from bridges.rocketmq.log import RocketmqLog, open_rocketmq_log
@@ -171,9 +172,24 @@ async def test_what_retention_took_is_passed_over_and_said(server: FakeRocketmq,
     reader = log.open(PUBLISH_TOPIC, {0: At(0, 1, 0)})
     assert numbers(await take(reader, 2), "k") == [4, 5]
     assert "log.reader_starts topic=sluiceway-publish shard=0 first=4 asked=1" in caplog.text
-    # Also in the middle, where the reader stands still meanwhile
-    await fill(log, range(6, 8), keys=["k"])
-    assert numbers(await take(reader, 2), "k") == [6, 7]
+    # Also where the reader waits at the end meanwhile
+    for number in range(6, 9):
+        server.put(TOPIC, 0, encode_frame("other", 1, number, [record(number)]))
+    topic.first, topic.queues[0] = 8, topic.queues[0][4:]
+    assert numbers(await take(reader, 1), "k") == [8]
+    assert "first=8 asked=6" in caplog.text
+
+
+async def test_a_hole_in_what_a_broker_shows_is_said(
+    server: FakeRocketmq, opened: Open, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It passes over files that it removed meanwhile."""
+    shown = log_reader.decode_stored
+    monkeypatch.setattr(log_reader, "decode_stored", lambda body: [each for each in shown(body) if each.offset != 1])
+    log = await opened(group_records=1)
+    await fill(log, range(3), keys=["k"])
+    assert numbers(await take(log.open(PUBLISH_TOPIC, "earliest"), 2), "k") == [0, 2]
+    assert "log.reader_starts topic=sluiceway-publish shard=0 first=2 asked=1" in caplog.text
 
 
 async def test_a_position_behind_what_the_broker_has_ends_the_reader(server: FakeRocketmq, opened: Open) -> None:

@@ -96,7 +96,9 @@ async def test_a_broker_that_could_lose_what_it_acknowledged(server: FakeRocketm
 
 async def test_a_broker_whose_settings_may_not_be_read_is_not_believed(server: FakeRocketmq) -> None:
     server.judge = lambda command: (ResponseCode.NO_PERMISSION, "no") if command.code == RequestCode.GET_BROKER_CONFIG else None
-    assert "its settings can't be read" in await refusal(server)
+    said = await refusal(server)
+    assert "its settings can't be read" in said
+    assert "allow this principal to read them" in said
 
 
 async def test_messages_that_are_too_small_for_a_packet_are_refused(server: FakeRocketmq) -> None:
