@@ -47,7 +47,7 @@ class RocketmqLogOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Frames in memory that a reader was not asked for yet."""
     look_back: int = 32
     """Frames before a reader's start that are looked at, so that their repeats behind it are known."""
-    poll_for: float = 15.0
+    poll_for: float = 10.0
     """How long a broker may hold a request for records that are not there yet."""
     clocks_apart: float = 600.0
     """Brokers find by the time at which they stored a frame: a reader that starts by time looks so far back for records of a clock that is ahead."""
