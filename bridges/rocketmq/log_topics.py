@@ -20,7 +20,7 @@ from bridges.rocketmq.client import Client
 from bridges.rocketmq.codes import ResponseCode
 from bridges.rocketmq.errors import Refused
 from bridges.rocketmq.log_options import MIB, RocketmqLogOptions
-from bridges.rocketmq.outgoing import topic_fault
+from bridges.rocketmq.outgoing import MESSAGE_LIMIT, topic_fault
 from bridges.rocketmq.routes import Queue, Route
 from bridges.rocketmq.terms import weakness_at
 from schemas.errors import StartError
@@ -68,7 +68,9 @@ async def prepare(client: Client, names: list[str], group: str, servers: tuple[s
         raise StartError(f'{weaknesses[0]}; or accept that acknowledged messages can be lost: log.durability = "as configured"')
     for address, told in settings.items():
         _compare_ages(address, told, options)
-    largest = min(told.largest or USUAL_LARGEST for told in settings.values()) - HEAD
+    largest = min(*(told.largest or USUAL_LARGEST for told in settings.values()), MESSAGE_LIMIT) - HEAD
+    if MESSAGE_LIMIT - HEAD < options.packet:
+        raise StartError(f"limits.packet = {options.packet} is more than RocketMQ carries: lower it to {MESSAGE_LIMIT - MIB} or less")
     if largest < options.packet:
         raise StartError(
             f"brokers take messages of {largest + HEAD} bytes, too little for limits.packet = {options.packet}: "

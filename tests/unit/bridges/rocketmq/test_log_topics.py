@@ -104,6 +104,8 @@ async def test_a_broker_whose_settings_may_not_be_read_is_not_believed(server: F
 async def test_messages_that_are_too_small_for_a_packet_are_refused(server: FakeRocketmq) -> None:
     server.settings["maxMessageSize"] = "1048576"
     assert "set maxMessageSize=2097152 at each broker, or lower limits.packet" in await refusal(server)
+    server.settings["maxMessageSize"] = str(64 << 20)
+    assert "limits.packet = 16777216 is more than RocketMQ carries: lower it to 14680064" in await refusal(server, packet=16 << 20)
 
 
 async def test_brokers_that_forget_sooner_than_asked_are_named(server: FakeRocketmq, caplog: pytest.LogCaptureFixture) -> None:
