@@ -69,7 +69,7 @@ async def prepare(client: Client, names: list[str], group: str, servers: tuple[s
     for address, told in settings.items():
         _compare_ages(address, told, options)
     largest = min(*(told.largest or USUAL_LARGEST for told in settings.values()), MESSAGE_LIMIT) - HEAD
-    if MESSAGE_LIMIT - HEAD < options.packet:
+    if options.packet > MESSAGE_LIMIT - HEAD:
         raise StartError(f"limits.packet = {options.packet} is more than RocketMQ carries: lower it to {MESSAGE_LIMIT - MIB} or less")
     if largest < options.packet:
         raise StartError(
