@@ -53,7 +53,6 @@ from gateway.transports.sockets import bind
 from schemas.connections import ConnectionSettings
 from schemas.errors import StartError
 from schemas.identities import Secret
-from schemas.limits import MIB
 from schemas.reasons import ReasonCode
 from schemas.records import PRESENCE_TOPIC, PUBLISH_TOPIC
 from schemas.settings import Address, Settings
@@ -72,7 +71,8 @@ DRAIN = 4.0
 SWITCH_INTERVAL = 0.0002
 """Seconds after which a busy thread lets another have the interpreter: the writer's two turns a commit wait no longer than that."""
 BACKENDS = {"kafka": ("bridges.kafka.backend", "KafkaBackend"), "rocketmq": ("bridges.rocketmq.backend", "RocketmqBackend")}
-"""Imported when a connection of the kind is configured: a plain install lacks what they need."""
+LOGS = {"kafka": "bridges.kafka.log", "rocketmq": "bridges.rocketmq.log"}
+"""Imported when a connection, or the log, of the kind is configured: a plain install lacks what they need."""
 
 logger = logging.getLogger(__name__)
 
@@ -306,17 +306,8 @@ async def open_configured_log(settings: Settings, epoch: int) -> tuple[Log, tupl
         )
         return await open_log(settings.data / "log", node=settings.node.id, epoch=epoch, options=options), ()
     connection = next(connection for connection in settings.connections if connection.name == wanted.connection)
-    kafka, clients = _installed("bridges.kafka.log", connection), _installed("bridges.kafka.connection", connection)
-    kafka_options = kafka.KafkaLogOptions(
-        prefix=wanted.prefix,
-        shards=wanted.shards,
-        replication=wanted.replication,
-        retention_age=wanted.retention_age,
-        retention_bytes=wanted.retention_bytes,
-        message_bytes=max(4 * MIB, settings.limits.packet + MIB),
-        checked=wanted.durability == "checked",
-    )
-    log = await kafka.open_kafka_log(clients.Connection(connection), node=settings.node.id, epoch=epoch, options=kafka_options)
+    module = _installed(LOGS[wanted.kind], connection)
+    log = await module.open_configured(connection, wanted, packet=settings.limits.packet, node=settings.node.id, epoch=epoch)
     return log, log.weaknesses
 
 

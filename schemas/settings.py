@@ -17,7 +17,7 @@ from schemas.limits import MIB, Limits
 
 Pace = Literal["acknowledged", "batches"]
 Preset = Literal["standard", "apsaramq"]
-LogKind = Literal["embedded", "kafka"]
+LogKind = Literal["embedded", "kafka", "rocketmq"]
 Durability = Literal["checked", "as configured"]
 LogFormat = Literal["text", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -90,9 +90,10 @@ class JwtSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LogSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """Bytes and seconds. The embedded log's retention never removes a segment that a reader or an inbox needs; Kafka's forgets regardless.
+    """Bytes and seconds. The embedded log's retention never removes a segment that a reader or an inbox needs; one elsewhere forgets
+    regardless: Kafka by these two, RocketMQ by its brokers' fileReservedTime.
 
-    ``connection``, ``durability``, ``shards``, ``replication`` and ``prefix`` are for a log on Kafka.
+    ``connection``, ``durability``, ``shards`` and ``prefix`` are for a log on Kafka or RocketMQ, ``replication`` is for Kafka's.
     """
 
     kind: LogKind = "embedded"

@@ -1,6 +1,6 @@
 """The port of the log: the durable, ordered store that everything flows through.
 
-Implementations: streams/memory/log.py (reference, adversarial), bridges/local (embedded), bridges/kafka. A call that appends never
+Implementations: streams/memory/log.py (reference, adversarial), bridges/local (embedded), bridges/kafka, bridges/rocketmq. A call that appends never
 blocks and no coroutine, future or closure exists per record: outcomes come a run at a time.
 """
 

@@ -1,49 +1,32 @@
 """A reader of the log on Kafka: explicit partitions, a consumer of its own, frames decoded as they come.
 
-One task fetches and decodes ahead, ``next`` hands out. A frame that a reader has had (node, epoch, number) is passed over, and so is
-any of the same node with a lower number: it was sent again, and its first copy or what came after it is there already. A reader
-looks at some frames before its start, so that it knows whose repeats may follow. Failures of Kafka are waited out; what can't be
-read, or is gone though a position says it was there, ends the reader.
+One task fetches and decodes ahead, ``next`` hands out; which frames are repeats is in bridges/framed/reading.py. A reader looks at
+some frames before its start, so that it knows whose repeats may follow. Failures of Kafka are waited out; what can't be read, or is
+gone though a position says it was there, ends the reader.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from itertools import accumulate
 from typing import Any, Final
 
-import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
+from bridges.framed.reading import Fetch
 from bridges.kafka.log_options import KafkaLogOptions
 from bridges.kafka.producers import Clients, undisturbed
 from schemas.errors import LogDamaged, LogError, SluicewayError
 from schemas.positions import At
-from schemas.records import FrameError, Record, decode_frame
+from schemas.records import FrameError, decode_frame
 from streams.log import Batch, Start
 
 _log = logging.getLogger(__name__)
 
-RECORD_OVERHEAD: Final = 64
-"""Bytes that a record counts beside its payload, topic and properties."""
 EARLIEST: Final = -1
 FETCH_FRAMES: Final = 64
-AVERAGED: Final = 1024
-"""Frames whose size stands for that of the next ones."""
-
-
-class Fetched(msgspec.Struct, frozen=True, gc=False):
-    """What a frame has to hand out, from its record ``base`` on; nothing where it is a repeat."""
-
-    shard: int
-    offset: int
-    base: int
-    records: Sequence[Record]
-    size: int
 
 
 class KafkaReader:
@@ -67,16 +50,8 @@ class KafkaReader:
         self._start = start
         self._tails = {shard: ends[shard] for shard in shards}
         """Where each shard ended when the reader was opened: "latest"."""
-        self._places = self._known(start)
-        """By shard the next offset and index to fetch; empty until the start is known."""
-        self._times: dict[int, int] = {}
-        """By shard the time before which records of the first frame are left out."""
-        self._had: dict[tuple[int, str], tuple[int, int]] = {}
-        self._fetched: deque[Fetched] = deque()
-        self._index = 0
-        """How much of the first of ``_fetched`` was handed out."""
-        self._size = 0
-        self._frames = self._records = 0
+        self._fetched = Fetch()
+        self._fetched.places = self._known(start)
         self._news: asyncio.Future[None] | None = None
         self._room = asyncio.Event()
         self._failure: SluicewayError | None = None
@@ -100,31 +75,13 @@ class KafkaReader:
                 self._news = None
         if self._closed:
             raise LogError("the reader of the log is closed")
-        return self._cut(max_records, max_bytes)
-
-    def _cut(self, max_records: int, max_bytes: int) -> Batch:
-        frame, index = self._fetched[0], self._index
-        records = frame.records
-        if index or len(records) > max_records:
-            records = records[index : index + max_records]
-        if frame.size > max_bytes and records:
-            sizes = accumulate(len(record.payload) + len(record.topic) + len(record.properties) + RECORD_OVERHEAD for record in records)
-            records = records[: max(1, sum(1 for size in sizes if size <= max_bytes))]
-        first = At(frame.shard, frame.offset, frame.base + index)
-        self._index += len(records)
-        if self._index < len(frame.records):
-            return Batch(first, records)
-        self._fetched.popleft()
-        self._index = 0
-        self._size -= frame.size
+        batch = self._fetched.cut(max_records, max_bytes)
         self._room.set()
-        return Batch(first, records, At(frame.shard, frame.offset + 1, 0))
+        return batch
 
     def lag(self) -> int:
-        """As the port says; frames that were not fetched yet count as many records as those that were do on average."""
-        fetched = sum(len(frame.records) for frame in self._fetched) - self._index
-        frames = sum(max(0, self._ends[shard] - max(offset, 0)) for shard, (offset, _) in self._places.items())
-        return fetched + frames * max(1, self._records // max(1, self._frames))
+        """As the port says."""
+        return self._fetched.lag(self._ends)
 
     def release(self, upto: At) -> None:
         """Kafka forgets by age and size, whoever reads."""
@@ -186,9 +143,9 @@ class KafkaReader:
         firsts = {partition.partition: offset for partition, offset in (await consumer.beginning_offsets(list(partitions))).items()}
         for partition, end in (await consumer.end_offsets(list(partitions))).items():
             self._ends[partition.partition] = end
-        if not self._places:
-            self._places = await self._starts(consumer, partitions)
-        for shard, (offset, index) in self._places.items():
+        if not self._fetched.places:
+            self._fetched.places = await self._starts(consumer, partitions)
+        for shard, (offset, index) in self._fetched.places.items():
             end = self._ends[shard]
             if offset > end or (offset == end and index):
                 raise LogDamaged(
@@ -198,10 +155,10 @@ class KafkaReader:
             if offset < firsts[shard]:
                 _log.log(logging.INFO if offset == EARLIEST else logging.WARNING, "log.reader_starts topic=%s shard=%d first=%d asked=%d",
                          self._name, shard, firsts[shard], offset)  # fmt: skip
-                self._places[shard] = (firsts[shard], 0)
+                self._fetched.places[shard] = (firsts[shard], 0)
         consumer.assign(list(partitions))
         for partition, shard in partitions.items():
-            consumer.seek(partition, max(firsts[shard], self._places[shard][0] - self._options.look_back))
+            consumer.seek(partition, max(firsts[shard], self._fetched.places[shard][0] - self._options.look_back))
 
     async def _starts(self, consumer: AIOKafkaConsumer, partitions: Mapping[TopicPartition, int]) -> dict[int, tuple[int, int]]:
         start = self._start
@@ -214,7 +171,7 @@ class KafkaReader:
                 places[shard] = (self._tails[shard], 0)
             else:
                 places[shard] = (found[partition].offset, 0)
-                self._times[shard] = start
+                self._fetched.times[shard] = (start, self._ends[shard])
         return places
 
     def _known(self, start: Start) -> dict[int, tuple[int, int]]:
@@ -227,7 +184,7 @@ class KafkaReader:
         return {}
 
     async def _fetch(self, consumer: AIOKafkaConsumer) -> None:
-        while self._size > self._options.read_ahead_bytes:
+        while self._fetched.size > self._options.read_ahead_bytes:
             self._room.clear()
             await self._room.wait()
         try:
@@ -245,37 +202,12 @@ class KafkaReader:
             self._wake()
 
     def _take(self, shard: int, message: Any) -> None:
-        """A message of Kafka: a frame to hand out, one to know of, or a repeat."""
-        offset, body = message.offset, message.value or b""
+        body = message.value or b""
         try:
             frame = decode_frame(body)
         except FrameError as error:
-            raise FrameError(f"{self._name} shard {shard} offset {offset}: {error}") from error
-        wanted, index = self._places[shard]
-        writer, written = (shard, frame.node), (frame.epoch, frame.sequence)
-        had = self._had.get(writer, (-1, -1))
-        if offset < wanted:
-            self._had[writer] = max(had, written)
-            return
-        records: Sequence[Record] = frame.records
-        base = index if offset == wanted else 0
-        # A frame of which a part was had is no repeat, whatever lies before it
-        if had >= written and not base:
-            records = ()
-        self._had[writer] = max(had, written)
-        self._places[shard] = (offset + 1, 0)
-        since = self._times.pop(shard, None)
-        if since is not None:
-            base = next((place for place, record in enumerate(records) if record.time >= since), len(records))
-        self._count(len(records))
-        self._size += len(body)
-        self._fetched.append(Fetched(shard, offset, base, records[base:] if base else records, len(body)))
-
-    def _count(self, records: int) -> None:
-        self._frames += 1
-        self._records += records
-        if self._frames > AVERAGED:
-            self._frames, self._records = self._frames // 2, self._records // 2
+            raise FrameError(f"{self._name} shard {shard} offset {message.offset}: {error}") from error
+        self._fetched.take(shard, message.offset, frame, len(body))
 
     def _wake(self) -> None:
         if self._news is not None and not self._news.done():

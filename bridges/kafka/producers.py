@@ -2,7 +2,7 @@
 
 aiokafka's idempotent producer counts a failed batch as sent, so that Kafka takes none of that partition after it; and it tries for
 ever, so that what was given up could still arrive behind what was sent instead. Hence a producer that failed is buried: it begins no
-request any more, what it has under way may still be answered for a moment, and lanes.py sends the rest again, in order, by the next one.
+request any more, what it has under way may still be answered for a moment, and the rest is sent again, in order, by the next one.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final, Protocol
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError, ProducerClosed
+from aiokafka.errors import KafkaError, MessageSizeTooLargeError, ProducerClosed, RecordListTooLargeError
 
+from bridges.framed.lanes import Group
 from schemas.errors import SluicewayError
 
 _log = logging.getLogger(__name__)
@@ -28,6 +29,8 @@ BURIED: Final = 8
 """Producers on their way out, past which no new one is made."""
 SLACK: Final = 4096
 """Bytes around a frame: the batch's and the request's own."""
+TOO_LARGE: Final = (MessageSizeTooLargeError, RecordListTooLargeError)
+"""Verdicts on a frame because of its size: the same each time, so nothing of it is or comes into the log."""
 
 
 class Clients(Protocol):
@@ -62,7 +65,7 @@ class Sending:
         self._answers: dict[asyncio.Future[Any], float] = {}
 
     async def send(self, topic: str, shard: int, body: bytes, time: int) -> int:
-        """Kafka's offset of the frame. KafkaError or Unsettled: see lanes.py."""
+        """Kafka's offset of the frame. KafkaError or Unsettled: it is to be sent again."""
         answer: asyncio.Future[Any] = await self.producer.send(topic, body, partition=shard, timestamp_ms=time)
         self._answers[answer] = self._clock()
         try:
@@ -97,7 +100,9 @@ class Sending:
 
 
 class Producers:
-    """The producer in use, for all lanes."""
+    """The producer in use, for all lanes: see ``framed.lanes.Medium``."""
+
+    title = "Kafka"
 
     def __init__(self, clients: Clients, *, largest: int, backoff: float, clock: Callable[[], float]) -> None:
         self._clients = clients
@@ -109,6 +114,34 @@ class Producers:
         self._burials: set[asyncio.Task[None]] = set()
         self.replaced = 0
         self.last_error = ""
+
+    async def deliver(self, group: Group, name: str, shard: int, body: bytes) -> int:
+        """See ``framed.lanes.Medium``."""
+        time = max(record.time for record in group.records)
+        while True:
+            sending = await self.current()
+            group.sent = True
+            try:
+                return await sending.send(name, shard, body, time)
+            except TOO_LARGE as error:
+                self.replace(sending, str(error))
+                return -1
+            except Exception as error:  # noqa: BLE001 - whatever it is, a new producer is the way on, and a lane that dies is none
+                self.replace(sending, f"{type(error).__name__}: {error}")
+                await asyncio.sleep(self._backoff)
+
+    def trouble(self, name: str, shard: int) -> str:
+        """See ``framed.lanes.Medium``: the producer's, which all shards share."""
+        return self.last_error
+
+    def recovered(self, name: str, shard: int) -> bool:
+        """See ``framed.lanes.Medium``."""
+        had, self.last_error = self.last_error, ""
+        return bool(had)
+
+    def larger(self, name: str) -> str:
+        """See ``framed.lanes.Medium``."""
+        return f"max.message.bytes of topic {name}"
 
     async def current(self) -> Sending:
         """The one in use; waits for Kafka where it can't be reached."""

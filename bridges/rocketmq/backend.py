@@ -38,7 +38,7 @@ class RocketmqBackend:
             raise SettingsError(f'connections.{settings.name}.compression: messages to RocketMQ are not compressed; set it to "none"')
         self._settings = settings
         self._client = Client(settings)
-        self._terms = Terms(self._client, settings)
+        self._terms = Terms(self._client, f"connections.{settings.name}.durability", checked=settings.durability == "checked")
         self._cluster = "DefaultCluster"
         self._typed = True
         self._sources: set[RocketmqSource] = set()

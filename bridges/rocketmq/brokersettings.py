@@ -6,12 +6,13 @@ import msgspec
 
 
 class BrokerSettings(msgspec.Struct, frozen=True):
-    """``largest`` is 0 where the broker doesn't say. ``weakness`` says why SEND_OK is not enough; empty where it is."""
+    """``largest`` and ``keeps_hours`` are 0 where the broker doesn't say. ``weakness`` says why SEND_OK is not enough; empty where it is."""
 
     flush: str = ""
     role: str = ""
     largest: int = 0
     sql: bool = False
+    keeps_hours: int = 0
     weakness: str = ""
 
 
@@ -21,7 +22,7 @@ def parse_settings(body: bytes) -> BrokerSettings:
     told = {name.strip(): value.strip() for name, separator, value in pairs if separator}
     flush, role = told.get("flushDiskType", ""), told.get("brokerRole", "")
     largest, sql = _number(told.get("maxMessageSize", "")), told.get("enablePropertyFilter") == "true"
-    return BrokerSettings(flush, role, largest, sql, _weakness(flush, role, told))
+    return BrokerSettings(flush, role, largest, sql, _number(told.get("fileReservedTime", "")), _weakness(flush, role, told))
 
 
 def _weakness(flush: str, role: str, told: dict[str, str]) -> str:

@@ -13,6 +13,7 @@ from bridges.rocketmq.brokersettings import BrokerSettings, parse_settings
 from bridges.rocketmq.client import Client
 from bridges.rocketmq.codes import READABLE, WRITABLE, RequestCode, ResponseCode
 from bridges.rocketmq.errors import Refused, RemotingError
+from bridges.rocketmq.frames import Command
 from bridges.rocketmq.heartbeats import ALL, TAG, Consumer, encode_check, encode_group
 from bridges.rocketmq.messages import StoredMessage, decode_stored
 from bridges.rocketmq.routes import Cluster, Queue, parse_cluster
@@ -87,10 +88,19 @@ async def check_subscription(client: Client, address: str, consumer: Consumer) -
 
 async def peek(client: Client, address: str, group: str, topic: str, queue: Queue, offset: int) -> StoredMessage | None:
     """The message at an offset; None where there is none, or it may not be read."""
+    answer = await _pull_one(client, address, group, {**_place(topic, queue), "queueOffset": str(offset)})
+    return next(iter(decode_stored(answer.body)), None) if answer.code == ResponseCode.SUCCESS else None
+
+
+async def try_pull(client: Client, address: str, group: str, topic: str) -> Command:
+    """What the broker says to a group that reads the topic's first queue."""
+    return await _pull_one(client, address, group, {"topic": topic, "queueId": "0", "queueOffset": "0"})
+
+
+async def _pull_one(client: Client, address: str, group: str, place: Mapping[str, str]) -> Command:
     fields = {
         "consumerGroup": group,
-        **_place(topic, queue),
-        "queueOffset": str(offset),
+        **place,
         "maxMsgNums": "1",
         "sysFlag": str(WITH_SUBSCRIPTION),
         "commitOffset": "0",
@@ -99,8 +109,7 @@ async def peek(client: Client, address: str, group: str, topic: str, queue: Queu
         "subVersion": "0",
         "expressionType": TAG,
     }
-    answer = await client.ask(address, RequestCode.PULL_MESSAGE, fields)
-    return next(iter(decode_stored(answer.body)), None) if answer.code == ResponseCode.SUCCESS else None
+    return await client.ask(address, RequestCode.PULL_MESSAGE, fields)
 
 
 async def create_group(client: Client, address: str, group: str) -> None:
@@ -113,16 +122,21 @@ async def broker_settings(client: Client, address: str) -> BrokerSettings:
 
 async def message_type(client: Client, address: str, topic: str) -> str | None:
     """The type that a topic of RocketMQ 5 was made with; empty where it has none or the broker may not tell, None for brokers that know no types."""
+    attributes = await topic_attributes(client, address, topic)
+    return None if attributes is None else attributes.get("message.type", "")
+
+
+async def topic_attributes(client: Client, address: str, topic: str) -> Mapping[str, str] | None:
+    """Of a topic of RocketMQ 5; empty where the broker may not tell, None for brokers that know none."""
     answer = await client.ask(address, RequestCode.GET_TOPIC_CONFIG, {"topic": topic, "lo": "false"})
     if answer.code == ResponseCode.REQUEST_CODE_NOT_SUPPORTED:
         return None
     if answer.code != ResponseCode.SUCCESS:
-        return ""
+        return {}
     try:
-        attributes = msgspec.json.decode(answer.body, type=_TopicSettings).attributes or {}
+        return msgspec.json.decode(answer.body, type=_TopicSettings).attributes or {}
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise RemotingError(f"{address}: a topic's settings can't be read: {error}") from error
-    return attributes.get("message.type", "")
 
 
 async def cluster(client: Client) -> Cluster:

@@ -94,9 +94,9 @@ class Client:
 
     # Asking
 
-    async def ask(self, address: str, code: int, fields: Mapping[str, str], body: bytes = b"") -> Command:
-        """The answer, whatever its code."""
-        return await _ask(self.peers, address, code, fields, body)
+    async def ask(self, address: str, code: int, fields: Mapping[str, str], body: bytes = b"", *, within: float = 0.0) -> Command:
+        """The answer, whatever its code. ``within`` 0: the usual time."""
+        return await _ask(self.peers, address, code, fields, body, within or REQUEST_TIMEOUT)
 
     async def call(self, address: str, code: int, fields: Mapping[str, str], body: bytes = b"") -> Command:
         """The answer to a request that succeeded; Refused otherwise."""
@@ -111,7 +111,7 @@ class Client:
         for step in range(len(self._servers)):
             index = (self._server + step) % len(self._servers)
             try:
-                answer = await _ask(self._name_servers, self._servers[index], code, fields, b"")
+                answer = await _ask(self._name_servers, self._servers[index], code, fields, b"", REQUEST_TIMEOUT)
             except BackendError as error:
                 last = error
                 continue
@@ -246,10 +246,10 @@ class Client:
             return
 
 
-async def _ask(peers: Peers, address: str, code: int, fields: Mapping[str, str], body: bytes) -> Command:
+async def _ask(peers: Peers, address: str, code: int, fields: Mapping[str, str], body: bytes, within: float) -> Command:
     connection = await peers.connection(address)
     try:
-        return await connection.request(code, fields, body, within=REQUEST_TIMEOUT)
+        return await connection.request(code, fields, body, within=within)
     except Unreachable as error:
         peers.suspect(connection, str(error))
         raise

@@ -49,7 +49,7 @@ _ELSEWHERE = {
 }
 """Answers after which another broker may do better."""
 
-_ROUTE_IS_WRONG = {ResponseCode.NO_PERMISSION, ResponseCode.TOPIC_NOT_EXIST, ResponseCode.INVALID_PARAMETER}
+ROUTE_IS_WRONG = {ResponseCode.NO_PERMISSION, ResponseCode.TOPIC_NOT_EXIST, ResponseCode.INVALID_PARAMETER}
 
 
 class _Work(msgspec.Struct):
@@ -198,9 +198,9 @@ class RocketmqTarget:
             if answer.code == ResponseCode.SUCCESS:
                 continue
             if not _is_about_messages(answer.code, answer.remark):
-                if answer.code in _ROUTE_IS_WRONG:
+                if answer.code in ROUTE_IS_WRONG:
                     self._client.doubt(work.name)
-                raise Refused(address, answer.code, answer.remark or _WORDS.get(answer.code, ""))
+                raise Refused(address, answer.code, answer.remark or WORDS.get(answer.code, ""))
             if len(part) == 1:
                 done.append(Rejected(part[0][0], _reason(len(part[0][1]), largest, answer.remark)))
             else:
@@ -209,7 +209,7 @@ class RocketmqTarget:
         rejected.extend(done)
 
 
-_WORDS: dict[int, str] = {
+WORDS: dict[int, str] = {
     ResponseCode.FLUSH_DISK_TIMEOUT: "the message is not on disk in time",
     ResponseCode.SLAVE_NOT_AVAILABLE: "no replica is there to take the message",
     ResponseCode.FLUSH_SLAVE_TIMEOUT: "no replica has the message in time",

@@ -9,7 +9,6 @@ from bridges.rocketmq.brokersettings import BrokerSettings
 from bridges.rocketmq.client import Client
 from bridges.rocketmq.connection import Connection
 from bridges.rocketmq.errors import Refused
-from schemas.connections import ConnectionSettings
 from schemas.errors import BackendError
 
 ASKED_EVERY = 60.0
@@ -17,12 +16,12 @@ ADDRESSES_LIMIT = 4096
 
 
 class Terms:
-    """``of`` is what every batch passes before it is sent."""
+    """``of`` is what every batch passes before it is sent. ``option`` is the setting by which a weak broker is ``checked`` or not."""
 
-    def __init__(self, client: Client, settings: ConnectionSettings) -> None:
+    def __init__(self, client: Client, option: str, *, checked: bool) -> None:
         self._client = client
-        self._name = settings.name
-        self._checked = settings.durability == "checked"
+        self._option = option
+        self._checked = checked
         self._told: dict[str, tuple[Connection, float, BrokerSettings]] = {}
 
     async def of(self, address: str) -> BrokerSettings:
@@ -36,10 +35,7 @@ class Terms:
             told = self._told[address] = (connection, now, await self._ask(address))
         settings = told[2]
         if self._checked and settings.weakness:
-            raise BackendError(
-                f"{address} may lose what it acknowledged: {settings.weakness}; set flushDiskType=SYNC_FLUSH at the broker,"
-                f' have a replica waited for, or set connections.{self._name}.durability = "as configured"'
-            )
+            raise BackendError(f'{weakness_at(address, settings)}; or set {self._option} = "as configured"')
         return settings
 
     async def _ask(self, address: str) -> BrokerSettings:
@@ -47,3 +43,14 @@ class Terms:
             return await calls.broker_settings(self._client, address)
         except Refused as error:
             return BrokerSettings(weakness=f"its settings can't be read ({error})")
+
+
+def weakness_at(address: str, settings: BrokerSettings) -> str:
+    """Why the broker's SEND_OK is not enough, and what to do; empty where it is."""
+    if not settings.weakness:
+        return ""
+    if settings.flush or settings.role:
+        cure = "set flushDiskType=SYNC_FLUSH at the broker and start it again, or have a replica waited for"
+    else:
+        cure = "allow this principal to read them"
+    return f"{address} may lose what it acknowledged: {settings.weakness}; {cure}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -13,6 +13,8 @@ from bridges.kafka.log import open_kafka_log
 from bridges.kafka.log_options import KafkaLogOptions
 from bridges.local.log import open_log
 from bridges.local.options import LogOptions
+from bridges.rocketmq.log import open_rocketmq_log
+from bridges.rocketmq.log_options import RocketmqLogOptions
 from schemas.connections import ConnectionSettings
 from streams.log import Log
 from streams.memory.log import MemoryLog, Seeded, Shard
@@ -87,12 +89,34 @@ class KafkaDriver:
         return await open_kafka_log(self._connection, node="node", epoch=self._epoch, options=self.options)
 
 
-KAFKA_DRIVERS = {
-    "kafka": KafkaDriver,
-    "kafka-small": lambda address, prefix: KafkaDriver(
-        address, prefix, shards=1, group_records=7, group_bytes=900, read_ahead_bytes=1, look_back=2
-    ),
+class RocketmqDriver:
+    """``prefix`` names topics that nobody else uses. The brokers of the tests sync no disk."""
+
+    exact = True
+    refuses = False
+    encodes = True
+    counts = False
+
+    def __init__(self, address: str, prefix: str, **options: float) -> None:
+        self.connection = ConnectionSettings(name="test", kind="rocketmq", address=(address,))
+        defaults = {"shards": 3, "checked": False, "close_within": 30.0}
+        self.options = RocketmqLogOptions(prefix=prefix, **{**defaults, **options})  # type: ignore[arg-type]
+        self._epoch = 0
+
+    async def start(self) -> Log:
+        self._epoch += 1
+        return await open_rocketmq_log(self.connection, node="node", epoch=self._epoch, options=self.options)
+
+
+SMALL = {"shards": 1, "group_records": 7, "group_bytes": 900, "read_ahead_bytes": 1, "look_back": 2}
+BROKER_DRIVERS: Mapping[str, tuple[str, Callable[[str, str], Driver]]] = {
+    "kafka": ("kafka", KafkaDriver),
+    "kafka-small": ("kafka", lambda address, prefix: KafkaDriver(address, prefix, **SMALL)),
+    "rocketmq": ("rocketmq", RocketmqDriver),
+    "rocketmq-small": ("rocketmq", lambda address, prefix: RocketmqDriver(address, prefix, **SMALL)),
+    "rocketmq4": ("rocketmq4", RocketmqDriver),
 }
+"""By name the fixture of the broker, and the driver over it."""
 
 DRIVERS = {
     "memory": MemoryDriver,

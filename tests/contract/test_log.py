@@ -14,15 +14,16 @@ from schemas.errors import LogDamaged, LogError
 from schemas.positions import At
 from schemas.records import PRESENCE_TOPIC, PUBLISH_TOPIC, Record
 from streams.log import Log, Reader
-from tests.contract.log_drivers import DRIVERS, KAFKA_DRIVERS, Driver
+from tests.contract.log_drivers import BROKER_DRIVERS, DRIVERS, Driver
 from tests.contract.log_traffic import BIG, Told, fill, numbers, placed, record, take
 from tests.support.brokers.fixtures import FIRST_START, unique
 
 
-@pytest.fixture(params=[*DRIVERS, *(pytest.param(name, marks=[pytest.mark.slow, pytest.mark.timeout(FIRST_START)]) for name in KAFKA_DRIVERS)])
+@pytest.fixture(params=[*DRIVERS, *(pytest.param(name, marks=[pytest.mark.slow, pytest.mark.timeout(FIRST_START)]) for name in BROKER_DRIVERS)])
 def driver(request: pytest.FixtureRequest, tmp_path: Path) -> Driver:
-    if request.param in KAFKA_DRIVERS:
-        return KAFKA_DRIVERS[request.param](request.getfixturevalue("kafka").address, f"{unique('log')}-")
+    if request.param in BROKER_DRIVERS:
+        fixture, make = BROKER_DRIVERS[request.param]
+        return make(request.getfixturevalue(fixture).address, f"{unique('log')}-")
     return DRIVERS[request.param](tmp_path / "log")
 
 

@@ -21,9 +21,10 @@ from gateway.protocol.packets import Publish
 from tests.support.actors import PersistentSubscriber, Publisher
 from tests.support.brokers.fixtures import FIRST_START, unique
 from tests.support.brokers.kafka import Kafka
+from tests.support.brokers.rocketmq import RocketMQ
 from tests.support.checker import REPEAT_WINDOW, check
 from tests.support.doomed import DELAY, Doomed
-from tests.support.gateway import Gateway, on_kafka
+from tests.support.gateway import Gateway, on_kafka, on_rocketmq
 from tests.support.ledger import Ledger, Sent, read_stamp
 from tests.support.process import ServerDied
 from tests.support.wire import Clients
@@ -225,6 +226,13 @@ async def test_nothing_acknowledged_is_lost_by_kills_over_kafka(tmp_path: Path, 
     """The log is elsewhere and lives on: what a dead gateway had sent there may still arrive, and its shards are replayed one by one."""
     gateway = Gateway(tmp_path / "gateway", config=on_kafka(kafka.address, f"{unique('kill')}-"))
     await live_through_kills(gateway, clients, KILLS // 2)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(FIRST_START + 15 * KILLS)
+async def test_nothing_acknowledged_is_lost_by_kills_over_rocketmq(tmp_path: Path, servers: None, clients: Clients, rocketmq: RocketMQ) -> None:
+    gateway = Gateway(tmp_path / "gateway", config=on_rocketmq(rocketmq.address, f"{unique('kill')}-"))
+    await live_through_kills(gateway, clients, KILLS // 4)
 
 
 async def live_through_kills(gateway: Gateway, clients: Clients, kills: int) -> None:

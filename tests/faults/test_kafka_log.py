@@ -13,7 +13,7 @@ from bridges.kafka.connection import Connection
 from bridges.kafka.log import KafkaLog, open_kafka_log
 from bridges.kafka.log_options import KafkaLogOptions
 from schemas.connections import ConnectionSettings
-from tests.faults.kafka_load import Load
+from tests.faults.broker_load import Load
 from tests.support.brokers.fixtures import unique
 from tests.support.brokers.kafka import Kafka
 from tests.support.chaos_proxy import ChaosProxy, CutAnswers

@@ -9,12 +9,14 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.brokers.fixtures import FIRST_START, unique
-from tests.support.gateway import Gateway, on_kafka
+from tests.support.gateway import Gateway, on_kafka, on_rocketmq
 from tests.support.mosquitto import Mosquitto
 
 REFERENCE = os.environ.get("TEST_BROKER") == "mosquitto"
-OVER_KAFKA = pytest.param("kafka", marks=[pytest.mark.brokers, pytest.mark.slow, pytest.mark.timeout(FIRST_START)])
-KINDS = ["mosquitto"] if REFERENCE else ["embedded", OVER_KAFKA]
+ELSEWHERE = {"kafka": on_kafka, "rocketmq": on_rocketmq}
+"""Where the log can be, by the fixture that has it."""
+BROKERS = [pytest.param(name, marks=[pytest.mark.brokers, pytest.mark.slow, pytest.mark.timeout(FIRST_START)]) for name in ELSEWHERE]
+KINDS = ["mosquitto"] if REFERENCE else ["embedded", *BROKERS]
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -23,7 +25,8 @@ def broker(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     if request.param == "mosquitto":
         server: Gateway | Mosquitto = Mosquitto(folder, websocket=True).start()
     else:
-        config = on_kafka(request.getfixturevalue("kafka").address, f"{unique('interop')}-") if request.param == "kafka" else ""
+        elsewhere = ELSEWHERE.get(request.param)
+        config = elsewhere(request.getfixturevalue(request.param).address, f"{unique('interop')}-") if elsewhere is not None else ""
         server = Gateway(folder, listen=("ws",), config=config).start()
     try:
         yield server

@@ -11,8 +11,13 @@ import pytest
 
 from bridges.rocketmq.backend import RocketmqBackend
 from bridges.rocketmq.errors import Refused, Unreachable
+from bridges.rocketmq.log import open_rocketmq_log
+from bridges.rocketmq.log_options import RocketmqLogOptions
 from schemas.connections import ConnectionSettings, Secret
+from schemas.errors import StartError
+from schemas.records import PUBLISH_TOPIC
 from streams.backend import Outgoing
+from tests.contract.log_traffic import fill, numbers, take
 from tests.support.brokers.rocketmq import V4, V5, RocketMQ, Version
 from tests.support.certificates import Authority
 
@@ -66,12 +71,24 @@ async def use(broker: RocketMQ, topic: str, **options: object) -> bytes:
         await backend.close()
 
 
+async def log_in(broker: RocketMQ, ca: Path, password: Secret) -> None:
+    """The gateway's log instead of a rule."""
+    settings = ConnectionSettings(name="main", kind="rocketmq", address=(broker.address,), tls=True, ca=ca, user=USER, password=password)
+    log = await open_rocketmq_log(settings, node="n", epoch=1, options=RocketmqLogOptions(shards=1))
+    await fill(log, range(20), keys=["k"])
+    assert numbers(await take(log.open(PUBLISH_TOPIC, "earliest"), 20), "k") == list(range(20))
+    await log.close()
+
+
 async def test_tls_and_acl(broker: RocketMQ, tmp_path: Path) -> None:
     ours, others = tmp_path / "authority.pem", Authority(tmp_path, "others").path
     assert await use(broker, "signed", tls=True, ca=ours, user=USER, password=PASSWORD) == b"body"
     with pytest.raises(Unreachable, match="certificate verify failed"):
         await use(broker, "other-authority", tls=True, ca=others, user=USER, password=PASSWORD)
+    await log_in(broker, ours, PASSWORD)
     if broker.version.has_proxy:
+        with pytest.raises(StartError, match="signature"):
+            await log_in(broker, ours, Secret("wrong"))
         for options in ({"user": USER, "password": Secret("wrong")}, {}):
             with pytest.raises(Refused, match="signature|username") as raised:
                 await use(broker, "unsigned", tls=True, ca=ours, **options)

@@ -64,6 +64,8 @@ class FakeRocketmq:
     bare_keys: bool = False
     groups: dict[str, bool] = field(default_factory=dict)
     """Subscription groups that exist; empty: all do."""
+    attributes: dict[str, str] = field(default_factory=dict)
+    """Of every topic, beside its kind."""
     requests: list[Command] = field(default_factory=list)
     answers: list[Command] = field(default_factory=list)
     committed: dict[tuple[str, str, int], int] = field(default_factory=dict)
@@ -117,6 +119,10 @@ class FakeRocketmq:
         self._arrived.set()
         self._arrived = asyncio.Event()
 
+    def store(self, request: Command) -> None:
+        """Carry out a send, whatever its answer will be."""
+        self._send(request)
+
     async def answer(self, request: Command) -> Command:
         handler = _HANDLERS.get(request.code)
         if handler is None:
@@ -152,10 +158,12 @@ class FakeRocketmq:
         if number >= len(topic.queues):
             return _reply(request, ResponseCode.INVALID_PARAMETER, f"request queueId[{number}] is illegal")
         now = int(time.time() * 1000)
-        for body, properties in decode_batch(request.body):
+        offset = topic.first + len(topic.queues[number])
+        bodies = decode_batch(request.body) if request.code == RequestCode.SEND_BATCH_MESSAGE else [(request.body, ())]
+        for body, properties in bodies:
             topic.queues[number].append(Stored(body, properties, int(request.fields["g"]), now))
         self.wake()
-        return _reply(request, fields={"queueId": str(number)})
+        return _reply(request, fields={"queueId": str(number), "queueOffset": str(offset)})
 
     async def _pull(self, request: Command) -> Command:
         fields = request.fields
@@ -222,7 +230,7 @@ class FakeRocketmq:
         if request.fields["topic"] not in self.topics:
             return _reply(request, ResponseCode.TOPIC_NOT_EXIST, "No topic in this broker")
         kind = self.topics[request.fields["topic"]].kind
-        return _reply(request, body=json.dumps({"attributes": {"message.type": kind} if kind else {}}).encode())
+        return _reply(request, body=json.dumps({"attributes": {**self.attributes, **({"message.type": kind} if kind else {})}}).encode())
 
     def _heartbeat(self, request: Command) -> Command:
         self.heartbeats.append(json.loads(request.body))
@@ -240,6 +248,7 @@ _HANDLERS: dict[int, Callable[[FakeRocketmq, Command], Command]] = {
     RequestCode.GET_ROUTEINFO_BY_TOPIC: FakeRocketmq._route,
     RequestCode.GET_BROKER_CLUSTER_INFO: FakeRocketmq._cluster,
     RequestCode.SEND_BATCH_MESSAGE: FakeRocketmq._send,
+    RequestCode.SEND_MESSAGE_V2: FakeRocketmq._send,
     RequestCode.PULL_MESSAGE: FakeRocketmq._fine,
     RequestCode.GET_MIN_OFFSET: FakeRocketmq._offset,
     RequestCode.GET_MAX_OFFSET: FakeRocketmq._offset,

@@ -140,3 +140,11 @@ def on_kafka(address: str, prefix: str, *, shards: int = 3, replication: int = 1
         f'[log]\nkind = "kafka"\nconnection = "backbone"\nprefix = "{prefix}"\n'
         f'shards = {shards}\nreplication = {replication}\ndurability = "{durability}"\n'
     )
+
+
+def on_rocketmq(address: str, prefix: str, *, shards: int = 3, durability: str = "as configured") -> str:
+    """The same with the log on RocketMQ; the brokers of the tests sync no disk."""
+    return (
+        f'[connections.backbone]\nkind = "rocketmq"\naddress = "{address}"\n'
+        f'[log]\nkind = "rocketmq"\nconnection = "backbone"\nprefix = "{prefix}"\nshards = {shards}\ndurability = "{durability}"\n'
+    )

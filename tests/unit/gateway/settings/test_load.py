@@ -186,6 +186,11 @@ def test_a_log_on_kafka_names_its_connection(file):
     assert (settings.log.kind, settings.log.connection, settings.log.shards, settings.log.durability) == ("kafka", "backbone", 12, "as configured")
 
 
+def test_a_log_on_rocketmq_names_its_connection(file):
+    settings = load({}, {}, file(BACKBONE + '[log]\nkind = "rocketmq"\nconnection = "other"\n'))
+    assert (settings.log.kind, settings.log.connection, settings.log.durability) == ("rocketmq", "other", "checked")
+
+
 @pytest.mark.parametrize(
     ("named", "words"),
     [

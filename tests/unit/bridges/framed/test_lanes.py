@@ -1,15 +1,13 @@
-"""One shard's writing side, with a producer of our own making: groups, order, halves, and what may be refused when."""
+"""One shard's writing side, with a medium of our own making: groups, order, halves, and what may be refused when."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any
 
 import pytest
-from aiokafka.errors import KafkaConnectionError, MessageSizeTooLargeError
 
-from bridges.kafka.lanes import Group, Lane, tell_runs
+from bridges.framed.lanes import Group, Lane, tell_runs
 from schemas.errors import LogError
 from schemas.positions import At
 from schemas.records import Kind, Record, decode_frame
@@ -30,17 +28,17 @@ class Told:
 
 
 class Writer:
-    """The log and the producers of a lane in one: ``outcomes`` are met in order, then everything is taken."""
+    """The writing side and the medium of a lane in one: ``outcomes`` are met in order (-1: too large), then everything is taken."""
 
-    node, epoch, backoff = "n", 7, 0.0
+    title = "Medium"
+    node, epoch = "n", 7
 
-    def __init__(self, *outcomes: Exception, group_records: int = 4096, group_bytes: int = 1 << 20, largest: int = 1 << 20) -> None:
+    def __init__(self, *outcomes: int, group_records: int = 4096, group_bytes: int = 1 << 20, largest: int = 1 << 20) -> None:
         self.outcomes = list(outcomes)
         self.group_records, self.group_bytes, self.largest = group_records, group_bytes, largest
-        self.producers: Any = self
+        self.medium = self
         self.sent: list[tuple[int, list[int]]] = []
         """Each attempt: the frame's number and its records."""
-        self.replaced: list[str] = []
         self.held = asyncio.Event()
         self.held.set()
         self._numbers = iter(range(1, 1000))
@@ -59,20 +57,24 @@ class Writer:
     def left(self, group: Group) -> None:
         self.left_over.append(group)
 
-    async def current(self) -> Writer:
+    async def deliver(self, group: Group, name: str, shard: int, body: bytes) -> int:
         await self.held.wait()
-        return self
-
-    async def send(self, name: str, shard: int, body: bytes, time: int) -> int:
+        group.sent = True
         frame = decode_frame(body)
         self.sent.append((frame.sequence, [record.packet_id for record in frame.records]))
         if self.outcomes:
-            raise self.outcomes.pop(0)
+            return self.outcomes.pop(0)
         self._offset += 1
         return self._offset
 
-    def replace(self, sending: Writer, why: str) -> None:
-        self.replaced.append(why)
+    def trouble(self, name: str, shard: int) -> str:
+        return "silence"
+
+    def recovered(self, name: str, shard: int) -> bool:
+        return False
+
+    def larger(self, name: str) -> str:
+        return f"the limit of {name}"
 
 
 def fill(lane: Lane, sink: Told, count: int, size: int = 10, since: int = 0, topic: str = "t") -> None:
@@ -110,14 +112,6 @@ async def test_groups_keep_to_both_limits() -> None:
     assert [len(records) for _, records in writer.sent] == [1, 1], "a record larger than a group goes alone"
 
 
-async def test_a_frame_that_failed_is_sent_again_as_it_was_and_nothing_before_it() -> None:
-    """Under its number, so that readers drop what comes twice; with none of what has gathered since."""
-    writer = Writer(KafkaConnectionError(), KafkaConnectionError(), group_records=3)
-    assert (await run(writer, 6)).order == list(range(6))
-    assert writer.sent == [(1, [0, 1, 2])] * 3 + [(2, [3, 4, 5])]
-    assert len(writer.replaced) == 2
-
-
 async def test_what_the_topic_does_not_take_goes_in_halves_and_the_culprit_alone_is_refused() -> None:
     writer = Writer(largest=300)
     lane, sink = Lane(writer, "publish", "p-publish", 2), Told()
@@ -129,12 +123,13 @@ async def test_what_the_topic_does_not_take_goes_in_halves_and_the_culprit_alone
     task.cancel()
     assert sink.order == [0, 1, 2, 4, 5, 6]
     assert list(sink.refusals) == [3]
-    assert "raise max.message.bytes of topic p-publish" in sink.refusals[3]
+    assert "raise the limit of p-publish" in sink.refusals[3]
     assert sorted(number for _, records in writer.sent for number in records) == [0, 1, 2, 4, 5, 6]
+    assert lane.acknowledged == writer.sent[-1][0]
 
 
 async def test_a_broker_that_takes_less_than_it_said_gets_halves_too() -> None:
-    writer = Writer(MessageSizeTooLargeError())
+    writer = Writer(-1)
     assert (await run(writer, 4)).order == [0, 1, 2, 3]
     assert [records for _, records in writer.sent] == [[0, 1, 2, 3], [0, 1], [2, 3]]
     numbers = [number for number, _ in writer.sent]

@@ -1,8 +1,8 @@
 """The writing side of one shard: records gather while the frame before them is on its way, then go together as the next one.
 
-One frame of a shard is on its way at a time, so order holds through every retry. A frame that was once given to a producer is never
-refused while the log is open: no answer can prove that it won't show up later, so it is sent again, the same bytes under the same
-number, until it is acknowledged; readers drop the repeats. What has not been sent can be refused. No task, future or closure per record.
+One frame of a shard is on its way at a time, so order holds through every retry. A frame that was once sent is never refused while
+the log is open: no answer can prove that it won't show up later, so its medium sends it again, the same bytes under the same number,
+until it is acknowledged; readers drop the repeats. What has not been sent can be refused. No task, future or closure per record.
 """
 
 from __future__ import annotations
@@ -11,20 +11,14 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from itertools import accumulate
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
-from aiokafka.errors import MessageSizeTooLargeError, RecordListTooLargeError
-
-from bridges.kafka.producers import Producers
 from schemas.errors import LogError
 from schemas.positions import At
 from schemas.records import Record, encode_frame
 from streams.log import Sink
 
 _log = logging.getLogger(__name__)
-
-TOO_LARGE: Final = (MessageSizeTooLargeError, RecordListTooLargeError)
-"""Verdicts on a frame because of its size: the same each time, so nothing of it is or comes into the log."""
 
 
 class Group:
@@ -37,20 +31,39 @@ class Group:
         self.sinks = sinks
         self.size = size
         self.sent = False
-        """It was given to a producer: whether it lies in the log is known when that says so."""
+        """It was given to the medium's client: whether it lies in the log is known when that says so."""
+
+
+class Medium(Protocol):
+    """What has the log: Kafka, RocketMQ."""
+
+    @property
+    def title(self) -> str:
+        """Its name in messages."""
+
+    async def deliver(self, group: Group, name: str, shard: int, body: bytes) -> int:
+        """Send for as long as it takes, and say so in ``group.sent``: the frame's offset, or -1 where it takes none of that size."""
+
+    def trouble(self, name: str, shard: int) -> str:
+        """Why a frame of the shard does not get through just now, empty where none is held up."""
+
+    def recovered(self, name: str, shard: int) -> bool:
+        """A frame of the shard is through: whether there was trouble, which is over with this call."""
+
+    def larger(self, name: str) -> str:
+        """What to raise so that a larger record goes into the topic."""
 
 
 class Writer(Protocol):
-    """What a lane needs of its log (log.py)."""
+    """What a lane needs of the writing side (writing.py)."""
 
-    producers: Producers
+    medium: Medium
     node: str
     epoch: int
     group_records: int
     group_bytes: int
     largest: int
     """Bytes of a frame that the topic takes."""
-    backoff: float
     clock: Callable[[], float]
 
     def number(self) -> int:
@@ -68,7 +81,7 @@ class Lane:
 
     def __init__(self, writer: Writer, topic: str, name: str, shard: int) -> None:
         self.topic = topic
-        """As the port knows it; ``name`` is Kafka's."""
+        """As the port knows it; ``name`` is the medium's."""
         self.name = name
         self.shard = shard
         self.records: list[Record] = []
@@ -81,6 +94,8 @@ class Lane:
         """Since when, monotonic; 0.0 where nothing is."""
         self.stuck = False
         """For longer than ``refuse_after``: nothing is taken."""
+        self.acknowledged = 0
+        """The number of the newest frame that is durable. Those before it are, or can't be in the log."""
         self._writer = writer
         self._filled = asyncio.Event()
 
@@ -123,38 +138,24 @@ class Lane:
         while groups:
             group = groups[-1]
             try:
-                body = encode_frame(writer.node, writer.epoch, writer.number(), group.records)
+                number = writer.number()
+                body = encode_frame(writer.node, writer.epoch, number, group.records)
             except (TypeError, ValueError, OverflowError) as error:
                 groups[-1:] = self._without_bad(group, error)
                 continue
-            offset = await self._send(group, body) if len(body) <= writer.largest else -1
+            offset = await writer.medium.deliver(group, self.name, self.shard, body) if len(body) <= writer.largest else -1
             if offset < 0:
                 groups[-1:] = self._halves(group, len(body))
             else:
                 groups.pop()
+                self.acknowledged = number
                 writer.settled(self, group, offset)
-
-    async def _send(self, group: Group, body: bytes) -> int:
-        """The offset, or -1 where the topic takes no frame of that size."""
-        producers = self._writer.producers
-        time = max(record.time for record in group.records)
-        while True:
-            sending = await producers.current()
-            group.sent = True
-            try:
-                return await sending.send(self.name, self.shard, body, time)
-            except TOO_LARGE as error:
-                producers.replace(sending, str(error))
-                return -1
-            except Exception as error:  # noqa: BLE001 - whatever it is, a new producer is the way on, and a lane that dies is none
-                producers.replace(sending, f"{type(error).__name__}: {error}")
-                await asyncio.sleep(self._writer.backoff)
 
     def _halves(self, group: Group, size: int) -> list[Group]:
         """The second half first, as a stack has it."""
         half = len(group.records) // 2
         if not half:
-            self.refuse(group, LogError(f"the record is too large for the log: {size} bytes; raise max.message.bytes of topic {self.name}"))
+            self.refuse(group, LogError(f"the record is too large for the log: {size} bytes; raise {self._writer.medium.larger(self.name)}"))
             return []
         first = Group(group.records[:half], group.sinks[:half], group.size // 2)
         return [Group(group.records[half:], group.sinks[half:], group.size - first.size), first]

@@ -1,0 +1,110 @@
+"""What a reader has fetched of a log whose messages are frames: which of them are repeats, what is handed out next, and how much is left.
+
+A frame that a reader has had (node, epoch, number) is passed over, and so is any of the same node with a lower number: it was sent again,
+and its first copy or what came after it is there already. Frames from before the start are looked at, so that it is known whose repeats
+may follow. Without I/O; the bridges' readers fetch.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import Final
+
+import msgspec
+
+from schemas.positions import At
+from schemas.records import Frame, Record
+from streams.log import Batch
+
+RECORD_OVERHEAD: Final = 64
+"""Bytes that a record counts beside its payload, topic and properties."""
+AVERAGED: Final = 1024
+"""Frames whose size stands for that of the next ones."""
+
+
+class Fetched(msgspec.Struct, frozen=True, gc=False):
+    """What a frame has to hand out, from its record ``base`` on; nothing where it is a repeat."""
+
+    shard: int
+    offset: int
+    base: int
+    records: Sequence[Record]
+    size: int
+
+
+class Fetch:
+    """Of one reader, over all its shards. ``places``: by shard the next offset and index to fetch, as far as they are known."""
+
+    def __init__(self) -> None:
+        self.places: dict[int, tuple[int, int]] = {}
+        self.times: dict[int, tuple[int, int]] = {}
+        """By shard a time, and an offset before which older records are left out until one comes that is not."""
+        self.size = 0
+        """Bytes that wait to be handed out."""
+        self._frames: deque[Fetched] = deque()
+        self._index = 0
+        """How much of the first one was handed out."""
+        self._had: dict[tuple[int, str], tuple[int, int]] = {}
+        self._counted = self._records = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._frames)
+
+    def take(self, shard: int, offset: int, frame: Frame, size: int) -> None:
+        """A frame to hand out, one to know of, or a repeat."""
+        wanted, index = self.places[shard]
+        writer, written = (shard, frame.node), (frame.epoch, frame.sequence)
+        had = self._had.get(writer, (-1, -1))
+        self._had[writer] = max(had, written)
+        if offset < wanted:
+            return
+        records: Sequence[Record] = frame.records
+        base = index if offset == wanted else 0
+        # A frame of which a part was had is no repeat, whatever lies before it
+        if had >= written and not base:
+            records = ()
+        self.places[shard] = (offset + 1, 0)
+        if shard in self.times:
+            base = self._since(shard, offset, records)
+        self._count(len(records))
+        self.size += size
+        self._frames.append(Fetched(shard, offset, base, records[base:] if base else records, size))
+
+    def _since(self, shard: int, offset: int, records: Sequence[Record]) -> int:
+        since, until = self.times[shard]
+        base = next((place for place, record in enumerate(records) if record.time >= since), len(records)) if offset < until else 0
+        if base < len(records) or offset >= until:
+            del self.times[shard]
+        return base
+
+    def cut(self, max_records: int, max_bytes: int) -> Batch:
+        """The next batch; there is a frame to cut it from."""
+        frame, index = self._frames[0], self._index
+        records = frame.records
+        if index or len(records) > max_records:
+            records = records[index : index + max_records]
+        if frame.size > max_bytes and records:
+            sizes = accumulate(len(record.payload) + len(record.topic) + len(record.properties) + RECORD_OVERHEAD for record in records)
+            records = records[: max(1, sum(1 for size in sizes if size <= max_bytes))]
+        first = At(frame.shard, frame.offset, frame.base + index)
+        self._index += len(records)
+        if self._index < len(frame.records):
+            return Batch(first, records)
+        self._frames.popleft()
+        self._index = 0
+        self.size -= frame.size
+        return Batch(first, records, At(frame.shard, frame.offset + 1, 0))
+
+    def lag(self, ends: dict[int, int]) -> int:
+        """Records that are left; frames that were not fetched yet count as many as those that were do on average."""
+        fetched = sum(len(frame.records) for frame in self._frames) - self._index
+        frames = sum(max(0, ends[shard] - max(offset, 0)) for shard, (offset, _) in self.places.items())
+        return fetched + frames * max(1, self._records // max(1, self._counted))
+
+    def _count(self, records: int) -> None:
+        self._counted += 1
+        self._records += records
+        if self._counted > AVERAGED:
+            self._counted, self._records = self._counted // 2, self._records // 2

@@ -1,0 +1,165 @@
+"""The log on RocketMQ 4.9 and 5: the port ``streams.log.Log`` over two topics, whose queues are the shards. A message of RocketMQ is a frame.
+
+Durable means SEND_OK from a broker that syncs its disk or waits for a replica. What is promised where RocketMQ doesn't answer is in
+bridges/framed/writing.py; log_sending.py sends. RocketMQ forgets by its brokers' age, never by need. Reading is in log_reader.py, the topics
+in log_topics.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from bridges.framed.lanes import Lane
+from bridges.framed.writing import Writing
+from bridges.rocketmq import calls
+from bridges.rocketmq.client import Client
+from bridges.rocketmq.log_options import RocketmqLogOptions
+from bridges.rocketmq.log_reader import RocketmqReader, Shards, Surroundings
+from bridges.rocketmq.log_sending import Sender, address_of
+from bridges.rocketmq.log_topics import Found, prepare
+from bridges.rocketmq.routes import Queue
+from bridges.rocketmq.source import LISTED_WITHIN
+from bridges.rocketmq.terms import Terms
+from schemas.connections import ConnectionSettings
+from schemas.errors import BackendError, LogError, StartError
+from schemas.positions import At
+from schemas.records import PRESENCE_TOPIC, PUBLISH_TOPIC, Record
+from schemas.settings import LogSettings
+from streams.log import Pressure, Reader, Sink, Start
+
+TOPICS = (PUBLISH_TOPIC, PRESENCE_TOPIC)
+
+
+async def open_rocketmq_log(
+    settings: ConnectionSettings,
+    *,
+    node: str,
+    epoch: int,
+    options: RocketmqLogOptions = RocketmqLogOptions(),  # noqa: B008 - frozen
+    monotonic: Callable[[], float] = time.monotonic,
+) -> RocketmqLog:
+    """The log, its topics made or checked. StartError with one line where it can't be had.
+
+    ``epoch`` is higher than at any earlier start of ``node``; no two running nodes have one name.
+    """
+    client = Client(settings)
+    group = client.named(f"{options.prefix}log")
+    names = {topic: client.named(options.prefix + topic) for topic in TOPICS}
+    try:
+        found = await _prepare(client, list(names.values()), group, settings, options)
+    except BaseException:
+        await client.close()
+        raise
+    log = RocketmqLog(client, names, group, (node, epoch), found, options, monotonic)
+    try:
+        await log.ends(PUBLISH_TOPIC)
+        await log.ends(PRESENCE_TOPIC)
+    except LogError as error:
+        await log.close()
+        raise StartError(str(error)) from error
+    return log
+
+
+async def _prepare(client: Client, names: list[str], group: str, settings: ConnectionSettings, options: RocketmqLogOptions) -> Found:
+    address = ";".join(settings.address)
+    try:
+        async with asyncio.timeout(options.answer_within):
+            return await prepare(client, names, group, settings.address, options)
+    except TimeoutError:
+        words = f"does not answer within {options.answer_within:g} s: start it, or correct the connection's address"
+        raise StartError(f"the log's RocketMQ at {address} {words}{f' ({client.trouble})' if client.trouble else ''}") from None
+    except BackendError as error:
+        raise StartError(f"the log's RocketMQ at {address} can't be used: {error}") from error
+
+
+async def open_configured(connection: ConnectionSettings, wanted: LogSettings, *, packet: int, node: str, epoch: int) -> RocketmqLog:
+    """As the settings say; ``packet`` is the largest that devices may send."""
+    options = RocketmqLogOptions(
+        prefix=wanted.prefix, shards=wanted.shards, retention_age=wanted.retention_age, packet=packet, checked=wanted.durability == "checked"
+    )
+    return await open_rocketmq_log(connection, node=node, epoch=epoch, options=options)
+
+
+class RocketmqLog:
+    """Made by ``open_rocketmq_log``. ``weaknesses``: what its brokers don't promise, for readiness, metrics and the start line."""
+
+    def __init__(
+        self,
+        client: Client,
+        names: Mapping[str, str],
+        group: str,
+        identity: tuple[str, int],
+        found: Found,
+        options: RocketmqLogOptions,
+        clock: Callable[[], float],
+    ) -> None:
+        terms = Terms(client, "log.durability", checked=options.checked)
+        self.sender = Sender(client, terms, group, found.queues, options)
+        self.weaknesses = found.weaknesses
+        self._client = client
+        self._group = group
+        self._options = options
+        self._writing = writing = Writing(
+            self.sender, names, options.shards, identity, largest=found.largest, limits=options, clock=clock, durable=self._durable
+        )
+        self._around = Surroundings(client, group, *identity, options)
+        self._topics = {topic: Shards(name, found.queues[name], writing.lanes[topic], writing.ends[topic]) for topic, name in names.items()}
+        self._readers: dict[str, set[RocketmqReader]] = {topic: set() for topic in names}
+        client.join_producers(group)
+
+    # The port
+
+    def append(self, topic: str, key: str, record: Record, sink: Sink) -> None:
+        """As the port says."""
+        self._writing.append(topic, key, record, sink)
+
+    def open(self, topic: str, start: Start, shards: Sequence[int] | None = None) -> Reader:
+        """As the port says."""
+        known, readers = self._topics[topic], self._readers[topic]
+        if shards is not None and not known.ends.keys() >= set(shards):
+            raise ValueError(f"topic {topic} has shards 0 to {len(known.ends) - 1}, not {list(shards)}")
+        reader = RocketmqReader(self._around, known, start, list(known.ends) if shards is None else list(shards), readers.discard)
+        readers.add(reader)
+        return reader
+
+    async def ends(self, topic: str) -> Mapping[int, tuple[At, At]]:
+        """As the port says. LogError where a broker doesn't answer."""
+        known = self._topics[topic]
+        try:
+            async with asyncio.timeout(self._options.answer_within):
+                # What another node had acknowledged a moment ago is counted by then
+                await asyncio.sleep(LISTED_WITHIN)
+                pairs = await asyncio.gather(*(self._ends_of(known.name, queue) for queue in known.queues))
+        except (BackendError, TimeoutError) as error:
+            raise LogError(f"the ends of topic {known.name} can't be had: {error or 'no answer in time'}") from error
+        for shard, (_, end) in enumerate(pairs):
+            known.ends[shard] = max(known.ends[shard], end)
+        return {shard: (At(shard, first, 0), At(shard, known.ends[shard], 0)) for shard, (first, _) in enumerate(pairs)}
+
+    async def _ends_of(self, name: str, queue: Queue) -> tuple[int, int]:
+        address = await address_of(self._client, name, queue)
+        first = await calls.first_offset(self._client, address, name, queue)
+        return first, await calls.next_offset(self._client, address, name, queue)
+
+    def pressure(self) -> Pressure:
+        """As the port says."""
+        return self._writing.pressure()
+
+    async def close(self) -> None:
+        """As the port says; what RocketMQ does not acknowledge within ``close_within`` is refused."""
+        if self._writing.refusal is not None:
+            return
+        await self._writing.close()
+        open_readers = [reader for readers in self._readers.values() for reader in readers]
+        for reader in open_readers:
+            reader.close()
+        await asyncio.gather(*(task for reader in open_readers for task in reader.tasks), return_exceptions=True)
+        self._client.leave_producers(self._group)
+        await self._client.close()
+
+    def _durable(self, lane: Lane) -> None:
+        """A frame of the lane is acknowledged: readers that hold it may hand it out."""
+        for reader in self._readers[lane.topic]:
+            reader.confirm(lane.shard)

@@ -1,0 +1,95 @@
+"""What a reader has fetched: repeats are passed over, batches keep to limits, a time leaves out what is older, the lag is what is left."""
+
+from __future__ import annotations
+
+import pytest
+
+from bridges.framed.reading import Fetch
+from schemas.positions import At
+from schemas.records import Frame, Kind, Record
+from streams.log import Batch
+
+BIG = 1 << 20
+
+
+def record(number: int, size: int = 10) -> Record:
+    return Record(Kind.PUBLISH, number.to_bytes(16, "big"), number, "c", "t", bytes(size), packet_id=number)
+
+
+def frame(sequence: int, *numbers: int, node: str = "n", epoch: int = 1) -> Frame:
+    return Frame(1, node, epoch, sequence, [record(number) for number in numbers])
+
+
+def fetch(*places: tuple[int, int]) -> Fetch:
+    made = Fetch()
+    made.places = dict(enumerate(places))
+    return made
+
+
+def all_of(fetched: Fetch) -> list[int]:
+    numbers: list[int] = []
+    while fetched:
+        numbers += [each.packet_id for each in fetched.cut(BIG, BIG).records]
+    return numbers
+
+
+def test_a_repeat_is_handed_out_as_a_place_without_records() -> None:
+    fetched = fetch((0, 0))
+    for offset, each in enumerate((frame(1, 0), frame(2, 1), frame(1, 0), frame(3, 2))):
+        fetched.take(0, offset, each, 100)
+    batches = [fetched.cut(BIG, BIG) for _ in range(4)]
+    assert [len(batch.records) for batch in batches] == [1, 1, 0, 1]
+    assert batches[2] == Batch(At(0, 2, 0), (), At(0, 3, 0))
+    assert not fetched
+
+
+def test_writers_epochs_and_shards_are_apart() -> None:
+    fetched = fetch((0, 0), (0, 0))
+    for offset, each in enumerate((frame(5, 0), frame(5, 1, node="m"), frame(1, 2, epoch=2), frame(9, 3))):
+        fetched.take(0, offset, each, 100)
+    fetched.take(1, 0, frame(1, 4), 100)
+    assert all_of(fetched) == [0, 1, 2, 4], "an older epoch is over, another node or shard is not concerned"
+
+
+def test_frames_before_the_start_are_known_and_not_handed_out() -> None:
+    fetched = fetch((2, 1))
+    for offset, each in enumerate((frame(1, 0), frame(2, 1), frame(3, 2, 3, 4), frame(1, 0), frame(4, 5))):
+        fetched.take(0, offset, each, 100)
+    first = fetched.cut(BIG, BIG)
+    assert (first.first, [each.packet_id for each in first.records]) == (At(0, 2, 1), [3, 4])
+    assert all_of(fetched) == [5]
+
+
+def test_the_rest_of_a_frame_is_no_repeat_whatever_lies_before_it() -> None:
+    fetched = fetch((1, 1))
+    fetched.take(0, 0, frame(1, 0, 1), 100)
+    fetched.take(0, 1, frame(1, 0, 1), 100)
+    assert all_of(fetched) == [1]
+
+
+@pytest.mark.parametrize(("until", "wanted"), [(3, [4, 3, 5, 1]), (1, [1, 4, 3, 5, 1])])
+def test_a_time_leaves_out_older_records_until_one_is_not(until: int, wanted: list[int]) -> None:
+    fetched = fetch((0, 0))
+    fetched.times[0] = (3, until)
+    for offset, each in enumerate((frame(1, 0, 2), frame(2, 1), frame(3, 4, 3), frame(4, 5, 1))):
+        fetched.take(0, offset, each, 100)
+    assert all_of(fetched) == wanted
+
+
+def test_batches_keep_to_their_limits_and_hold_a_record_at_least() -> None:
+    fetched = fetch((0, 0))
+    fetched.take(0, 0, frame(1, *range(5)), 500)
+    sizes = []
+    for limits in ((2, BIG), (BIG, 80), (BIG, 1), (BIG, BIG)):
+        batch = fetched.cut(*limits)
+        sizes.append((batch.first.index, len(batch.records), batch.following))
+    assert sizes == [(0, 2, None), (2, 1, None), (3, 1, None), (4, 1, At(0, 1, 0))]
+    assert fetched.size == 0
+
+
+def test_the_lag_counts_what_is_fetched_and_what_is_known_of() -> None:
+    fetched = fetch((0, 0))
+    fetched.take(0, 0, frame(1, 0, 1, 2, 3), 100)
+    assert fetched.lag({0: 3}) == 4 + 2 * 4
+    fetched.cut(3, BIG)
+    assert fetched.lag({0: 1}) == 1

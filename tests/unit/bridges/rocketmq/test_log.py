@@ -1,0 +1,273 @@
+"""The log over a fake broker, for what real ones don't show on demand: answers that leave open what was stored, retention, a broker that is away."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from bridges.rocketmq import log_reader
+from bridges.rocketmq.codes import RequestCode, ResponseCode
+from bridges.rocketmq.frames import Command
+from bridges.rocketmq.log import RocketmqLog, open_rocketmq_log
+from bridges.rocketmq.log_options import RocketmqLogOptions
+from schemas.connections import ConnectionSettings
+from schemas.errors import LogDamaged
+from schemas.positions import At
+from schemas.records import PUBLISH_TOPIC, FrameError, decode_frame, encode_frame
+from tests.contract.log_traffic import BIG, Told, fill, numbers, record, take
+from tests.support.fake_rocketmq import FakeRocketmq, Verdict
+
+TOPIC = "sluiceway-publish"
+SEND = RequestCode.SEND_MESSAGE_V2
+Open = Callable[..., Awaitable[RocketmqLog]]
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("log", "log_reader"):
+        monkeypatch.setattr(f"bridges.rocketmq.{module}.LISTED_WITHIN", 0.001)
+    monkeypatch.setattr("bridges.rocketmq.peers.PAUSE_FIRST", 0.01)
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[FakeRocketmq]:
+    async with FakeRocketmq() as server:
+        yield server
+
+
+@pytest.fixture
+async def opened(server: FakeRocketmq) -> AsyncIterator[Open]:
+    logs: list[RocketmqLog] = []
+
+    async def open_log(**options: Any) -> RocketmqLog:
+        settings = ConnectionSettings(name="main", kind="rocketmq", address=(server.address,))
+        defaults: dict[str, Any] = {"shards": 1, "backoff": 0.005, "longest_backoff": 0.01, "close_within": 0.1}
+        log = await open_rocketmq_log(settings, node="n", epoch=7, options=RocketmqLogOptions(**{**defaults, **options}))
+        logs.append(log)
+        return log
+
+    yield open_log
+    for log in logs:
+        await log.close()
+
+
+def frames(server: FakeRocketmq, queue: int = 0) -> list[int]:
+    """The numbers of the frames that are stored."""
+    return [decode_frame(body).sequence for body in server.bodies(TOPIC, queue)]
+
+
+@pytest.mark.parametrize("code", [ResponseCode.FLUSH_DISK_TIMEOUT, ResponseCode.FLUSH_SLAVE_TIMEOUT, ResponseCode.SLAVE_NOT_AVAILABLE])
+async def test_only_send_ok_is_an_acknowledgement(server: FakeRocketmq, opened: Open, code: ResponseCode) -> None:
+    """Stored and not safe: sent again, the same frame to the same queue, and read once."""
+    log = await opened()
+    left = 3
+
+    def judge(command: Command) -> Verdict:
+        nonlocal left
+        if command.code != SEND or not left:
+            return None
+        left -= 1
+        server.store(command)
+        return code, ""
+
+    server.judge = judge
+    reader = log.open(PUBLISH_TOPIC, "earliest")
+    told, _ = await fill(log, range(4), keys=["k"])
+    assert told.order["k"] == [0, 1, 2, 3]
+    assert frames(server)[:4] == [1, 1, 1, 1]
+    assert log.sender.repeats == 3
+    _, more = await fill(log, range(4, 6), keys=["k"])
+    assert numbers(await take(reader, 6), "k") == [0, 1, 2, 3, 4, 5]
+    assert numbers(await take(log.open(PUBLISH_TOPIC, "earliest"), 6), "k") == [0, 1, 2, 3, 4, 5]
+    assert len(more) == 2
+
+
+async def test_an_answer_that_is_lost_leaves_one_record(server: FakeRocketmq, opened: Open) -> None:
+    verdicts: list[Verdict] = ["lost", "cut", None]
+    log = await opened(deliver_within=0.05)
+    server.judge = lambda command: verdicts.pop(0) if command.code == SEND and verdicts else None
+    told, _ = await fill(log, range(2), keys=["k"])
+    assert frames(server)[:3] == [1, 1, 1]
+    assert told.order["k"] == [0, 1]
+    assert numbers(await take(log.open(PUBLISH_TOPIC, "earliest"), 2), "k") == [0, 1]
+
+
+async def test_a_frame_is_handed_out_once_it_is_acknowledged(server: FakeRocketmq, opened: Open) -> None:
+    """The broker shows it before: what a power cut could take back is not delivered."""
+    log = await opened()
+    answer = asyncio.Event()
+    reader = log.open(PUBLISH_TOPIC, "earliest")
+
+    def judge(command: Command) -> Verdict:
+        if command.code != SEND or answer.is_set():
+            return None
+        server.store(command)
+        server.wake()
+        return ResponseCode.FLUSH_DISK_TIMEOUT, ""
+
+    server.judge = judge
+    told = Told()
+    told.append(log, record(1))
+    waiting = asyncio.ensure_future(reader.next(1, BIG))
+    async with asyncio.timeout(5):
+        while len(server.bodies(TOPIC)) < 3:
+            await asyncio.sleep(0.01)
+    assert not waiting.done()
+    answer.set()
+    assert (await waiting).records[0].packet_id == 1
+    await told.wait(1)
+
+
+async def test_what_the_broker_calls_too_large_goes_in_halves(server: FakeRocketmq, opened: Open) -> None:
+    log = await opened()
+
+    def judge(command: Command) -> Verdict:
+        if command.code != SEND or len(command.body) < 500:
+            return None
+        return (ResponseCode.SYSTEM_ERROR, "message body size exceeded") if len(command.body) % 2 else (ResponseCode.MESSAGE_ILLEGAL, "")
+
+    server.judge = judge
+    told = Told()
+    for number in range(20):
+        told.append(log, record(number, size=1000 if number == 7 else 20))
+    await told.wait(20)
+    assert told.order["k"] != []
+    assert list(told.refusals) == [(7).to_bytes(16, "big")]
+    assert "raise maxMessageSize of the brokers of topic sluiceway-publish" in str(next(iter(told.refusals.values())))
+
+
+async def test_a_broker_that_comes_back_weaker_acknowledges_nothing(server: FakeRocketmq, opened: Open) -> None:
+    log = await opened(refuse_after=0.05)
+    await fill(log, range(2), keys=["k"])
+    server.settings["flushDiskType"] = "ASYNC_FLUSH"
+    server.cut()
+    told = Told()
+    told.append(log, record(2))
+    async with asyncio.timeout(5):
+        while not log.sender.trouble(TOPIC, 0).startswith(server.address):
+            await asyncio.sleep(0.01)
+        assert 'or set log.durability = "as configured"' in log.sender.trouble(TOPIC, 0)
+        number = 2
+        while not told.refusals:
+            number += 1
+            told.append(log, record(number))
+            await asyncio.sleep(0.05)
+    assert not told.at
+    assert "RocketMQ has not answered for 0.05 s: 127.0.0.1" in str(next(iter(told.refusals.values())))
+    server.settings["flushDiskType"] = "SYNC_FLUSH"
+    server.cut()
+    async with asyncio.timeout(5):
+        while not told.at:
+            await asyncio.sleep(0.01)
+
+
+async def test_what_retention_took_is_passed_over_and_said(server: FakeRocketmq, opened: Open, caplog: pytest.LogCaptureFixture) -> None:
+    log = await opened(group_records=1)
+    await fill(log, range(6), keys=["k"])
+    topic = server.topics[TOPIC]
+    topic.first, topic.queues[0] = 4, topic.queues[0][4:]
+    reader = log.open(PUBLISH_TOPIC, {0: At(0, 1, 0)})
+    assert numbers(await take(reader, 2), "k") == [4, 5]
+    assert "log.reader_starts topic=sluiceway-publish shard=0 first=4 asked=1" in caplog.text
+    # Also where the reader waits at the end meanwhile
+    for number in range(6, 9):
+        server.put(TOPIC, 0, encode_frame("other", 1, number, [record(number)]))
+    topic.first, topic.queues[0] = 8, topic.queues[0][4:]
+    assert numbers(await take(reader, 1), "k") == [8]
+    assert "first=8 asked=6" in caplog.text
+
+
+async def test_a_hole_in_what_a_broker_shows_is_said(
+    server: FakeRocketmq, opened: Open, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It passes over files that it removed meanwhile."""
+    shown = log_reader.decode_stored
+    monkeypatch.setattr(log_reader, "decode_stored", lambda body: [each for each in shown(body) if each.offset != 1])
+    log = await opened(group_records=1)
+    await fill(log, range(3), keys=["k"])
+    assert numbers(await take(log.open(PUBLISH_TOPIC, "earliest"), 2), "k") == [0, 2]
+    assert "log.reader_starts topic=sluiceway-publish shard=0 first=2 asked=1" in caplog.text
+
+
+async def test_a_position_behind_what_the_broker_has_ends_the_reader(server: FakeRocketmq, opened: Open) -> None:
+    log = await opened()
+    await fill(log, range(3), keys=["k"])
+    del server.topics[TOPIC].queues[0][:]
+    with pytest.raises(LogDamaged, match="ends at record 0:0 of shard 0 .* a position says 1:0"):
+        await log.open(PUBLISH_TOPIC, {0: At(0, 1, 0)}).next(1, 1)
+
+
+async def test_what_others_write_into_the_topic_stops_the_reader(server: FakeRocketmq, opened: Open) -> None:
+    log = await opened()
+    server.put(TOPIC, 0, b"hello")
+    with pytest.raises(FrameError, match="publish shard 0 offset 0: .* not a frame"):
+        await log.open(PUBLISH_TOPIC, "earliest").next(1, 1)
+
+
+async def test_frames_that_come_again_are_passed_over_by_readers_old_and_new(server: FakeRocketmq, opened: Open) -> None:
+    """Also late, behind what was sent after them; also where a reader begins between a frame and its repeat."""
+    log = await opened()
+    for sequence, first in ((1, 0), (2, 2), (1, 0), (2, 2), (3, 4), (2, 2), (4, 6)):
+        server.put(TOPIC, 0, encode_frame("other", 1, sequence, [record(first), record(first + 1)]))
+    server.put(TOPIC, 0, encode_frame("other", 0, 9, [record(90)]))
+    server.put(TOPIC, 0, encode_frame("another", 1, 1, [record(8)]))
+    for start, wanted in ((None, 0), (2, 4), (3, 4), (5, 6)):
+        reader = log.open(PUBLISH_TOPIC, "earliest" if start is None else {0: At(0, start, 0)})
+        assert numbers(await take(reader, 9 - wanted), "k") == list(range(wanted, 9))
+
+
+async def test_a_time_looks_back_for_clocks_that_are_ahead(server: FakeRocketmq, opened: Open) -> None:
+    """The broker finds by the time at which it stored a frame."""
+    log = await opened(clocks_apart=1.0)
+    for sequence, (made, stored) in enumerate(((1500, 900), (1600, 1200), (2400, 1700), (2100, 2500), (2600, 2600))):
+        server.put(TOPIC, 0, encode_frame("other", 1, sequence, [record(made - 1000)]), stored=stored)
+    await log.ends(PUBLISH_TOPIC)
+    got = await take(log.open(PUBLISH_TOPIC, 2200), 3)
+    assert numbers(got, "k") == [1400, 1100, 1600], "from the first that is not older"
+
+
+async def test_a_broker_that_is_away_holds_up_its_own_shards_and_moves_none(server: FakeRocketmq, opened: Open) -> None:
+    """Shards are the queues of all brokers, by name and number."""
+    async with FakeRocketmq() as second:
+        server.names, server.elsewhere = ("broker-b", "broker-a"), {"broker-a": second.address}
+        log = await opened(shards=4)
+        assert [len(each.topics[TOPIC].queues) for each in (second, server)] == [2, 2]
+        keys = [f"key-{number}" for number in range(9)]
+        told, _ = await fill(log, range(9), keys=keys)
+        homes = {key: told.at[number.to_bytes(16, "big")].shard for number, key in enumerate(keys)}
+        assert set(homes.values()) == {0, 1, 2, 3}
+        await second.stop()
+        more = Told()
+        for number in range(9, 18):
+            more.append(log, record(number, keys[number - 9]))
+        await more.wait(sum(home >= 2 for home in homes.values()))
+        await asyncio.sleep(0.05)
+        assert {at.shard for at in more.at.values()} == {2, 3}
+        await second.start()
+        await more.wait(9)
+        assert {key: more.at[number.to_bytes(16, "big")].shard for number, key in enumerate(keys, 9)} == homes
+
+
+async def test_a_close_while_nobody_answers_says_what_may_be_in_the_log(server: FakeRocketmq, opened: Open) -> None:
+    log = await opened(group_records=1)
+    server.judge = lambda command: "silent" if command.code == SEND else None
+    told = Told()
+    for number in range(2):
+        told.append(log, record(number))
+    await asyncio.sleep(0.05)
+    await log.close()
+    first, second = (str(told.refusals[number.to_bytes(16, "big")]) for number in range(2))
+    assert "may be in the log all the same" in first
+    assert second == "the log closed before the record was sent: RocketMQ does not answer"
+
+
+async def test_a_group_that_is_gone_is_made_again(server: FakeRocketmq, opened: Open) -> None:
+    server.groups = {"other": True}
+    log = await opened()
+    assert "sluiceway-log" in server.groups
+    await fill(log, range(2), keys=["k"])
+    del server.groups["sluiceway-log"]
+    assert numbers(await take(log.open(PUBLISH_TOPIC, "earliest"), 2), "k") == [0, 1]
