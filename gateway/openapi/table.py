@@ -6,6 +6,7 @@ from typing import Final
 
 from gateway.openapi import identities, management, messaging
 from gateway.openapi.calls import Action
+from gateway.openapi.rules import RULE_ACTIONS
 
 _CHECK: Final = "ParameterCheckFailed"
 _FIELD: Final = "ParameterFieldCheckFailed"
@@ -50,4 +51,5 @@ ACTIONS: Final[dict[str, Action]] = {
     "AddCustomAuthConnectBlack": Action(identities.add_block, _NAMED, manages=True),
     "DeleteCustomAuthConnectBlack": Action(identities.delete_block, _NAMED, manages=True),
     "QueryCustomAuthConnectBlack": Action(identities.query_blocks, _NAMED, manages=True),
+    **RULE_ACTIONS,
 }

@@ -173,7 +173,8 @@ def test_a_devices_key_manages_nothing(site: Site) -> None:
 def test_no_parameter_breaks_an_action(site: Site, name: str) -> None:
     """Missing, empty, too long, of the wrong kind: a 4xx with a code of the product and no stored change, never a 5xx."""
     fields = "ClientId GroupId Topic MqttTopic Payload Token Resources Actions ExpireTime Username Secret IdentityType SignMode Identity "
-    fields += "PermitAction Effect Size PageSize PageNo NextToken ResourceType ResourceId.1 Tag.1.Key ClientIdList.1 MqttInstanceId"
+    fields += "PermitAction Effect Size PageSize PageNo NextToken ResourceType ResourceId.1 Tag.1.Key ClientIdList.1 MqttInstanceId "
+    fields += "RuleId TargetType TargetInstanceId TargetTopic Status Description"
     version = {"Version": ACTIONS[name].versions[0]}
     before = {key for key in site.bed.store._state.documents if key[0] != "nonce"}
     for value in ("", "x" * 30_000, "-1", "1e9", "\x00", "+/#", "null", "ünï\u202e"):
