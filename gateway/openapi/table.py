@@ -6,6 +6,7 @@ from typing import Final
 
 from gateway.openapi import certificates, identities, management, messaging, traces
 from gateway.openapi.calls import Action
+from gateway.openapi.rules import RULE_ACTIONS
 
 _CHECK: Final = "ParameterCheckFailed"
 _FIELD: Final = "ParameterFieldCheckFailed"
@@ -71,4 +72,5 @@ ACTIONS: Final[dict[str, Action]] = {
     "QueryMqttTraceMessageOfClient": Action(traces.messages_of_client, _NAMED, manages=True, versions=_TRACES),
     "QueryMqttTraceMessagePublish": Action(traces.message_publish, _NAMED, manages=True, versions=_TRACES),
     "QueryMqttTraceMessageSubscribe": Action(traces.message_subscribe, _NAMED, manages=True, versions=_TRACES),
+    **RULE_ACTIONS,
 }

@@ -178,6 +178,7 @@ def test_no_parameter_breaks_an_action(site: Site, name: str) -> None:
     fields += "PermitAction Effect Size PageSize PageNo NextToken ResourceType ResourceId.1 Tag.1.Key ClientIdList.1 MqttInstanceId "
     fields += "CaName CaContent VerificationContent Sn CaSn DeviceSn"
     fields += " MqttRegionId BeginTime EndTime CurrentPage Reverse MsgId"
+    fields += " RuleId TargetType TargetInstanceId TargetTopic Status Description"
     version = {"Version": ACTIONS[name].versions[0]}
     before = {key for key in site.bed.store._state.documents if key[0] != "nonce"}
 
