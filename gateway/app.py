@@ -34,6 +34,8 @@ from gateway.connecting import Connecting
 from gateway.connection import Connection
 from gateway.downlink import LocalDownlink
 from gateway.ending import Ending
+from gateway.folder import folder_identity, prepare_folder
+from gateway.membership import Membership
 from gateway.node import Node
 from gateway.openapi.endpoint import open_api_routes
 from gateway.presence import PRESENCE_READER, PresenceEvents
@@ -88,7 +90,9 @@ class App:
         self._engine: Engine | None = None
         self._services: Services | None = None
         self._lock: int | None = None
-        self._opened: list[Log | Store] = []
+        self._membership: Membership | None = None
+        """Where the store is one that others can reach."""
+        self._opened: list[Log | Store | Membership] = []
         """What is to be closed, in order: the log's sinks are told of what is still on its way, and the store takes what they say."""
         self._ticks: Ticks | None = None
         """There once the start has recovered: from then on a stop drains."""
@@ -98,7 +102,7 @@ class App:
     async def start(self) -> None:
         """Everything up to the ready line. StartError where something can't be had."""
         settings, loop = self._settings, asyncio.get_running_loop()
-        _prepare_folder(settings)
+        prepare_folder(settings.data)
         specs = self._specs = _listener_specs(settings)
         for spec in specs:
             for sock in await bind(spec):
@@ -108,6 +112,8 @@ class App:
         self._store = _open_store(settings, loop)
         self._opened.append(self._store)
         epoch = await self._store.next_epoch()
+        if settings.store.url:
+            await self._join(epoch)
         self._log, self._weaknesses = await open_configured_log(settings, epoch)
         self._opened.insert(0, self._log)
         self._keyring = await open_keyring(self._store, settings.seal_file, settings.instance_id)
@@ -116,11 +122,21 @@ class App:
         await self._recover()
         await self._listen()
 
+    async def _join(self, epoch: int) -> None:
+        """Others can reach the database: be the one gateway that uses it, from before the first record is read."""
+        membership = self._membership = Membership(self._store.cluster, self._settings.node.id, epoch, folder_identity(self._settings.data))
+        await membership.join()
+        self._opened.insert(0, membership)
+        self._store.stand_on(membership.fences)
+        self._run("lease", membership.run())
+
     def _build(self, epoch: int, loop: asyncio.AbstractEventLoop) -> None:
         settings = self._settings
         ids = RecordIds(zlib.crc32(settings.node.id.encode()), epoch)
         node = self.node = Node(settings, loop, self._log, self._store, self._registers, Clock(), ids, epoch)
         node.weaknesses = self._weaknesses
+        if self._membership is not None:
+            node.flusher.may_send = self._membership.holds
         node.pressure = PressureValve(node)
         node.backlog = Backlog(node)
         node.presence = PresenceEvents(node)
@@ -244,7 +260,7 @@ class App:
 
     async def stop(self) -> None:
         """Drain: no new clients, a reason for those who can read one, everything accepted durable and acknowledged."""
-        if self._ticks is not None:
+        if self._ticks is not None and not (self._membership is not None and self._membership.lost):
             await self._drain(self._ticks)
         if self._engine is not None:
             await self._engine.stop()
@@ -337,16 +353,6 @@ def _listener_specs(settings: Settings) -> list[ListenerSpec]:
 
 def _first(addresses: tuple[ListenerSpec, ...]) -> Address | None:
     return next((Address(spec.host, spec.port) for spec in addresses if spec.kind == "mqtt"), None)
-
-
-def _prepare_folder(settings: Settings) -> None:
-    data = settings.data
-    try:
-        data.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise StartError(f"data folder {data} can't be made: {error.strerror}") from None
-    if not os.access(data, os.W_OK | os.X_OK):
-        raise StartError(f"data folder {data} can't be written: give this user the right, or name another with --data")
 
 
 def _open_store(settings: Settings, loop: asyncio.AbstractEventLoop) -> DatabaseStore:

@@ -78,8 +78,7 @@ class Connecting:
         """CONNACK with an error, for those who can get one: 3.1.1 knows few codes, and some take no packet of that size [MQTT-3.1.2-24]."""
         answer = encode_within(Connack(session_present=False, reason_code=code), connection.version, connection.send_packet_maximum)
         if answer is not None:
-            connection.out.append(answer)
-            connection.flush()
+            connection.out.append(answer)  # it leaves with the close that follows
 
     async def _connect(self, connection: Connection, packet: Connect) -> None:
         self._negotiate(connection, packet)

@@ -187,6 +187,8 @@ class LocalDownlink:
                 await self._open_mailbox(client, entry)
         await self._retained_room.settle()
         node.routed[end.shard] = end
+        while node.flusher.holds_back():  # noqa: ASYNC110 - rare, and it ends when the store answers or the process does
+            await asyncio.sleep(RETRY_AFTER)
         if node.persistence.pending >= PENDING_LIMIT:
             await node.persistence.room()
         elif node.busy():

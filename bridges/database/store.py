@@ -65,6 +65,10 @@ class DatabaseStore:
         listening = Listening(loop, partial(postgresql.connect_to_listen, url, password), postgresql.Error)
         return cls(postgresql.open_postgresql(url, password), listening, loop)
 
+    def stand_on(self, fences: Sequence[Fence]) -> None:
+        """From now on, where one of these doesn't hold, all that is asked of the store fails, but what a node asks about itself."""
+        self._worker.stands_on = tuple(fences)
+
     @property
     def failures(self) -> int:
         """Calls that failed, commits included that nobody waited for."""

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+
+import pytest
+
 from bridges.database import adopting, membership
 from bridges.database.store import DatabaseStore
+from schemas.errors import StoreError
+from schemas.identities import AccessKey
 from schemas.positions import At
 from schemas.sessions import DropEntry, PutEntry
 from streams.cluster import Lease, LeaseFence, NodeFence, NodeState
@@ -14,6 +20,7 @@ from tests.unit.bridges.database.test_shared import Held, UntilWaiting, one, two
 __all__ = ["one", "two", "until_waiting", "url"]  # fixtures
 
 GONE = 0
+KEY = AccessKey("id", "device", b"sealed", 0)
 
 
 async def _join(store: DatabaseStore, node: str, lease_ms: int = 60_000) -> int:
@@ -125,3 +132,25 @@ async def test_only_the_newer_owner_s_writes_apply(one: DatabaseStore, two: Data
     assert [len((await each).stale) for each in late] == [1] * 19
     assert epochs == list(range(1, 21))
     assert await queued(one, 1) == [entry(turn).at for turn in range(20)]
+
+
+async def test_one_whose_place_is_another_s_can_do_nothing_but_ask_about_nodes(one: DatabaseStore, two: DatabaseStore) -> None:
+    """Commits that wait together with such questions fail alone, claims and reads too."""
+    a, b = await _join(one, "a"), await _join(two, "b")
+    lease = await one.cluster.acquire("gateway", a)
+    assert lease is not None
+    one.stand_on([LeaseFence("gateway", lease.token)])
+    await one.put_key(KEY)
+    await one.cluster.leave(a)
+    assert await two.cluster.acquire("gateway", b) == Lease("gateway", lease.token + 1, b)
+    commit, nodes, claim = (
+        asyncio.ensure_future(asked) for asked in (one.commit([], {"late": At(0, 1, 0)}), one.cluster.nodes(), _claim(one, 0, "c1"))
+    )
+    assert [node.alive for node in await nodes] == [False, True]
+    for refused in (commit, claim, one.keys(), one.put_key(KEY)):
+        with pytest.raises(StoreError, match="another gateway has taken this one's place in the database"):
+            await refused
+    assert await one.cluster.renew(a), "it isn't dead, and may ask"
+    assert await two.positions() == {}
+    assert await two.sessions(0, 10) == []
+    assert len(await two.keys()) == 1

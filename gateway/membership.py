@@ -1,0 +1,140 @@
+"""This node's place at a store that others can reach as well: who may use it, for how long, and what follows when that ends.
+
+One gateway a database for now: it holds a lease that no second one gets. What it writes stands on that lease, and what it sends stands
+on the node's own, by a clock that goes on while the machine sleeps. Knows ``streams.cluster`` alone; app.py starts and ends it, flush.py
+and persistence.py ask it. A store in the data folder needs none of this: the folder's lock says it all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+import time
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Final
+
+from schemas.errors import StartError, StoreError
+from streams.cluster import LEASE_MS, RENEW_MS, Cluster, Fence, Lease, LeaseFence, NodeState
+from streams.store import Refused
+
+EXCLUSIVE: Final = "gateway"
+"""The lease of the one gateway."""
+LEASE: Final = LEASE_MS / 1_000
+RENEW: Final = RENEW_MS / 1_000
+ASK_AGAIN: Final = 0.3
+"""Seconds between questions to a store that failed, or that may soon say something else."""
+PATIENCE: Final = LEASE + 2.0
+"""A start waits so long for the lease of one that died elsewhere; who still has it then is alive."""
+
+logger = logging.getLogger(__name__)
+
+
+def lease_clock() -> Callable[[], float]:
+    """Seconds, also those for which the machine slept, where the system can tell."""
+    number = getattr(time, "CLOCK_BOOTTIME", None)
+    return time.monotonic if number is None else partial(time.clock_gettime, number)
+
+
+class Membership:
+    """``folder`` is the data folder's identity. ``sleep`` and ``clock`` are the loop's and ``lease_clock`` outside of tests."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        node: str,
+        epoch: int,
+        folder: str,
+        *,
+        clock: Callable[[], float] | None = None,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._cluster = cluster
+        self._node = node
+        self._epoch = epoch
+        self._folder = folder
+        self._clock = lease_clock() if clock is None else clock
+        self._sleep = sleep
+        self._until = 0.0
+        self._lease: Lease | None = None
+        self.lost = False
+        """Another gateway has this one's place: nothing may be sent or written any more."""
+
+    def holds(self) -> bool:
+        """Whether what leaves now is ours to say. False while the store can't be asked for longer than a lease, too."""
+        return not self.lost and self._clock() < self._until
+
+    @property
+    def fences(self) -> tuple[Fence, ...]:
+        """What every commit stands on."""
+        return () if self._lease is None else (LeaseFence(self._lease.name, self._lease.token),)
+
+    async def join(self) -> None:
+        """Have the place; StartError where another gateway has it and lives."""
+        deadline = self._clock() + PATIENCE
+        while not await self._try():
+            other = await self._other()
+            if other is None:
+                continue
+            if other.detail.partition(" ")[0] == self._folder:
+                await self._cluster.leave(other.epoch)  # we hold the lock of the folder that it had
+            elif self._clock() >= deadline:
+                await self._cluster.leave(self._epoch)
+                raise StartError(self._why(other))
+            else:
+                await self._sleep(ASK_AGAIN)
+        for node in await self._cluster.nodes():
+            if node.epoch != self._epoch and not node.alive:
+                await self._cluster.bury(node.epoch)  # it can't come back to life
+
+    async def _try(self) -> bool:
+        asked = self._clock()
+        joined = await self._cluster.join(self._node, self._epoch, f"{self._folder} {socket.gethostname()}")
+        if isinstance(joined, Refused):
+            return False
+        self._lease = await self._cluster.acquire(EXCLUSIVE, self._epoch)
+        self._until = asked + LEASE
+        return self._lease is not None
+
+    async def _other(self) -> NodeState | None:
+        """Who lives in our place."""
+        living = {node.epoch: node for node in await self._cluster.nodes() if node.alive and node.epoch != self._epoch}
+        holder = next((lease.epoch for lease in await self._cluster.leases() if lease.name == EXCLUSIVE), 0)
+        return living.get(holder) or next((node for node in living.values() if node.node == self._node), None)
+
+    def _why(self, other: NodeState) -> str:
+        host = other.detail.partition(" ")[2]
+        if other.node == self._node:
+            return f"node.id: a gateway with the id {other.node} uses this database already, on {host}: stop it, or name another in store.url"
+        return f"store.url: the gateway {other.node} uses this database already, on {host}, and one gateway a database may: stop it, or name another"
+
+    async def run(self) -> None:
+        """Renew for ever; ends when the place is lost."""
+        pause = RENEW
+        while True:
+            await self._sleep(pause)
+            asked = self._clock()
+            try:
+                kept = await self._cluster.renew(self._epoch) and await self._cluster.acquire(EXCLUSIVE, self._epoch) == self._lease
+            except StoreError:
+                pause = ASK_AGAIN
+                continue
+            if not kept:
+                self.lose()
+            if self.lost:
+                return
+            self._until, pause = asked + LEASE, RENEW
+
+    def lose(self) -> None:
+        """It is known that another has the place."""
+        if not self.lost:
+            self.lost = True
+            logger.critical("node-lost node=%s epoch=%d: another gateway has taken this one's place in the database", self._node, self._epoch)
+
+    async def close(self) -> None:
+        """Leave: the next start need not wait."""
+        if not self.lost:
+            with contextlib.suppress(StoreError):
+                await self._cluster.leave(self._epoch)
