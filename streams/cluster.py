@@ -25,6 +25,11 @@ NOTICE_CHARACTERS: Final = 1_000
 """A notice's topic and detail: longer ones are refused."""
 
 
+def routing_reader(epoch: int) -> str:
+    """The reader as which a node's routing has its positions in the store; 0 for a node alone. A colon and the shard may follow."""
+    return f"router/{epoch}" if epoch else "router"
+
+
 class NodeState(msgspec.Struct, frozen=True):
     """``detail`` is what the node says of itself to others. ``routes`` is the version of its newest route."""
 
@@ -147,7 +152,7 @@ class Cluster(Protocol):
         """By epoch; dead ones are listed until they are buried."""
 
     async def bury(self, epoch: int) -> bool:
-        """Forget a node that doesn't live and owns no session any more, with its routes and leases. False while it isn't so."""
+        """Forget a node that doesn't live and owns no session any more, with its routes, leases and routing positions. False while it isn't so."""
 
     async def acquire(self, name: str, epoch: int) -> Lease | None:
         """Take a lease, or keep it. It is held as long as its holder lives: there is nothing else to renew.
@@ -164,7 +169,8 @@ class Cluster(Protocol):
     async def adopt(self, dead: int, epoch: int, limit: int) -> list[SessionState] | Refused:
         """Take over sessions of a node that doesn't live, each under an epoch one higher, and declare that node dead.
 
-        States are as from ``Store.sessions``. None may be left to take while ``bury`` is still refused: another node is busy with the rest.
+        States are as from ``Store.sessions``, with ``resume`` as from a claim; ``dead`` 0 stands for a node alone that was here before.
+        None may be left to take while ``bury`` is still refused: another node is busy with the rest.
         """
 
     async def owners(self, clients: Sequence[str]) -> Mapping[str, Owner]:

@@ -44,6 +44,7 @@ sessions = Table(
     Column("expires_at", BigInteger, nullable=False),
     Column("next_block", Integer, nullable=False),
     Column("node_epoch", BigInteger, nullable=False, server_default=text("0")),
+    Column("resume", LargeBinary),
     Index("sessions_owned", "node_epoch", "id", sqlite_where=text("node_epoch > 0"), postgresql_where=text("node_epoch > 0")),
     Index("sessions_ending", "expires_at", sqlite_where=text("expires_at > 0"), postgresql_where=text("expires_at > 0")),
 )

@@ -19,6 +19,7 @@ from schemas.sessions import (
     PutSubscription,
     RemoveSession,
     ReserveBlock,
+    Resumed,
     SetEntry,
     TrimBox,
 )
@@ -65,7 +66,7 @@ def _refused(state: State, change: Change) -> Stale | None:
     """An epoch of 0 guards nothing, but what a change is about has to be there."""
     if isinstance(change, PutEntry | SetEntry | DropEntry | TrimBox):
         number, there = change.box, change.box in state.boxes
-    elif isinstance(change, PutSubscription | DropSubscription | EndConnection | RemoveSession | ReserveBlock):
+    elif isinstance(change, PutSubscription | DropSubscription | EndConnection | RemoveSession | ReserveBlock | Resumed):
         number, there = change.session, change.session in state.sessions
     elif isinstance(change, PutRoute | TrimRoutes):
         return None if holds(state.cluster, NodeFence(change.epoch)) else Stale(0, change.epoch)
@@ -177,6 +178,7 @@ _APPLY: Final[dict[type, Callable[[State, Any], object]]] = {
     EndConnection: _end_connection,
     RemoveSession: lambda state, change: state.remove_session(change.session),
     ReserveBlock: _reserve_block,
+    Resumed: lambda state, change: setattr(state.sessions[change.session], "resume", None),
     PutReceived: _put_received,
     DropReceived: _drop_received,
     PutRetained: _put_retained,

@@ -75,10 +75,11 @@ class MemoryStore:
             if not expiry:
                 state.connections += 1
                 return SessionState(0, state.connections, client, principal, False, 0, mailbox=state.mailboxes.get(client, 0), owner=before)
-            session = Session(state.next_number(), client, principal)
+            session = Session(state.next_number(), client, principal, owner=owner)
             state.sessions[session.id], state.boxes[session.id] = session, Box()
         state.boxes[session.id].epoch += 1
-        session.expiry, session.expires_at, session.owner = expiry, 0, owner
+        session.expiry, session.expires_at = expiry, 0
+        state.hand(session, owner)
         return self._described(session.id, present=present, entries=True, owner=before)
 
     def commit(self, changes: Sequence[Change], positions: Mapping[str, At] | None = None, fences: Sequence[Fence] = ()) -> Awaitable[CommitResult]:
@@ -210,4 +211,5 @@ class MemoryStore:
             received=tuple(sorted(session.received)),
             expires_at=session.expires_at,
             owner=owner,
+            resume=session.resume,
         )
