@@ -29,6 +29,8 @@ from gateway.auth.registers import open_registers
 from gateway.backlog import Backlog
 from gateway.broker_topics import BrokerTopics
 from gateway.clock import Clock, RecordIds
+from gateway.cluster.presence import SharedPresence
+from gateway.cluster.starting import begin
 from gateway.commands.endpoint import Rendezvous, remove_rendezvous, write_rendezvous
 from gateway.connecting import Connecting
 from gateway.connection import Connection
@@ -47,7 +49,8 @@ from gateway.services import Services
 from gateway.subscribing import Subscribing
 from gateway.ticks import Ticks
 from gateway.token_watch import TokenWatch
-from gateway.transports.listeners import Listeners, ListenerSpec, start_listeners
+from gateway.transports.endpoints import first_address, listener_specs
+from gateway.transports.listeners import Listeners, start_listeners
 from gateway.transports.sockets import bind
 from schemas.connections import ConnectionSettings
 from schemas.errors import StartError
@@ -55,9 +58,9 @@ from schemas.identities import Secret
 from schemas.limits import MIB
 from schemas.reasons import ReasonCode
 from schemas.records import PRESENCE_TOPIC, PUBLISH_TOPIC
-from schemas.settings import Address, Settings
+from schemas.settings import Settings
 from streams.backend import Backend
-from streams.log import Log
+from streams.log import Log, Reader
 from streams.mapping.inflow import Stamp
 from streams.runtime import PresenceFold, Router
 from streams.runtime.sending import Judge
@@ -92,6 +95,8 @@ class App:
         self._lock: int | None = None
         self._membership: Membership | None = None
         """Where the store is one that others can reach."""
+        self._many = False
+        """Whether this may be one node of many."""
         self._opened: list[Log | Store | Membership] = []
         """What is to be closed, in order: the log's sinks are told of what is still on its way, and the store takes what they say."""
         self._ticks: Ticks | None = None
@@ -103,7 +108,7 @@ class App:
         """Everything up to the ready line. StartError where something can't be had."""
         settings, loop = self._settings, asyncio.get_running_loop()
         prepare_folder(settings.data)
-        specs = self._specs = _listener_specs(settings)
+        specs = self._specs = listener_specs(settings)
         for spec in specs:
             for sock in await bind(spec):
                 sock.close()
@@ -123,11 +128,13 @@ class App:
         await self._listen()
 
     async def _join(self, epoch: int) -> None:
-        """Others can reach the database: be the one gateway that uses it, from before the first record is read."""
-        membership = self._membership = Membership(self._store.cluster, self._settings.node.id, epoch, folder_identity(self._settings.data))
+        """Others can reach the database: have a place there from before the first record is read. A log in common is for many."""
+        settings, self._many = self._settings, self._settings.log.kind != "embedded"
+        membership = self._membership = Membership(
+            self._store.cluster, settings.node.id, epoch, folder_identity(settings.data), alone=not self._many, stand_on=self._store.stand_on
+        )
         await membership.join()
         self._opened.insert(0, membership)
-        self._store.stand_on(membership.fences)
         self._run("lease", membership.run())
 
     def _build(self, epoch: int, loop: asyncio.AbstractEventLoop) -> None:
@@ -139,7 +146,8 @@ class App:
             node.flusher.may_send = self._membership.holds
         node.pressure = PressureValve(node)
         node.backlog = Backlog(node)
-        node.presence = PresenceEvents(node)
+        node.owner = epoch if self._many else 0
+        node.presence = SharedPresence(node) if self._many else PresenceEvents(node)
         node.ending = Ending(node)
         node.connecting = Connecting(node)
         node.subscribing = Subscribing(node)
@@ -149,6 +157,13 @@ class App:
 
     async def _recover(self) -> None:
         node = self.node
+        if self._many:
+            assert self._membership is not None  # noqa: S101 - joined
+            self._make_rules()
+            reader: Reader = await begin(node, self._membership, self._keyring, self._start_rules, self._run)
+            self._ticks = Ticks(node, reader)
+            self._run("ticks", self._ticks.run())
+            return
         await load_sessions(node, self._keyring)
         node.routed = await starting_positions(node, ROUTER_READER, PUBLISH_TOPIC)
         presence_starts = await starting_positions(node, PRESENCE_READER, PRESENCE_TOPIC)
@@ -163,10 +178,11 @@ class App:
         self._ticks = Ticks(node, reader)
         for name, flow in (("router", router.run()), ("presence", fold.run()), ("ticks", self._ticks.run())):
             self._run(name, flow)
-        await clean_channels(node, self._keyring, seen)
+        await clean_channels(node, self._keyring, seen, await self._store.channels())
+        self._make_rules()
         await self._start_rules()
 
-    async def _start_rules(self) -> None:
+    def _make_rules(self) -> None:
         node, settings = self.node, self._settings
 
         def stamp() -> Stamp:
@@ -190,9 +206,12 @@ class App:
                 judge=self._judge,
             )
         )
-        await engine.load()
         node.undelivered = engine.undelivered.tell
-        self._run("rules", engine.run())
+
+    async def _start_rules(self) -> None:
+        assert self._engine is not None  # noqa: S101 - made before
+        await self._engine.load()
+        self._run("rules", self._engine.run())
 
     def _run(self, name: str, flow: Coroutine[None, None, None]) -> None:
         """Run a part for as long as the process lives; if it fails the process ends, since nothing may go on without it."""
@@ -238,7 +257,7 @@ class App:
         )
         first = await make_first_key(self._keyring, now)
         if first is not None:
-            for line in first_start_lines(first, _first(self._listeners.addresses), settings.data):
+            for line in first_start_lines(first, first_address(self._listeners.addresses), settings.data):
                 print(line, file=sys.stderr)  # noqa: T201 - the one place where a key is shown
         _warn(settings, node.weaknesses)
         words = [f"{kind}={','.join(addresses)}" for kind, addresses in listening.items() if addresses]
@@ -341,18 +360,6 @@ def connect_backend(connection: ConnectionSettings) -> Backend:
     module, name = BACKENDS[connection.kind]
     make: Callable[[ConnectionSettings], Backend] = getattr(_installed(module, connection), name)
     return make(connection)
-
-
-def _listener_specs(settings: Settings) -> list[ListenerSpec]:
-    specs = [ListenerSpec("mqtt", address.host, address.port) for address in settings.mqtt]
-    specs += [ListenerSpec("mqtts", address.host, address.port) for address in settings.mqtts]
-    specs += [ListenerSpec("ws", address.host, address.port) for address in settings.ws]
-    specs += [ListenerSpec("wss", address.host, address.port) for address in settings.wss]
-    return specs
-
-
-def _first(addresses: tuple[ListenerSpec, ...]) -> Address | None:
-    return next((Address(spec.host, spec.port) for spec in addresses if spec.kind == "mqtt"), None)
 
 
 def _open_store(settings: Settings, loop: asyncio.AbstractEventLoop) -> DatabaseStore:

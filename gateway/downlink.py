@@ -17,6 +17,7 @@ from schemas.topics import parse_p2p
 from streams.expiry import is_expired
 from streams.fanout import Plan, Variant, fan_out, make_run
 from streams.p2p import Place, place
+from streams.resuming import is_since
 from streams.store import Change
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ class LocalDownlink:
 
     def _plan_at(self, topic: str, at: At) -> Plan:
         matches = self._node.routes.match(topic)
-        return self._node.derive_plan(topic, [match for match in matches if _is_since(match[1].since, at)])
+        return self._node.derive_plan(topic, [match for match in matches if is_since(match[1].since, at)])
 
     def _mostly_queueing(self, plan: Plan) -> bool:
         total = queueing = 0
@@ -206,8 +207,3 @@ class LocalDownlink:
         session = node.registry.get(client)
         if session is not None and session.connection is not None and session.connection.ready:
             node.backlog.mailbox_filled(session, box)
-
-
-def _is_since(since: Sequence[At], at: At) -> bool:
-    """Whether a subscription was there before the record."""
-    return all(at >= place for place in since if place.shard == at.shard)

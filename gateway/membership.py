@@ -1,8 +1,9 @@
 """This node's place at a store that others can reach as well: who may use it, for how long, and what follows when that ends.
 
-One gateway a database for now: it holds a lease that no second one gets. What it writes stands on that lease, and what it sends stands
-on the node's own, by a clock that goes on while the machine sleeps. Knows ``streams.cluster`` alone; app.py starts and ends it, flush.py
-and persistence.py ask it. A store in the data folder needs none of this: the folder's lock says it all.
+A gateway with a log of its own is the one gateway of its database: it holds a lease that no second one gets. Those with a log in common
+are many nodes, each with an id of its own. What a node writes stands on its leases, and what it sends on the time that is left of them, by
+a clock that goes on while the machine sleeps. Knows ``streams.cluster`` alone; app.py starts and ends it, flush.py and the store ask it.
+A store in the data folder needs none of this: the folder's lock says it all.
 """
 
 from __future__ import annotations
@@ -12,14 +13,16 @@ import contextlib
 import logging
 import socket
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Final
 
 from schemas.errors import StartError, StoreError
-from streams.cluster import LEASE_MS, RENEW_MS, Cluster, Fence, Lease, LeaseFence, NodeState
+from streams.cluster import LEASE_MS, RENEW_MS, Cluster, Fence, Lease, LeaseFence, NodeFence, NodeState
 from streams.store import Refused
 
+MANY: Final = "many"
+"""The last word of what a node says of itself, where it isn't alone."""
 EXCLUSIVE: Final = "gateway"
 """The lease of the one gateway."""
 LEASE: Final = LEASE_MS / 1_000
@@ -39,7 +42,10 @@ def lease_clock() -> Callable[[], float]:
 
 
 class Membership:
-    """``folder`` is the data folder's identity. ``sleep`` and ``clock`` are the loop's and ``lease_clock`` outside of tests."""
+    """``folder`` is the data folder's identity, ``alone`` whether no other gateway may use the store; ``stand_on`` is told what commits stand on.
+
+    ``sleep`` and ``clock`` are the loop's and ``lease_clock`` outside of tests.
+    """
 
     def __init__(
         self,
@@ -48,6 +54,8 @@ class Membership:
         epoch: int,
         folder: str,
         *,
+        alone: bool = True,
+        stand_on: Callable[[Sequence[Fence]], None] = lambda fences: None,
         clock: Callable[[], float] | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
@@ -55,10 +63,12 @@ class Membership:
         self._node = node
         self._epoch = epoch
         self._folder = folder
+        self._alone = alone
+        self._stand_on = stand_on
         self._clock = lease_clock() if clock is None else clock
         self._sleep = sleep
         self._until = 0.0
-        self._lease: Lease | None = None
+        self._leases: dict[str, Lease] = {}
         self.lost = False
         """Another gateway has this one's place: nothing may be sent or written any more."""
 
@@ -68,8 +78,8 @@ class Membership:
 
     @property
     def fences(self) -> tuple[Fence, ...]:
-        """What every commit stands on."""
-        return () if self._lease is None else (LeaseFence(self._lease.name, self._lease.token),)
+        """What every commit stands on: the node itself, and each lease that it has."""
+        return (NodeFence(self._epoch), *(LeaseFence(lease.name, lease.token) for lease in self._leases.values()))
 
     async def join(self) -> None:
         """Have the place; StartError where another gateway has it and lives."""
@@ -85,30 +95,44 @@ class Membership:
                 raise StartError(self._why(other))
             else:
                 await self._sleep(ASK_AGAIN)
-        for node in await self._cluster.nodes():
+        for node in await self._cluster.nodes() if self._alone else ():
             if node.epoch != self._epoch and not node.alive:
                 await self._cluster.bury(node.epoch)  # it can't come back to life
+        self._stand_on(self.fences)
 
     async def _try(self) -> bool:
         asked = self._clock()
-        joined = await self._cluster.join(self._node, self._epoch, f"{self._folder} {socket.gethostname()}")
-        if isinstance(joined, Refused):
-            return False
-        self._lease = await self._cluster.acquire(EXCLUSIVE, self._epoch)
+        joined = await self._cluster.join(self._node, self._epoch, f"{self._folder} {socket.gethostname()} {'alone' if self._alone else MANY}")
         self._until = asked + LEASE
-        return self._lease is not None
+        if isinstance(joined, Refused) or await self._other() is not None:
+            return False
+        return not self._alone or await self.take(EXCLUSIVE)
+
+    async def take(self, name: str) -> bool:
+        """Have a lease for as long as this node lives; False while another node has it."""
+        if name not in self._leases:
+            lease = await self._cluster.acquire(name, self._epoch)
+            if lease is None:
+                return False
+            self._leases[name] = lease
+            self._stand_on(self.fences)
+        return True
 
     async def _other(self) -> NodeState | None:
-        """Who lives in our place."""
+        """Who lives in our place: our name's other start, or one that can't be here together with us."""
         living = {node.epoch: node for node in await self._cluster.nodes() if node.alive and node.epoch != self._epoch}
         holder = next((lease.epoch for lease in await self._cluster.leases() if lease.name == EXCLUSIVE), 0)
-        return living.get(holder) or next((node for node in living.values() if node.node == self._node), None)
+        same = [node for node in living.values() if node.node == self._node or (self._alone and node.detail.endswith(f" {MANY}"))]
+        return living.get(holder) or next(iter(same), None)
 
     def _why(self, other: NodeState) -> str:
-        host = other.detail.partition(" ")[2]
+        host = other.detail.split(" ")[1]
         if other.node == self._node:
             return f"node.id: a gateway with the id {other.node} uses this database already, on {host}: stop it, or name another in store.url"
-        return f"store.url: the gateway {other.node} uses this database already, on {host}, and one gateway a database may: stop it, or name another"
+        return (
+            f"store.url: the gateway {other.node} uses this database already, on {host}; several gateways share a database where all have "
+            'log.kind = "kafka" and one log: stop it, or name another database'
+        )
 
     async def run(self) -> None:
         """Renew for ever; ends when the place is lost."""
@@ -117,7 +141,9 @@ class Membership:
             await self._sleep(pause)
             asked = self._clock()
             try:
-                kept = await self._cluster.renew(self._epoch) and await self._cluster.acquire(EXCLUSIVE, self._epoch) == self._lease
+                kept = await self._cluster.renew(self._epoch)
+                for name, lease in list(self._leases.items()):
+                    kept = kept and await self._cluster.acquire(name, self._epoch) == lease
             except StoreError:
                 pause = ASK_AGAIN
                 continue

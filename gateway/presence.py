@@ -35,7 +35,9 @@ class PresenceEvents:
         waiting = Waiting(self._node.loop)
         presence = Presence(connection.channel, connection.peer.address, session_expiry=expiry, will=connection.will)
         self.append(Kind.CONNECT, presence, session.client, session.id, session.principal.name, self._node.clock.wall(), waiting)
+        session.connected_at = None
         await waiting.future
+        session.connected_at = waiting.at
 
     def event(self, kind: Kind, connection: Connection, session: Session, *, reason: str, will_due: int = 0) -> None:
         """A disconnect or tcpclean event; nobody waits for it."""

@@ -6,9 +6,12 @@ Knows addresses, no MQTT. Neighbours: listeners.py makes connections, gateway/co
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from typing import Final, Literal, Protocol
 
 import msgspec
+
+from schemas.settings import Address, Settings
 
 Kind = Literal["mqtt", "mqtts", "ws", "wss"]
 SECURE_KINDS: Final = frozenset({"mqtts", "wss"})
@@ -33,6 +36,20 @@ class ListenerSpec(msgspec.Struct, frozen=True):
 
     def __str__(self) -> str:
         return f"{self.kind} listener {self.address}"
+
+
+def listener_specs(settings: Settings) -> list[ListenerSpec]:
+    """The MQTT listeners that are asked for."""
+    specs = [ListenerSpec("mqtt", address.host, address.port) for address in settings.mqtt]
+    specs += [ListenerSpec("mqtts", address.host, address.port) for address in settings.mqtts]
+    specs += [ListenerSpec("ws", address.host, address.port) for address in settings.ws]
+    specs += [ListenerSpec("wss", address.host, address.port) for address in settings.wss]
+    return specs
+
+
+def first_address(specs: Iterable[ListenerSpec]) -> Address | None:
+    """Where plain MQTT is spoken, if it is."""
+    return next((Address(spec.host, spec.port) for spec in specs if spec.kind == "mqtt"), None)
 
 
 class ByteProtocol(Protocol):

@@ -33,9 +33,9 @@ class Clock:
         await asyncio.sleep(0)
 
 
-async def made(store: MemoryStore, node: str, folder: str = "", clock: Clock | None = None) -> Membership:
+async def made(store: MemoryStore, node: str, folder: str = "", clock: Clock | None = None, *, alone: bool = True) -> Membership:
     clock = clock or Clock()
-    return Membership(store.cluster, node, await store.next_epoch(), folder or f"folder-of-{node}", clock=clock, sleep=clock.sleep)
+    return Membership(store.cluster, node, await store.next_epoch(), folder or f"folder-of-{node}", alone=alone, clock=clock, sleep=clock.sleep)
 
 
 async def living(store: MemoryStore) -> list[str]:
@@ -48,7 +48,7 @@ async def test_a_second_gateway_is_refused_by_name_and_leaves_nothing_behind() -
     await first.join()
     assert first.holds()
     second = await made(store, "two", clock=clock)
-    with pytest.raises(StartError, match=r"^store\.url: the gateway one uses this database already, on \S+, and one gateway a database may: stop it"):
+    with pytest.raises(StartError, match=r"^store\.url: the gateway one uses this database already, on \S+; several gateways share a database "):
         await second.join()
     assert await living(store) == ["one"]
     assert PATIENCE <= clock.now - 100.0 < PATIENCE + 1  # longer than the lease of one that died
@@ -61,6 +61,42 @@ async def test_a_second_gateway_of_one_id_is_told_so() -> None:
     await (await made(store, "one")).join()
     with pytest.raises(StartError, match=r"^node\.id: a gateway with the id one uses this database already, on "):
         await (await made(store, "one", "another folder")).join()
+
+
+async def test_nodes_with_a_log_in_common_live_together_but_not_with_one_alone_or_of_one_id() -> None:
+    store = MemoryStore()
+    for name in ("one", "two"):
+        await (await made(store, name, alone=False)).join()
+    assert await living(store) == ["one", "two"]
+    with pytest.raises(StartError, match=r"^store\.url: the gateway one uses this database already, on "):
+        await (await made(store, "alone")).join()
+    with pytest.raises(StartError, match=r"^node\.id: a gateway with the id two uses this database already, on "):
+        await (await made(store, "two", "another folder", alone=False)).join()
+    assert await living(store) == ["one", "two"]
+    store = MemoryStore()
+    await (await made(store, "alone")).join()
+    with pytest.raises(StartError, match=r"^store\.url: the gateway alone uses this database already, on "):
+        await (await made(store, "one", alone=False)).join()
+
+
+async def test_a_duty_is_one_node_s_as_long_as_it_lives_and_its_writes_stand_on_it() -> None:
+    store, clock = MemoryStore(), Clock()
+    stood: list[object] = []
+    first = Membership(store.cluster, "one", await store.next_epoch(), "a", alone=False, stand_on=stood.append, clock=clock, sleep=clock.sleep)
+    await first.join()
+    second = await made(store, "two", alone=False)
+    await second.join()
+    assert await first.take("presence")
+    assert await first.take("presence")
+    assert not await second.take("presence")
+    assert len(first.fences) == 2
+    assert stood[-1] == first.fences
+    await store.cluster.leave(1)
+    assert await second.take("presence")
+    assert (await store.commit([], fences=first.fences)).lost == first.fences[1:]
+    await store.cluster.renew(1)  # nobody has declared it dead
+    await first.run()
+    assert first.lost, "what it had to do is another's"
 
 
 async def test_a_start_in_the_same_folder_follows_at_once_and_fences_the_one_before() -> None:
