@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import zlib
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from importlib import import_module
 from importlib.metadata import version as distribution_version
 from typing import Any
@@ -37,6 +37,7 @@ from gateway.connection import Connection
 from gateway.downlink import LocalDownlink
 from gateway.ending import Ending
 from gateway.folder import folder_identity, prepare_folder
+from gateway.logs import warn_of
 from gateway.membership import Membership
 from gateway.node import Node
 from gateway.openapi.endpoint import open_api_routes
@@ -60,7 +61,7 @@ from schemas.reasons import ReasonCode
 from schemas.records import PRESENCE_TOPIC, PUBLISH_TOPIC
 from schemas.settings import Settings
 from streams.backend import Backend
-from streams.log import Log, Reader
+from streams.log import Log
 from streams.mapping.inflow import Stamp
 from streams.runtime import PresenceFold, Router
 from streams.runtime.sending import Judge
@@ -128,8 +129,8 @@ class App:
         await self._listen()
 
     async def _join(self, epoch: int) -> None:
-        """Others can reach the database: have a place there from before the first record is read. A log in common is for many."""
-        settings, self._many = self._settings, self._settings.log.kind != "embedded"
+        """Others can reach the database: have a place there from before the first record is read."""
+        settings, self._many = self._settings, self._settings.node.many
         membership = self._membership = Membership(
             self._store.cluster, settings.node.id, epoch, folder_identity(settings.data), alone=not self._many, stand_on=self._store.stand_on
         )
@@ -159,8 +160,8 @@ class App:
         node = self.node
         if self._many:
             assert self._membership is not None  # noqa: S101 - joined
-            self._make_rules()
-            reader: Reader = await begin(node, self._membership, self._keyring, self._start_rules, self._run)
+            engine = self._make_rules()
+            reader = await begin(node, self._membership, self._keyring, engine, self._start_rules, self._run)
             self._ticks = Ticks(node, reader)
             self._run("ticks", self._ticks.run())
             return
@@ -182,7 +183,7 @@ class App:
         self._make_rules()
         await self._start_rules()
 
-    def _make_rules(self) -> None:
+    def _make_rules(self) -> Engine:
         node, settings = self.node, self._settings
 
         def stamp() -> Stamp:
@@ -207,6 +208,7 @@ class App:
             )
         )
         node.undelivered = engine.undelivered.tell
+        return engine
 
     async def _start_rules(self) -> None:
         assert self._engine is not None  # noqa: S101 - made before
@@ -259,7 +261,7 @@ class App:
         if first is not None:
             for line in first_start_lines(first, first_address(self._listeners.addresses), settings.data):
                 print(line, file=sys.stderr)  # noqa: T201 - the one place where a key is shown
-        _warn(settings, node.weaknesses)
+        warn_of(settings, node.weaknesses)
         words = [f"{kind}={','.join(addresses)}" for kind, addresses in listening.items() if addresses]
         words.sort(key=lambda word: ("mqtt=", "http=").index(word[:5]) if word[:5] in ("mqtt=", "http=") else 2)
         words += ["durability=as-configured"] * bool(node.weaknesses)
@@ -373,15 +375,6 @@ def _open_store(settings: Settings, loop: asyncio.AbstractEventLoop) -> Database
             why = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
             raise StartError(f"store.password_file: {file} can't be read: {why}") from None
     return DatabaseStore.connect(settings.store.url, loop, password)
-
-
-def _warn(settings: Settings, weaknesses: Sequence[str]) -> None:
-    for weakness in weaknesses:
-        logger.warning("durability-as-configured: acknowledged messages can be lost: %s", weakness)
-    if settings.anonymous:
-        logger.warning("anonymous-login-on: clients on this machine need no key and may do what a fresh key may")
-    if settings.allow_plaintext_login:
-        logger.warning("plaintext-login-on: logins may cross the network unencrypted")
 
 
 async def _main(settings: Settings) -> int:

@@ -1,7 +1,7 @@
 """This node's place at a store that others can reach as well: who may use it, for how long, and what follows when that ends.
 
-A gateway with a log of its own is the one gateway of its database: it holds a lease that no second one gets. Those with a log in common
-are many nodes, each with an id of its own. What a node writes stands on its leases, and what it sends on the time that is left of them, by
+A gateway alone is the one gateway of its database: it holds a lease that no second one gets. Of many nodes (`node.many`) each has an id of
+its own. What a node writes stands on its leases, and what it sends on the time that is left of them, by
 a clock that goes on while the machine sleeps. Knows ``streams.cluster`` alone; app.py starts and ends it, flush.py and the store ask it.
 A store in the data folder needs none of this: the folder's lock says it all.
 """
@@ -96,8 +96,10 @@ class Membership:
             else:
                 await self._sleep(ASK_AGAIN)
         for node in await self._cluster.nodes() if self._alone else ():
-            if node.epoch != self._epoch and not node.alive:
-                await self._cluster.bury(node.epoch)  # it can't come back to life
+            # Who is buried can't come back to life
+            if node.epoch != self._epoch and not node.alive and not await self._cluster.bury(node.epoch):
+                await self._cluster.leave(self._epoch)
+                raise StartError(f"store.url: the database holds sessions of the node {node.node}, one of many: set node.many = true")
         self._stand_on(self.fences)
 
     async def _try(self) -> bool:
@@ -130,8 +132,8 @@ class Membership:
         if other.node == self._node:
             return f"node.id: a gateway with the id {other.node} uses this database already, on {host}: stop it, or name another in store.url"
         return (
-            f"store.url: the gateway {other.node} uses this database already, on {host}; several gateways share a database where all have "
-            'log.kind = "kafka" and one log: stop it, or name another database'
+            f"store.url: the gateway {other.node} uses this database already, on {host}; several gateways share a database and a log on Kafka "
+            "where all of them set node.many = true: set it on both, stop the other, or name another database"
         )
 
     async def run(self) -> None:

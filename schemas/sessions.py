@@ -61,7 +61,7 @@ class SessionState(msgspec.Struct, frozen=True, array_like=True):
     in log order; ``queued`` counts the rest; ``mailbox`` is the client id's mailbox, 0 for none, and
     ``received`` the inbound QoS 2 packet ids that await PUBREL. ``owner`` is the node epoch that owned it before the claim, 0 for none.
     ``resume``: from these positions on the log alone says what the session is owed, until ``Resumed`` is committed; None for a session that
-    has not come from another node.
+    has not come from another node. They only grow, though a node may have routed less far than the one before it.
     """
 
     id: int

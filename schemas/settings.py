@@ -108,7 +108,10 @@ class LoggingSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NodeSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """``many``: other nodes share this one's log and store."""
+
     id: str = "node-1"
+    many: bool = False
 
 
 class CompatibilitySettings(msgspec.Struct, frozen=True, kw_only=True):

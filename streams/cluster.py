@@ -7,11 +7,13 @@ over from it, and nothing that it writes under a fence, and no claim of it, is a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
 
+from schemas.positions import At
 from schemas.sessions import SessionState
 
 if TYPE_CHECKING:
@@ -28,6 +30,14 @@ NOTICE_CHARACTERS: Final = 1_000
 def routing_reader(epoch: int) -> str:
     """The reader as which a node's routing has its positions in the store; 0 for a node alone. A colon and the shard may follow."""
     return f"router/{epoch}" if epoch else "router"
+
+
+def furthest(*reached: Iterable[At]) -> tuple[At, ...]:
+    """By shard the furthest of positions."""
+    found: dict[int, At] = {}
+    for at in chain(*reached):
+        found[at.shard] = max(at, found.get(at.shard, at))
+    return tuple(found[shard] for shard in sorted(found))
 
 
 class NodeState(msgspec.Struct, frozen=True):
@@ -88,6 +98,10 @@ NODES: Final = "nodes"
 """A node came or went, or a lease changed hands."""
 ROUTES: Final = "routes"
 """Detail: the node epoch whose routes changed."""
+KEYS: Final = "keys"
+"""An access key was made or changed."""
+DOCUMENTS: Final = "documents"
+"""Detail: the kind of which documents changed."""
 SESSION: Final = "session"
 """Another node took a session, or it ended. Detail: the owner's node epoch until then, the session, and its epoch now, 0 where it ended."""
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from sqlalchemy import Connection, LargeBinary, bindparam, func, literal_column, select, update
+from sqlalchemy import Connection, bindparam, literal_column, select, update
 
 from bridges.database.locks import AT_ONCE
 from bridges.database.membership import NODE_ALIVE, NODE_DEAD, declare_dead, holds
-from bridges.database.reads import routed, session_numbered
+from bridges.database.reads import raised, routed, session_numbered
 from bridges.database.sql import Prepared, key_is
 from bridges.database.tables import boxes, sessions
 from schemas.sessions import SessionState
@@ -17,7 +17,7 @@ from streams.cluster import NodeFence, Owner
 from streams.store import Refused
 
 _LEFT: Final = (
-    select(sessions.c.id, boxes.c.epoch)
+    select(sessions.c.id, boxes.c.epoch, sessions.c.floor, sessions.c.resuming)
     .select_from(sessions.join(boxes, boxes.c.id == sessions.c.id))
     .order_by(sessions.c.id)
     .limit(bindparam("count"))
@@ -28,7 +28,7 @@ _LEFT_BY_ONE_ALONE: Final = Prepared(_LEFT.where(sessions.c.node_epoch == litera
 _TAKE: Final = Prepared(
     update(sessions)
     .where(key_is(sessions, "id"), sessions.c.node_epoch == bindparam("owner"))
-    .values(node_epoch=bindparam("node_epoch"), resume=func.coalesce(sessions.c.resume, bindparam("resume", type_=LargeBinary)))
+    .values(node_epoch=bindparam("node_epoch"), floor=bindparam("floor"), resuming=literal_column("1"))
 )
 _SET_EPOCH: Final = Prepared(update(boxes).where(key_is(boxes, "id")).values(epoch=bindparam("epoch")))
 _OWNERS: Final = (
@@ -46,9 +46,9 @@ def adopt(connection: Connection, epochs: dict[int, int], dead: int, epoch: int,
         return Refused(NODE_ALIVE)
     taken: list[SessionState] = []
     left = LEFT.all(connection, owner=dead, count=limit) if dead else _LEFT_BY_ONE_ALONE.all(connection, count=limit)
-    resume = routed(connection, dead) if left else b""
-    for number, current in left:
-        if not _TAKE.run(connection, the_id=number, owner=dead, node_epoch=epoch, resume=resume):
+    reached = routed(connection, dead) if left else ()
+    for number, current, floor, resuming in left:
+        if not _TAKE.run(connection, the_id=number, owner=dead, node_epoch=epoch, floor=raised(floor, resuming, reached)):
             continue  # it was taken between being found and being locked
         _SET_EPOCH.run(connection, the_id=number, epoch=current + 1)
         epochs[number] = current + 1

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any, Final
 
-from sqlalchemy import Connection, bindparam, delete, null, update
+from sqlalchemy import Connection, bindparam, delete, literal_column, update
 
 from bridges.database.ending import remove_session
 from bridges.database.entries import EntryChanges
@@ -37,7 +37,7 @@ from schemas.sessions import (
     Subscription,
     TrimBox,
 )
-from streams.cluster import Fence, Notice, PutRoute, Tell, TrimRoutes
+from streams.cluster import DOCUMENTS, Fence, Notice, PutRoute, Tell, TrimRoutes
 from streams.store import (
     Change,
     CommitResult,
@@ -63,7 +63,7 @@ END_CONNECTION: Final = Prepared(
     update(sessions).where(key_is(sessions, "id")).values(expiry=bindparam("expiry"), expires_at=bindparam("expires_at"))
 )
 RESERVE_BLOCK: Final = Prepared(update(sessions).where(key_is(sessions, "id")).values(next_block=bindparam("next_block")))
-RESUMED: Final = Prepared(update(sessions).where(key_is(sessions, "id")).values(resume=null()))
+RESUMED: Final = Prepared(update(sessions).where(key_is(sessions, "id")).values(resuming=literal_column("0")))
 PUT_RECEIVED: Final = upsert(received)
 DELETE_RECEIVED: Final = Prepared(delete(received).where(key_is(received, "session", "packet_id")))
 PUT_RETAINED: Final = upsert(retained, "time", "id", "expires_at", "record", higher=("time", "id"))
@@ -242,9 +242,11 @@ class Changes:
 
     def put_document(self, change: PutDocument, _: Outcome) -> None:
         self._documents[change.document.kind, change.document.name] = change.document
+        self._told[Notice(DOCUMENTS, change.document.kind)] = None
 
     def drop_document(self, change: DropDocument, _: Outcome) -> None:
         self._documents[change.kind, change.name] = None
+        self._told[Notice(DOCUMENTS, change.kind)] = None
 
     def finish_replayed(self, change: FinishReplayed, _: Outcome) -> None:
         self._entries.finish(change.upto, change.owner)

@@ -33,7 +33,7 @@ from schemas.positions import At
 from schemas.presence import ClientStatus
 from schemas.sessions import BoxEntry, RetainedMessage, SessionState, Subscription
 from schemas.topics import matches
-from streams.cluster import routing_reader
+from streams.cluster import furthest, routing_reader
 from streams.store import Counts, Document, OpenChannel
 
 PAGE_BYTES: Final = 4 * 1024 * 1024
@@ -90,7 +90,8 @@ _SESSION: Final = select(
     boxes.c.queued,
     mailboxes.c.id,
     sessions.c.expires_at,
-    sessions.c.resume,
+    sessions.c.floor,
+    sessions.c.resuming,
     sessions.c.node_epoch,
 ).select_from(sessions.join(boxes, boxes.c.id == sessions.c.id).outerjoin(mailboxes, mailboxes.c.client == sessions.c.client))
 _SESSIONS: Final = Prepared(_SESSION.where(sessions.c.id > bindparam("after")).order_by(sessions.c.id).limit(bindparam("count")))
@@ -186,7 +187,7 @@ def session_numbered(connection: Connection, number: int, *, owner: int) -> Sess
 
 
 def _session(connection: Connection, row: Row) -> SessionState:
-    number, epoch, client, principal, expiry, next_block, queued, mailbox, expires_at, resume, owner = row
+    number, epoch, client, principal, expiry, next_block, queued, mailbox, expires_at, floor, resuming, owner = row
     return SessionState(
         number,
         epoch,
@@ -201,15 +202,21 @@ def _session(connection: Connection, row: Row) -> SessionState:
         received=received_of(connection, number),
         expires_at=expires_at,
         owner=owner,
-        resume=None if resume is None else decode_places(resume),
+        resume=decode_places(floor) if resuming else None,
     )
 
 
-def routed(connection: Connection, epoch: int) -> bytes:
-    """How far a node has routed, as it is kept with a session."""
+def routed(connection: Connection, epoch: int) -> tuple[At, ...]:
+    """How far a node has routed."""
     reader = routing_reader(epoch)
     rows = _ROUTED.all(connection, name=reader, low=reader + ":", high=reader + ";")  # the character behind the colon
-    return encode(tuple(At(*row) for row in rows))
+    return tuple(At(*row) for row in rows)
+
+
+def raised(floor: bytes | None, resuming: int, reached: tuple[At, ...]) -> bytes:
+    """A session's floor as it leaves a node that has routed so far; one that wasn't brought up there leaves as it came."""
+    before = () if floor is None else decode_places(floor)
+    return encode(before if resuming else furthest(before, reached))
 
 
 def retained_page(connection: Connection, topic_filter: str, after: str, limit: int) -> list[RetainedMessage]:

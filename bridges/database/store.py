@@ -31,7 +31,7 @@ from schemas.positions import At
 from schemas.presence import ClientStatus
 from schemas.rules import Rule, RuleState
 from schemas.sessions import BoxEntry, RetainedMessage, SessionState
-from streams.cluster import Fence
+from streams.cluster import DOCUMENTS, KEYS, Fence, Notice
 from streams.store import Change, CommitResult, Counts, DeadLetter, Document, OpenChannel, Refused, Swept
 
 _PUT_KEY: Final = upsert(access_keys, "detail")
@@ -168,7 +168,11 @@ class DatabaseStore:
         return epoch
 
     async def put_key(self, key: AccessKey) -> None:
-        await self._worker.call(lambda transaction: _PUT_KEY.run(transaction.connection, id=key.id, detail=encode(key)))
+        def work(transaction: Transaction) -> None:
+            _PUT_KEY.run(transaction.connection, id=key.id, detail=encode(key))
+            transaction.told[Notice(KEYS)] = None
+
+        await self._worker.call(work)
 
     async def keys(self) -> list[AccessKey]:
         found: list[AccessKey] = await self._read(reads.access_keys_all)
@@ -176,8 +180,15 @@ class DatabaseStore:
 
     async def add_document(self, document: Document) -> bool:
         row = document_row(document)
-        added: int = await self._worker.call(lambda transaction: _ADD_DOCUMENT.run(transaction.connection, **row))
-        return added == 1
+
+        def work(transaction: Transaction) -> bool:
+            added = _ADD_DOCUMENT.run(transaction.connection, **row) == 1
+            if added:
+                transaction.told[Notice(DOCUMENTS, document.kind)] = None
+            return added
+
+        added: bool = await self._worker.call(work)
+        return added
 
     async def documents(self, kind: str, after: str, limit: int) -> list[Document]:
         found: list[Document] = await self._read(reads.documents_page, kind, after, limit)

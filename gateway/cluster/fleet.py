@@ -49,7 +49,7 @@ logger = logging.getLogger(__name__)
 
 
 class Fleet:
-    """``rules`` starts them here; ``ran`` is given what has to run for as long as the process does."""
+    """``rules`` starts them here, ``elsewhere`` is told who else has them; ``run`` is given what has to run as long as the process does."""
 
     def __init__(
         self,
@@ -61,6 +61,7 @@ class Fleet:
         absent: Absent,
         reached: Mapping[int, At],
         rules: Callable[[], Awaitable[None]],
+        elsewhere: Callable[[str], None],
         run: Callable[[str, Coroutine[None, None, None]], None],
     ) -> None:
         self._node = node
@@ -71,6 +72,7 @@ class Fleet:
         self._absent = absent
         self._reached = reached
         self._start_rules = rules
+        self._tell_elsewhere = elsewhere
         self._start = run
         self._news = asyncio.Event()
         self._leads = self._has_rules = False
@@ -113,9 +115,8 @@ class Fleet:
             self._leads = True
         if self._leads:
             await self._lead(frozenset(node.epoch for node in nodes if node.alive), dead)
-        if not self._has_rules and await self._membership.take(RULES):
-            await self._start_rules()
-            self._has_rules = True
+        if not self._has_rules:
+            await self._take_the_rules(nodes)
         await self._presence.settle()
 
     async def adopt_left(self) -> None:
@@ -132,6 +133,15 @@ class Fleet:
             count += len(states)
         if count:
             logger.info("sessions-adopted from=%d count=%d", dead, count)
+
+    async def _take_the_rules(self, nodes: list[NodeState]) -> None:
+        if await self._membership.take(RULES):
+            self._has_rules = True
+            self._tell_elsewhere("")
+            await self._start_rules()
+            return
+        holder = next((lease.epoch for lease in await self._node.store.cluster.leases() if lease.name == RULES), 0)
+        self._tell_elsewhere(next((node.node for node in nodes if node.epoch == holder), "that is about to take over"))
 
     # What the leader does
 

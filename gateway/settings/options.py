@@ -76,6 +76,7 @@ _GENERAL: Final = (
     Option("logging.level", choice("debug", "info", "warning", "error"), "least important line to log", "--log-level"),
     Option("logging.format", choice("text", "json"), "form of log lines on standard error", "--log-format"),
     Option("node.id", text(r"[A-Za-z0-9_.-]{1,64}", "1 to 64 letters, digits, ., - and _"), "stable name of this node"),
+    Option("node.many", SWITCH, "be one of many nodes that share a log on Kafka and a store on PostgreSQL; set it on all of them"),
     Option("compatibility.not_authorized_code", number(0x80, 0xFF), "SUBACK's code for a refused filter in MQTT 5; some test suites want 0x80"),
 )
 

@@ -23,7 +23,7 @@ from schemas.sessions import (
     SetEntry,
     TrimBox,
 )
-from streams.cluster import NodeFence, PutRoute, Tell, TrimRoutes
+from streams.cluster import DOCUMENTS, NodeFence, Notice, PutRoute, Tell, TrimRoutes
 from streams.memory.cluster import holds, put_route, trim_routes
 from streams.memory.state import State
 from streams.store import (
@@ -143,6 +143,16 @@ def _put_retained(state: State, change: PutRetained) -> None:
         state.retained[change.topic] = change
 
 
+def _put_document(state: State, change: PutDocument) -> None:
+    state.documents[change.document.kind, change.document.name] = change.document
+    state.cluster.told[Notice(DOCUMENTS, change.document.kind)] = None
+
+
+def _drop_document(state: State, change: DropDocument) -> None:
+    state.documents.pop((change.kind, change.name), None)
+    state.cluster.told[Notice(DOCUMENTS, change.kind)] = None
+
+
 def _put_status(state: State, change: PutStatus) -> None:
     state.statuses[change.status.client] = (change.status, change.state)
 
@@ -178,15 +188,15 @@ _APPLY: Final[dict[type, Callable[[State, Any], object]]] = {
     EndConnection: _end_connection,
     RemoveSession: lambda state, change: state.remove_session(change.session),
     ReserveBlock: _reserve_block,
-    Resumed: lambda state, change: setattr(state.sessions[change.session], "resume", None),
+    Resumed: lambda state, change: setattr(state.sessions[change.session], "resuming", False),
     PutReceived: _put_received,
     DropReceived: _drop_received,
     PutRetained: _put_retained,
     PutChannel: lambda state, change: state.channels.update({change.channel.channel: change.channel}),
     DropChannel: lambda state, change: state.channels.pop(change.channel, None),
     PutStatus: _put_status,
-    PutDocument: lambda state, change: state.documents.update({(change.document.kind, change.document.name): change.document}),
-    DropDocument: lambda state, change: state.documents.pop((change.kind, change.name), None),
+    PutDocument: _put_document,
+    DropDocument: _drop_document,
     FinishReplayed: _finish_replayed,
     PutRoute: put_route,
     TrimRoutes: trim_routes,

@@ -9,7 +9,7 @@ from schemas.positions import At
 from schemas.presence import ClientStatus
 from schemas.rules import Rule, RuleState
 from schemas.sessions import BoxEntry, BoxState, PutRetained, Subscription
-from streams.cluster import Lease, Notice, Route, routing_reader
+from streams.cluster import Lease, Notice, Route, furthest, routing_reader
 from streams.store import DeadLetter, Document, OpenChannel
 
 
@@ -36,7 +36,8 @@ class Session:
     owner: int = 0
     subscriptions: dict[str, Subscription] = field(default_factory=dict)
     received: set[int] = field(default_factory=set)
-    resume: tuple[At, ...] | None = None
+    floor: tuple[At, ...] = ()
+    resuming: bool = False
 
 
 @dataclass
@@ -98,8 +99,9 @@ class State:
 
     def hand(self, session: Session, owner: int) -> None:
         """The session's owner is that node from now on."""
-        if owner not in (0, session.owner) and session.resume is None:
-            session.resume = self.routed(session.owner)
+        if owner not in (0, session.owner):
+            session.floor = session.floor if session.resuming else furthest(session.floor, self.routed(session.owner))
+            session.resuming = True
         session.owner = owner
 
     def remove_session(self, number: int) -> None:

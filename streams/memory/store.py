@@ -16,7 +16,7 @@ from schemas.presence import ClientStatus
 from schemas.rules import Rule, RuleState
 from schemas.sessions import BoxEntry, BoxState, RetainedMessage, SessionState
 from schemas.topics import matches
-from streams.cluster import SESSION, Fence, NodeFence, Notice
+from streams.cluster import DOCUMENTS, KEYS, SESSION, Fence, NodeFence, Notice
 from streams.memory.changes import apply
 from streams.memory.cluster import NODE_DEAD, MemoryCluster, holds
 from streams.memory.state import Box, Session, State
@@ -164,13 +164,17 @@ class MemoryStore:
 
     async def put_key(self, key: AccessKey) -> None:
         self._working().keys[key.id] = key
+        self.cluster.listeners.tell([Notice(KEYS)])
 
     async def keys(self) -> list[AccessKey]:
         return [key for _, key in sorted(self._working().keys.items())]
 
     async def add_document(self, document: Document) -> bool:
         documents = self._working().documents
-        return documents.setdefault((document.kind, document.name), document) is document
+        added = documents.setdefault((document.kind, document.name), document) is document
+        if added:
+            self.cluster.listeners.tell([Notice(DOCUMENTS, document.kind)])
+        return added
 
     async def documents(self, kind: str, after: str, limit: int) -> list[Document]:
         found = sorted((key, document) for key, document in self._working().documents.items() if key[0] == kind and key[1] > after)
@@ -211,5 +215,5 @@ class MemoryStore:
             received=tuple(sorted(session.received)),
             expires_at=session.expires_at,
             owner=owner,
-            resume=session.resume,
+            resume=session.floor if session.resuming else None,
         )

@@ -299,7 +299,10 @@ async def test_a_session_of_another_node_says_how_far_that_had_routed_until_it_i
     (state,) = await store.sessions(0, 9)
     assert (await store.commit([Resumed(state.id, state.epoch)])).stale == ()
     assert (await _claim(store, c)).resume is None
-    assert (await _claim(store, b)).resume == ()
+    assert (await _claim(store, b)).resume == (At(0, 7, 1), At(2, 9, 0)), "it had come that far, whoever has it now"
+    (state,) = await store.sessions(0, 9)
+    await store.commit([Resumed(state.id, state.epoch)], {f"{routing_reader(b)}:1": At(1, 3, 0)})
+    assert (await _claim(store, c)).resume == (At(0, 50, 0), At(1, 3, 0), At(2, 9, 0))
     assert (await _claim(store, b, clean_start=True)).resume is None
 
 

@@ -45,7 +45,7 @@ class Shared:
 
     def config(self, node: str) -> str:
         log = on_kafka(self.address, self.prefix)
-        return f'{log}[store]\nurl = "{self.database}"\n[keys]\nseal_file = "{self.seal}"\n[node]\nid = "{node}"\n'
+        return f'{log}[store]\nurl = "{self.database}"\n[keys]\nseal_file = "{self.seal}"\n[node]\nid = "{node}"\nmany = true\n'
 
 
 @pytest.fixture

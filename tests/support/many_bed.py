@@ -99,9 +99,10 @@ class One:
         epoch = await store.next_epoch()
         app._keyring = await open_keyring(store, settings.seal_file, "bed")  # type: ignore[arg-type]
         app._registers = await open_registers(store, app._keyring, settings)  # type: ignore[arg-type]
-        membership = app._membership = Membership(store.cluster, self.name, epoch, f"folder of {self.name}", alone=False, clock=self.loop.time)
+        membership = app._membership = Membership(store.cluster, self.name, epoch, f"folder-{self.name}", alone=False, clock=self.loop.time)
         await membership.join()
         app._many = True
+        app._opened = [membership]
         app._run("lease", membership.run())
         app._build(epoch, self.loop)
         node = self.node = app.node

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from alembic import op
-from sqlalchemy import Column, LargeBinary
+from sqlalchemy import Column, Integer, LargeBinary, text
 
 revision = "0005"
 down_revision = "0004"
@@ -12,4 +12,5 @@ depends_on = None
 
 
 def upgrade() -> None:
-    op.add_column("sessions", Column("resume", LargeBinary))
+    op.add_column("sessions", Column("floor", LargeBinary))
+    op.add_column("sessions", Column("resuming", Integer, nullable=False, server_default=text("0")))

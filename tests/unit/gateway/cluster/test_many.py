@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from gateway.protocol.packets import Disconnect, PacketType, Publish
+import pytest
+
+from gateway.protocol.packets import Ack, Disconnect, PacketType, Publish
+from gateway.rules.management import RuleManagement
+from schemas.identities import AccessRule
 from schemas.reasons import ReasonCode
 from schemas.records import Kind
+from schemas.rules import RuleError
 from tests.support.many_bed import ManyBed
 from tests.support.party import will
 
@@ -290,3 +295,35 @@ def test_both_live(make_many: Make) -> None:
         publisher.publish("t", b"%d+" % number, 1)
         bed.advance(0.3 * (number % 3))
         assert {b"%d" % number, b"%d+" % number} <= {packet.payload for packet in party.take(Publish)}
+
+
+def test_what_is_registered_on_one_counts_on_all(make_many: Make) -> None:
+    bed = make_many()
+    one, two = bed.start("one"), bed.start("two")
+    party = two.connect("c")
+    bed.loop.finish(one.node.registers.policies.put(AccessRule("anonymous", "publish", "forbidden", "deny")))
+    key = bed.loop.finish(one.node.registers.keyring.create("device", 0))
+    bed.advance(1)
+    assert two.node.registers.keyring.secret_or_dummy(key.id)[1]
+    party.publish("forbidden", b"", 1)
+    bed.settle()
+    assert [ack.reason_code for ack in party.take(Ack)] == [ReasonCode.NOT_AUTHORIZED]
+    bed.loop.finish(one.node.registers.keyring.revoke(key.id))
+    bed.loop.finish(one.node.registers.policies.drop(AccessRule("anonymous", "publish", "forbidden", "deny")))
+    bed.advance(1)
+    assert not two.node.registers.keyring.secret_or_dummy(key.id)[1]
+    party.exchange("forbidden", b"not any more")
+
+
+def test_rules_run_on_one_node_that_the_others_name(make_many: Make) -> None:
+    bed = make_many()
+    one, two = bed.start("one"), bed.start("two")
+    engines = [node.app._engine for node in (one, two)]
+    assert engines[0] is not None and engines[1] is not None
+    assert RuleManagement(engines[0]).all() == []
+    for call in (lambda: RuleManagement(engines[1]).all(), lambda: RuleManagement(engines[1]).show("r")):
+        with pytest.raises(RuleError, match="rules run on the node one: ask its API"):
+            call()
+    bed.kill(one)
+    bed.advance(2)
+    assert RuleManagement(engines[1]).all() == []
