@@ -68,6 +68,7 @@ class Membership:
         self._clock = lease_clock() if clock is None else clock
         self._sleep = sleep
         self._until = 0.0
+        self._held_since = 0.0
         self._leases: dict[str, Lease] = {}
         self.lost = False
         """Another gateway has this one's place: nothing may be sent or written any more."""
@@ -75,6 +76,14 @@ class Membership:
     def holds(self) -> bool:
         """Whether what leaves now is ours to say. False while the store can't be asked for longer than a lease, too."""
         return not self.lost and self._clock() < self._until
+
+    def is_steady(self) -> bool:
+        """Whether the store has answered for longer than a lease lasts: before that, others whose lease ran out may live, and renew it soon."""
+        return self.holds() and self._clock() - self._held_since > LEASE + ASK_AGAIN
+
+    def is_before(self, other: NodeState) -> bool:
+        """Whether that is an earlier start in this very folder, which is over for sure."""
+        return other.epoch != self._epoch and other.detail.partition(" ")[0] == self._folder
 
     @property
     def fences(self) -> tuple[Fence, ...]:
@@ -88,7 +97,7 @@ class Membership:
             other = await self._other()
             if other is None:
                 continue
-            if other.detail.partition(" ")[0] == self._folder:
+            if self.is_before(other):
                 await self._cluster.leave(other.epoch)  # we hold the lock of the folder that it had
             elif self._clock() >= deadline:
                 await self._cluster.leave(self._epoch)
@@ -100,6 +109,7 @@ class Membership:
             if node.epoch != self._epoch and not node.alive and not await self._cluster.bury(node.epoch):
                 await self._cluster.leave(self._epoch)
                 raise StartError(f"store.url: the database holds sessions of the node {node.node}, one of many: set node.many = true")
+        self._held_since = self._clock()
         self._stand_on(self.fences)
 
     async def _try(self) -> bool:
@@ -153,6 +163,8 @@ class Membership:
                 self.lose()
             if self.lost:
                 return
+            if self._clock() >= self._until:
+                self._held_since = self._clock()
             self._until, pause = asked + LEASE, RENEW
 
     def lose(self) -> None:

@@ -103,7 +103,10 @@ class DropDocument(msgspec.Struct, frozen=True, tag=True):
 
 
 class FinishReplayed(msgspec.Struct, frozen=True, tag=True):
-    """The node's position has passed ``upto``: entries in state DONE before it may go. ``owner``: of that node epoch's sessions only."""
+    """The node's position has passed ``upto``: entries in state DONE before it may go.
+
+    ``owner``: of that node epoch's sessions only, and of those that came from another node when they are ``Resumed``.
+    """
 
     upto: At
     owner: int = 0

@@ -249,6 +249,8 @@ class Changes:
         self._told[Notice(DOCUMENTS, change.kind)] = None
 
     def finish_replayed(self, change: FinishReplayed, _: Outcome) -> None:
+        if self._resumed:
+            self._flush_sessions()
         self._entries.finish(change.upto, change.owner)
 
     def put_route(self, change: PutRoute, outcome: Outcome) -> None:

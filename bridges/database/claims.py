@@ -57,6 +57,7 @@ _RESUME: Final = Prepared(
         resuming=bindparam("resuming"),
     )
 )
+_HOLD: Final = Prepared(select(sessions.c.id).where(key_is(sessions, "id")).with_for_update(key_share=True))
 _SET_EPOCH: Final = Prepared(update(boxes).where(key_is(boxes, "id")).values(epoch=bindparam("epoch")))
 
 
@@ -131,7 +132,8 @@ def claim(
                 if before not in (0, owner):
                     told[Notice(SESSION, f"{before} {number} {epoch + 1}")] = None
                 if owner not in (0, before):
-                    # Read behind the session's lock: whatever passed it is stored
+                    # Read behind the session's lock: what passed it is stored, and finished deliveries are there as far back
+                    _HOLD.run(connection, the_id=number)
                     floor, resuming = raised(floor, resuming, routed(connection, before)), 1
                 _RESUME.run(connection, the_id=number, expiry=expiry, expires_at=0, node_epoch=owner, floor=floor, resuming=resuming)
                 _SET_EPOCH.run(connection, the_id=number, epoch=epoch + 1)

@@ -108,15 +108,21 @@ class Fleet:
         """Look at who lives, and do what follows."""
         cluster = self._node.store.cluster
         nodes = await cluster.nodes()
-        dead = [node.epoch for node in nodes if not node.alive and node.epoch != self._node.epoch]
+        silent = [node for node in nodes if not node.alive and node.epoch != self._node.epoch]
+        if not self._membership.is_steady():
+            # The store may have been away for all: who hasn't come back yet is given the time
+            silent = [node for node in silent if self._membership.is_before(node)]
+        dead = [node.epoch for node in silent]
         for epoch in dead:
             await self._adopt(epoch)
-        if not self._leads and await self._take_the_lead(nodes):
+        held = {lease.name: lease.epoch for lease in await cluster.leases()}
+        waited_for = {node.epoch for node in nodes if node.epoch != self._node.epoch and node.epoch not in dead}
+        if not self._leads and held.get(LEAD, 0) not in waited_for and await self._take_the_lead(held.get(LEAD, 0)):
             self._leads = True
         if self._leads:
-            await self._lead(frozenset(node.epoch for node in nodes if node.alive), dead)
+            await self._lead(frozenset(node.epoch for node in nodes if node.epoch not in dead), dead)
         if not self._has_rules:
-            await self._take_the_rules(nodes)
+            await self._take_the_rules(nodes, held.get(RULES, 0), waited_for)
         await self._presence.settle()
 
     async def adopt_left(self) -> None:
@@ -134,19 +140,18 @@ class Fleet:
         if count:
             logger.info("sessions-adopted from=%d count=%d", dead, count)
 
-    async def _take_the_rules(self, nodes: list[NodeState]) -> None:
-        if await self._membership.take(RULES):
+    async def _take_the_rules(self, nodes: list[NodeState], holder: int, waited_for: set[int]) -> None:
+        if holder not in waited_for and await self._membership.take(RULES):
             self._has_rules = True
             self._tell_elsewhere("")
             await self._start_rules()
             return
-        holder = next((lease.epoch for lease in await self._node.store.cluster.leases() if lease.name == RULES), 0)
         self._tell_elsewhere(next((node.node for node in nodes if node.epoch == holder), "that is about to take over"))
 
     # What the leader does
 
-    async def _take_the_lead(self, nodes: list[NodeState]) -> bool:
-        before = next((lease.epoch for lease in await self._node.store.cluster.leases() if lease.name == LEAD), 0)
+    async def _take_the_lead(self, before: int) -> bool:
+        """``before`` had it last."""
         if not await self._membership.take(LEAD):
             return False
         node = self._node
@@ -164,7 +169,9 @@ class Fleet:
         node = self._node
         if living != self._living and await self._folded():
             rows = await node.store.channels()
-            left = [row for row in rows if row.node_epoch not in living]
+            # Nodes are read after the rows: theirs are among them. One that is silent and not dead yet counts as alive
+            alive = {each.epoch for each in await node.store.cluster.nodes()} - set(dead)
+            left = [row for row in rows if row.node_epoch not in alive]
             self._cleaned &= {row.channel for row in left}
             await self._clean([row for row in left if row.channel not in self._cleaned], dead)
             self._living = living

@@ -103,7 +103,8 @@ def _trim(state: State, change: TrimBox) -> int:
 
 def _finish_replayed(state: State, change: FinishReplayed) -> None:
     for number, box in state.boxes.items():
-        if change.owner and (number not in state.sessions or state.sessions[number].owner != change.owner):
+        session = state.sessions.get(number)
+        if change.owner and (session is None or session.owner != change.owner or session.resuming):
             continue
         done = [at for at, entry in box.entries.items() if entry.state == BoxState.DONE and at.shard == change.upto.shard and at < change.upto]
         for at in done:

@@ -204,6 +204,20 @@ async def test_finished_deliveries_go_by_the_position_of_their_own_node(store: S
     assert [await queued(store, session.id) for session in sessions] == [[place(1)], []]
 
 
+async def test_finished_deliveries_of_a_session_that_is_being_brought_up_stay(store: Store) -> None:
+    """It is brought up from before its new node's position, and finds by them what it has had."""
+    a, b = await _join(store, "a"), await _join(store, "b")
+    session = await _claim(store, a)
+    await put(store, session, entry(1, state=BoxState.DONE))
+    moved = await _claim(store, b)
+    await store.commit([FinishReplayed(At(0, 9, 0), owner=b)])
+    await put(store, moved, entry(1))
+    assert await queued(store, session.id) == []
+    await store.commit([Resumed(moved.id, moved.epoch), FinishReplayed(At(0, 9, 0), owner=b)])
+    await put(store, moved, entry(1))
+    assert await queued(store, session.id) == [place(1)]
+
+
 async def test_routes_are_read_by_what_changed(store: Store) -> None:
     a, b = await _join(store, "a"), await _join(store, "b")
     await store.commit([PutRoute(a, "x/#", 1, 1), PutRoute(a, "y", 2, 2), PutRoute(b, "x/#", 1, 1)])

@@ -101,6 +101,7 @@ class One:
         app._registers = await open_registers(store, app._keyring, settings)  # type: ignore[arg-type]
         membership = app._membership = Membership(store.cluster, self.name, epoch, f"folder-{self.name}", alone=False, clock=self.loop.time)
         await membership.join()
+        membership._held_since -= 60.0  # the store has been there for long
         app._many = True
         app._opened = [membership]
         app._run("lease", membership.run())

@@ -150,9 +150,11 @@ async def test_while_the_store_does_not_answer_the_place_lasts_as_long_as_its_le
     await node.join()
     run = asyncio.ensure_future(node.run())
     try:
+        assert not node.is_steady()
         while clock.now < 120.0:
             await asyncio.sleep(0)
             assert node.holds()
+        assert node.is_steady()
         store.failing = True
         failed_at = clock.now
         while clock.now < failed_at + LEASE + RENEW:
@@ -167,6 +169,10 @@ async def test_while_the_store_does_not_answer_the_place_lasts_as_long_as_its_le
         assert node.holds()
         assert not node.lost
         assert "node-lost" not in caplog.text
+        assert not node.is_steady(), "others may not have come back yet"
+        while clock.now < answers_at + 2 * LEASE:
+            await asyncio.sleep(0)
+        assert node.is_steady()
     finally:
         run.cancel()
 

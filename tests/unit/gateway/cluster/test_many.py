@@ -8,6 +8,7 @@ import pytest
 
 from gateway.protocol.packets import Ack, Disconnect, PacketType, Publish
 from gateway.rules.management import RuleManagement
+from schemas.errors import StoreError
 from schemas.identities import AccessRule
 from schemas.reasons import ReasonCode
 from schemas.records import Kind
@@ -327,3 +328,31 @@ def test_rules_run_on_one_node_that_the_others_name(make_many: Make) -> None:
     bed.kill(one)
     bed.advance(2)
     assert RuleManagement(engines[1]).all() == []
+
+
+def test_after_an_outage_of_the_store_nobody_takes_those_for_dead_who_are_late(make_many: Make) -> None:
+    """All leases have run out; who is back first waits as long as a lease lasts. An earlier start of its own is known to be over."""
+    bed = make_many()
+    one, two = bed.start("one"), bed.start("two")
+    kept = two.connect("s", **KEPT)
+    assert one.app._membership is not None
+    one.app._membership._held_since = bed.loop.time()
+    nodes = bed.store._state.cluster.nodes
+    renew, bed.store.cluster.renew = bed.store.cluster.renew, _refuse  # type: ignore[method-assign]
+    nodes[two.node.epoch].until = 0
+    bed.advance(3)
+    assert not nodes[two.node.epoch].dead
+    bed.store.cluster.renew = renew  # type: ignore[method-assign]
+    bed.advance(2)
+    assert not kept.closed
+    before = one.node.epoch
+    bed.kill(one)
+    again = bed.start("one")
+    assert again.app._membership is not None
+    again.app._membership._held_since = bed.loop.time()
+    bed.advance(2)
+    assert before not in nodes
+
+
+async def _refuse(epoch: int, lease_ms: int = 0) -> bool:
+    raise StoreError("not yet")
