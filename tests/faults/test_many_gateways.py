@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -20,8 +20,7 @@ from tests.support.brokers.fixtures import unique
 from tests.support.brokers.kafka import Kafka
 from tests.support.gateway import Gateway, on_kafka
 from tests.support.party import will
-from tests.support.postgresql import fresh
-from tests.support.process import ServerDied
+from tests.support.postgresql import PostgreSQL, fresh
 from tests.support.wire import Clients
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -31,16 +30,14 @@ ROUNDS = 200
 LIVE_WITHIN = 10.0
 KEPT = {"clean_start": False, "session_expiry": 3600}
 
-Start = Callable[..., Awaitable[Gateway]]
-
 
 class Shared:
     """What all gateways of a test have in common."""
 
-    def __init__(self, address: str, folder: Path) -> None:
+    def __init__(self, address: str, folder: Path, database: str = "") -> None:
         self.address = address
         self.prefix = f"{unique('many')}-"
-        self.database = fresh()
+        self.database = database or fresh()
         self.seal = folder / "seal.key"
 
     def config(self, node: str) -> str:
@@ -138,8 +135,19 @@ async def tcpcleans(shared: Shared) -> Counter[str]:
         await log.close()
 
 
-async def test_two_nodes_of_one_id_are_refused(shared: Shared, start_gateway: Callable[..., Gateway]) -> None:
-    await asyncio.to_thread(start_gateway, "one", config=shared.config("same"))
-    with pytest.raises(ServerDied, match="ended with 2 ") as died:
-        await asyncio.to_thread(start_gateway, "two", config=shared.config("same"))
-    assert "node.id: a gateway with the id same uses this database already, on " in str(died.value)
+async def test_nodes_outlive_an_outage_of_the_store_that_is_longer_than_their_leases(
+    kafka: Kafka, tmp_path: Path, mortal_postgresql: PostgreSQL, start_gateway: Callable[..., Gateway], clients: Clients
+) -> None:
+    shared = Shared(kafka.address, tmp_path, mortal_postgresql.url("postgres"))
+    gateways = [await asyncio.to_thread(start_gateway, name, config=shared.config(name)) for name in NAMES[:2]]
+    wires = [await clients.connect(gateway.mqtt, f"session-{number}", **KEPT) for number, gateway in enumerate(gateways)]
+    for wire in wires:
+        await wire.subscribe("x", 1)
+    await asyncio.to_thread(mortal_postgresql.kill_all)
+    await asyncio.sleep(6)
+    await asyncio.to_thread(mortal_postgresql.start)
+    await wires[0].publish("x", b"after", 1, within=30)
+    for wire in wires:
+        assert [publish.payload for publish in await wire.publishes(1, within=30)] == [b"after"]
+    await asyncio.sleep(3)
+    assert all(gateway.alive for gateway in gateways)

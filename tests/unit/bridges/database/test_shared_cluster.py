@@ -7,13 +7,16 @@ import asyncio
 import pytest
 
 from bridges.database import adopting, membership
+from bridges.database.changes import Outcome
+from bridges.database.claims import Connections, claim
 from bridges.database.store import DatabaseStore
+from bridges.database.worker import Transaction
 from schemas.errors import StoreError
 from schemas.identities import AccessKey
 from schemas.positions import At
-from schemas.sessions import DropEntry, PutEntry
-from streams.cluster import Lease, LeaseFence, NodeFence, NodeState
-from streams.store import Refused
+from schemas.sessions import BoxState, DropEntry, PutEntry, SessionState
+from streams.cluster import Lease, LeaseFence, NodeFence, NodeState, routing_reader
+from streams.store import FinishReplayed, Refused
 from tests.contract.store_making import MANY, NOW, entry, put, queued
 from tests.unit.bridges.database.test_shared import Held, UntilWaiting, one, two, until_waiting, url
 
@@ -154,3 +157,43 @@ async def test_one_whose_place_is_another_s_can_do_nothing_but_ask_about_nodes(o
     assert await two.positions() == {}
     assert await two.sessions(0, 10) == []
     assert len(await two.keys()) == 1
+
+
+def _finish(transaction: Transaction, owner: int) -> None:
+    transaction.changes.take([FinishReplayed(At(0, 9, 0), owner)], {routing_reader(owner): At(0, 9, 0)}, Outcome())
+    transaction.changes.flush()
+
+
+async def test_a_claim_reads_how_far_the_old_node_has_come_when_what_that_finished_is_gone(
+    one: DatabaseStore, two: DatabaseStore, until_waiting: UntilWaiting
+) -> None:
+    a, b = await _join(one, "a"), await _join(two, "b")
+    session = await _claim(one, a, "c1")
+    assert isinstance(session, SessionState)
+    await put(one, session, entry(1, state=BoxState.DONE))
+    finishing = await Held(one, lambda t: _finish(t, a)).begun()
+    claiming = await until_waiting(_claim(two, b, "c1"))
+    await finishing.go()
+    moved = await claiming
+    assert isinstance(moved, SessionState)
+    assert moved.resume == (At(0, 9, 0),)
+
+
+async def test_what_is_finished_stays_where_a_claim_came_first(one: DatabaseStore, two: DatabaseStore, until_waiting: UntilWaiting) -> None:
+    a, b = await _join(one, "a"), await _join(two, "b")
+    session = await _claim(one, a, "c1")
+    assert isinstance(session, SessionState)
+    await put(one, session, entry(1, state=BoxState.DONE))
+
+    def take(transaction: Transaction) -> SessionState | Refused:
+        told, numbers = transaction.told, Connections()
+        options = {"clean_start": False, "expiry": 3600, "now": NOW, "limit": MANY, "owner": b, "told": told}
+        return claim(transaction.connection, transaction.epochs, numbers, "c1", "p1", **options)  # type: ignore[arg-type]
+
+    claiming = await Held(two, take).begun()
+    finishing = await until_waiting(one.commit([FinishReplayed(At(0, 9, 0), a)], {routing_reader(a): At(0, 9, 0)}))
+    moved = await claiming.go()
+    await finishing
+    assert moved.resume == ()
+    await put(two, moved, entry(1))
+    assert await queued(two, moved.id) == [], "it is known that it was delivered"
