@@ -2,6 +2,9 @@
 
 From the step in which a session arrives it is in the routes here, and the node's position waits until what the session is owed from
 before is stored. What is owed, streams/resuming.py says. A reader for all that arrived meanwhile: a herd costs no more than one.
+
+Whatever its client was told on another node is in the log: before it is answered here, routing has passed where the log ended when the
+session came, so that its inbound QoS 2 ids are complete. An id that was released there is a new publish here.
 """
 
 from __future__ import annotations
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
 MAX_RECORDS: Final = 1024
 MAX_BYTES: Final = 1024 * 1024
 AGAIN: Final = 0.5
+SHORTLY: Final = 0.003
 PUBLISH: Final = int(Kind.PUBLISH)
 RELEASE: Final = int(Kind.RELEASE)
 P2P: Final = int(Flag.P2P)
@@ -48,6 +52,8 @@ class Arrivals:
         self._waiting: list[tuple[Session, tuple[At, ...]]] = []
         self._task: asyncio.Task[None] | None = None
         self._rounds: dict[Session, asyncio.Future[None]] = {}
+        self._late: list[tuple[Session, Record]] = []
+        """QoS 2 records of sessions on their way, as they are routed live: to be folded behind what is read once more."""
 
     async def connecting(self, state: SessionState, principal: Principal) -> tuple[Session, SessionState]:
         """A client's session, claimed from another node: all that it is owed is stored when this returns."""
@@ -91,6 +97,10 @@ class Arrivals:
                 for session, resume in coming:
                     gap.add(session, resume, session.subscriptions.values())
                 await self._read(gap, {session.client: session for session, _ in coming})
+                await self._pass_the_end()
+                late, self._late = self._late, []
+                for session, record in late:
+                    self._received(session, record)
                 for session, _ in coming:
                     self._node.persistence.add(Resumed(session=session.id, epoch=session.epoch))
                 await self._node.persistence.barrier()
@@ -101,6 +111,24 @@ class Arrivals:
                         future.set_result(None)
         finally:
             self._task = None
+
+    async def _pass_the_end(self) -> None:
+        """Until live routing is where the log ends now."""
+        while True:
+            try:
+                ends = {shard: end for shard, (_, end) in (await self._node.log.ends(PUBLISH_TOPIC)).items()}
+                break
+            except LogError:
+                await asyncio.sleep(AGAIN)
+        while any(self._reached.get(shard, end) < end for shard, end in ends.items()):  # noqa: ASYNC110 - the router tells nobody
+            await asyncio.sleep(SHORTLY)
+
+    def routed(self, session: Session, record: Record) -> bool:
+        """A QoS 2 record of a session was routed live: whether it is folded here."""
+        if session not in self._rounds:
+            return False
+        self._late.append((session, record))
+        return True
 
     async def _read(self, gap: Gap[Session], sessions: Mapping[str, Session]) -> None:
         await read_between(self._node, gap.ranges, lambda batch: self._take(gap, sessions, batch))

@@ -48,5 +48,5 @@ class OwnRouter(Router):
 
     def fold_received(self, record: Record) -> None:
         session = self._node.registry.get(record.client)
-        if session is not None and session.id == record.session:
+        if session is not None and session.id == record.session and not self._node.arrivals.routed(session, record):
             super().fold_received(record)

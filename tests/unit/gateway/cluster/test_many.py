@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Awaitable, Callable
 
 import pytest
 
-from gateway.protocol.packets import Ack, Disconnect, PacketType, Publish
+from gateway.protocol.packets import Ack, Connack, Disconnect, PacketType, Publish
 from gateway.rules.management import RuleManagement
 from schemas.errors import StoreError
 from schemas.identities import AccessRule
 from schemas.reasons import ReasonCode
 from schemas.records import Kind
 from schemas.rules import RuleError
+from streams.log import Batch
 from tests.support.many_bed import ManyBed
 from tests.support.party import will
 
@@ -356,3 +358,41 @@ def test_after_an_outage_of_the_store_nobody_takes_those_for_dead_who_are_late(m
 
 async def _refuse(epoch: int, lease_ms: int = 0) -> bool:
     raise StoreError("not yet")
+
+
+def test_an_id_that_was_released_on_the_old_node_is_a_new_publish_on_the_new_one(make_many: Make) -> None:
+    """The new one has not routed the release yet when the client comes."""
+    bed = make_many()
+    one, two = bed.start("one"), bed.start("two")
+    receiver = two.connect("r")
+    receiver.subscribe("t", qos=2)
+    here = one.connect("s", **KEPT)
+    number = here.publish("t", b"first", 2)
+    bed.settle()
+    bed.advance(1)
+    reader = two.app._ticks._reader  # type: ignore[union-attr]
+    hold = HeldReader(reader.next)
+    reader.next = hold.next
+    one.connect("p").exchange("other")  # what the reader waits for already
+    here.ack(PacketType.PUBREL, number)
+    bed.settle()
+    assert here.acks(PacketType.PUBCOMP) == [number]
+    there = two.dial()
+    there.connect("s", **KEPT)
+    assert there.connack is None, "not before it is known what the client was told"
+    hold.go.set()
+    bed.advance(0.1)
+    assert there.one(Connack).session_present
+    there.publish("t", b"second", 2, packet_id=number)
+    bed.advance(0.1)
+    assert receiver.payloads() == [b"first", b"second"]
+
+
+class HeldReader:
+    def __init__(self, following: Callable[[int, int], Awaitable[Batch]]) -> None:
+        self.go = asyncio.Event()
+        self._following = following
+
+    async def next(self, max_records: int, max_bytes: int) -> Batch:
+        await self.go.wait()
+        return await self._following(max_records, max_bytes)
