@@ -226,6 +226,10 @@ class Connecting:
             connection.will = None
             self._lost_meanwhile(connection, session, state)
             raise
+        if node.owner and node.registry.get(client) is not session:  # another node has it by a later connect
+            connection.will = None
+            self._lost_meanwhile(connection, session, None)
+            raise ConnectRefused(ReasonCode.SERVER_BUSY, "clientId conflict")
         if not connection.is_connecting():
             self._lost_meanwhile(connection, session, state)
             return

@@ -53,7 +53,8 @@ class Arrivals:
         self._task: asyncio.Task[None] | None = None
         self._rounds: dict[Session, asyncio.Future[None]] = {}
         self._late: list[tuple[Session, Record]] = []
-        """QoS 2 records of sessions on their way, as they are routed live: to be folded behind what is read once more."""
+        """QoS 2 records of sessions on their way, as they are routed live: to be folded behind what is read once more. A session that has no
+        connection here has few: what its last node had accepted (``receive_maximum``)."""
 
     async def connecting(self, state: SessionState, principal: Principal) -> tuple[Session, SessionState]:
         """A client's session, claimed from another node: all that it is owed is stored when this returns."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 
@@ -396,3 +397,27 @@ class HeldReader:
     async def next(self, max_records: int, max_bytes: int) -> Batch:
         await self.go.wait()
         return await self._following(max_records, max_bytes)
+
+
+def test_of_two_connects_at_once_the_later_claim_wins_and_the_other_is_told(make_many: Make) -> None:
+    bed = make_many()
+    one, two = bed.start("one"), bed.start("two")
+    go, connected = asyncio.Event(), one.node.presence.connected
+
+    async def late(*arguments: Any) -> None:
+        await go.wait()
+        await connected(*arguments)
+
+    one.node.presence.connected = late  # type: ignore[method-assign]
+    slow = one.dial()
+    slow.connect("s", **KEPT)
+    quick = two.connect("s", **KEPT)
+    quick.subscribe("t", qos=1)
+    bed.advance(0.1)
+    go.set()
+    bed.advance(0.1)
+    assert slow.one(Connack).reason_code == ReasonCode.SERVER_BUSY
+    assert slow.closed
+    two.connect("p").exchange("t", b"x")
+    assert quick.payloads() == [b"x"]
+    assert bed.events("s").count(Kind.TCPCLEAN) == 1
