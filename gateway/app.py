@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import zlib
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from importlib import import_module
 from importlib.metadata import version as distribution_version
 from typing import Any
@@ -30,11 +30,16 @@ from gateway.auth.registers import open_registers
 from gateway.backlog import Backlog
 from gateway.broker_topics import BrokerTopics
 from gateway.clock import Clock, RecordIds
+from gateway.cluster.presence import SharedPresence
+from gateway.cluster.starting import begin
 from gateway.commands.endpoint import Rendezvous, remove_rendezvous, write_rendezvous
 from gateway.connecting import Connecting
 from gateway.connection import Connection
 from gateway.downlink import LocalDownlink
 from gateway.ending import Ending
+from gateway.folder import folder_identity, prepare_folder
+from gateway.logs import warn_of
+from gateway.membership import Membership
 from gateway.node import Node
 from gateway.openapi.endpoint import open_api_routes
 from gateway.presence import PRESENCE_READER, PresenceEvents
@@ -46,16 +51,16 @@ from gateway.services import Services
 from gateway.subscribing import Subscribing
 from gateway.ticks import Ticks
 from gateway.token_watch import TokenWatch
-from gateway.transports.endpoints import Kind
 from gateway.trace import Trace
-from gateway.transports.listeners import Listeners, ListenerSpec, start_listeners
+from gateway.transports.endpoints import first_address, listener_specs
+from gateway.transports.listeners import Listeners, start_listeners
 from gateway.transports.sockets import bind
 from schemas.connections import ConnectionSettings
 from schemas.errors import StartError
 from schemas.identities import Secret
 from schemas.reasons import ReasonCode
 from schemas.records import PRESENCE_TOPIC, PUBLISH_TOPIC
-from schemas.settings import Address, Settings
+from schemas.settings import Settings
 from streams.backend import Backend
 from streams.log import Log
 from streams.mapping.inflow import Stamp
@@ -93,7 +98,11 @@ class App:
         self._services: Services | None = None
         self._lock: int | None = None
         self._traces: TraceStore | None = None
-        self._opened: list[Log | Store | TraceStore] = []
+        self._membership: Membership | None = None
+        """Where the store is one that others can reach."""
+        self._many = False
+        """Whether this may be one node of many."""
+        self._opened: list[Log | Store | TraceStore | Membership] = []
         """What is to be closed, in order: the log's sinks are told of what is still on its way, and the store takes what they say."""
         self._ticks: Ticks | None = None
         """There once the start has recovered: from then on a stop drains."""
@@ -103,8 +112,8 @@ class App:
     async def start(self) -> None:
         """Everything up to the ready line. StartError where something can't be had."""
         settings, loop = self._settings, asyncio.get_running_loop()
-        _prepare_folder(settings)
-        specs = self._specs = _listener_specs(settings)
+        prepare_folder(settings.data)
+        specs = self._specs = listener_specs(settings)
         for spec in specs:
             for sock in await bind(spec):
                 sock.close()
@@ -113,6 +122,8 @@ class App:
         self._store = _open_store(settings, loop)
         self._opened.append(self._store)
         epoch = await self._store.next_epoch()
+        if settings.store.url:
+            await self._join(epoch)
         self._log, self._weaknesses = await open_configured_log(settings, epoch)
         self._opened.insert(0, self._log)
         self._traces = TraceFolder(settings.data / "trace", settings.trace) if settings.trace.enabled else None
@@ -123,14 +134,27 @@ class App:
         await self._recover()
         await self._listen()
 
+    async def _join(self, epoch: int) -> None:
+        """Others can reach the database: have a place there from before the first record is read."""
+        settings, self._many = self._settings, self._settings.node.many
+        membership = self._membership = Membership(
+            self._store.cluster, settings.node.id, epoch, folder_identity(settings.data), alone=not self._many, stand_on=self._store.stand_on
+        )
+        await membership.join()
+        self._opened.insert(0, membership)
+        self._run("lease", membership.run())
+
     def _build(self, epoch: int, loop: asyncio.AbstractEventLoop) -> None:
         settings = self._settings
         ids = RecordIds(zlib.crc32(settings.node.id.encode()), epoch)
         node = self.node = Node(settings, loop, self._log, self._store, self._registers, Clock(), ids, epoch)
         node.weaknesses = self._weaknesses
+        if self._membership is not None:
+            node.flusher.may_send = self._membership.holds
         node.pressure = PressureValve(node)
         node.backlog = Backlog(node)
-        node.presence = PresenceEvents(node)
+        node.owner = epoch if self._many else 0
+        node.presence = SharedPresence(node) if self._many else PresenceEvents(node)
         node.ending = Ending(node)
         node.connecting = Connecting(node)
         node.subscribing = Subscribing(node)
@@ -141,6 +165,13 @@ class App:
 
     async def _recover(self) -> None:
         node = self.node
+        if self._many:
+            assert self._membership is not None  # noqa: S101 - joined
+            engine = self._make_rules()
+            reader = await begin(node, self._membership, self._keyring, engine, self._start_rules, self._run)
+            self._ticks = Ticks(node, reader)
+            self._run("ticks", self._ticks.run())
+            return
         await load_sessions(node, self._keyring)
         node.routed = await starting_positions(node, ROUTER_READER, PUBLISH_TOPIC)
         presence_starts = await starting_positions(node, PRESENCE_READER, PRESENCE_TOPIC)
@@ -155,10 +186,11 @@ class App:
         self._ticks = Ticks(node, reader)
         for name, flow in (("router", router.run()), ("presence", fold.run()), ("ticks", self._ticks.run())):
             self._run(name, flow)
-        await clean_channels(node, self._keyring, seen)
+        await clean_channels(node, self._keyring, seen, await self._store.channels())
+        self._make_rules()
         await self._start_rules()
 
-    async def _start_rules(self) -> None:
+    def _make_rules(self) -> Engine:
         node, settings = self.node, self._settings
 
         def stamp() -> Stamp:
@@ -183,9 +215,13 @@ class App:
                 sent=node.trace.sent,
             )
         )
-        await engine.load()
         node.undelivered = engine.undelivered.tell
-        self._run("rules", engine.run())
+        return engine
+
+    async def _start_rules(self) -> None:
+        assert self._engine is not None  # noqa: S101 - made before
+        await self._engine.load()
+        self._run("rules", self._engine.run())
 
     def _run(self, name: str, flow: Coroutine[None, None, None]) -> None:
         """Run a part for as long as the process lives; if it fails the process ends, since nothing may go on without it."""
@@ -231,10 +267,9 @@ class App:
         )
         first = await make_first_key(self._keyring, now)
         if first is not None:
-            mqtt = next((Address(spec.host, spec.port) for spec in self._listeners.addresses if spec.kind == "mqtt"), None)
-            for line in first_start_lines(first, mqtt, settings.data):
+            for line in first_start_lines(first, first_address(self._listeners.addresses), settings.data):
                 print(line, file=sys.stderr)  # noqa: T201 - the one place where a key is shown
-        _warn(settings, node.weaknesses)
+        warn_of(settings, node.weaknesses)
         words = [f"{kind}={','.join(addresses)}" for kind, addresses in listening.items() if addresses]
         words.sort(key=lambda word: ("mqtt=", "http=").index(word[:5]) if word[:5] in ("mqtt=", "http=") else 2)
         words += ["durability=as-configured"] * bool(node.weaknesses)
@@ -254,7 +289,7 @@ class App:
 
     async def stop(self) -> None:
         """Drain: no new clients, a reason for those who can read one, everything accepted durable and acknowledged."""
-        if self._ticks is not None:
+        if self._ticks is not None and not (self._membership is not None and self._membership.lost):
             await self._drain(self._ticks)
         if self._engine is not None:
             await self._engine.stop()
@@ -329,22 +364,6 @@ def connect_backend(connection: ConnectionSettings) -> Backend:
     return make(connection)
 
 
-def _listener_specs(settings: Settings) -> list[ListenerSpec]:
-    proxies = {proxy.listener: proxy.networks for proxy in settings.proxy}
-    kinds: tuple[Kind, ...] = ("mqtt", "mqtts", "ws", "wss")
-    return [ListenerSpec(kind, address.host, address.port, proxies.get(address, ())) for kind in kinds for address in getattr(settings, kind)]
-
-
-def _prepare_folder(settings: Settings) -> None:
-    data = settings.data
-    try:
-        data.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise StartError(f"data folder {data} can't be made: {error.strerror}") from None
-    if not os.access(data, os.W_OK | os.X_OK):
-        raise StartError(f"data folder {data} can't be written: give this user the right, or name another with --data")
-
-
 def _open_store(settings: Settings, loop: asyncio.AbstractEventLoop) -> DatabaseStore:
     if not settings.store.url:
         return DatabaseStore.open(settings.data / "state.db", loop)
@@ -356,15 +375,6 @@ def _open_store(settings: Settings, loop: asyncio.AbstractEventLoop) -> Database
             why = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
             raise StartError(f"store.password_file: {file} can't be read: {why}") from None
     return DatabaseStore.connect(settings.store.url, loop, password)
-
-
-def _warn(settings: Settings, weaknesses: Sequence[str]) -> None:
-    for weakness in weaknesses:
-        logger.warning("durability-as-configured: acknowledged messages can be lost: %s", weakness)
-    if settings.anonymous:
-        logger.warning("anonymous-login-on: clients on this machine need no key and may do what a fresh key may")
-    if settings.allow_plaintext_login:
-        logger.warning("plaintext-login-on: logins may cross the network unencrypted")
 
 
 async def _main(settings: Settings) -> int:

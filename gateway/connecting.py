@@ -80,8 +80,7 @@ class Connecting:
         """CONNACK with an error, for those who can get one: 3.1.1 knows few codes, and some take no packet of that size [MQTT-3.1.2-24]."""
         answer = encode_within(Connack(session_present=False, reason_code=code), connection.version, connection.send_packet_maximum)
         if answer is not None:
-            connection.out.append(answer)
-            connection.flush()
+            connection.out.append(answer)  # it leaves with the close that follows
 
     async def _connect(self, connection: Connection, packet: Connect) -> None:
         self._negotiate(connection, packet)
@@ -230,6 +229,9 @@ class Connecting:
     async def _begin(self, connection: Connection, packet: Connect, principal: Principal, client: str, will: Will | None) -> None:
         node = self._node
         existing = self._check_owner(client, principal)  # again: others had their turn meanwhile
+        if existing is not None and existing in node.registry.resuming:
+            await node.arrivals.settled(existing)
+            existing = node.registry.get(client)
         if existing is not None and existing.connection is not None:
             if failpoints.ARMED:
                 failpoints.reach("takeover")
@@ -237,8 +239,10 @@ class Connecting:
             existing = node.registry.get(client)
         expiry = self._expiry(packet)
         state = None
-        if expiry or existing is not None:
+        if expiry or existing is not None or node.owner:
             state = await self._claim(existing, client, principal, packet.clean_start, expiry)
+            if node.owner and state.present and (existing is None or state.resume is not None):
+                existing, state = await node.arrivals.connecting(state, principal)
         session = self._session(existing, state, client, principal)
         session.expiry = expiry
         node.ending.wills.reconnected(client, resumed=session is existing)
@@ -251,6 +255,10 @@ class Connecting:
             connection.will = None
             self._lost_meanwhile(connection, session, state)
             raise
+        if node.owner and node.registry.get(client) is not session:  # another node has it by a later connect
+            connection.will = None
+            self._lost_meanwhile(connection, session, None)
+            raise ConnectRefused(ReasonCode.SERVER_BUSY, "clientId conflict")
         if not connection.is_connecting():
             self._lost_meanwhile(connection, session, state)
             return
@@ -295,7 +303,13 @@ class Connecting:
             await node.persistence.barrier()
             # Clean start is done by the store [MQTT-3.1.4-4]
             state = await node.store.claim(
-                client, principal.name, clean_start=clean_start, expiry=expiry, now=node.clock.due(), limit=node.limits.sessions
+                client,
+                principal.name,
+                clean_start=clean_start,
+                expiry=expiry,
+                now=node.clock.due(),
+                limit=node.limits.sessions,
+                owner=node.owner,
             )
         finally:
             if existing is not None:
@@ -352,6 +366,7 @@ class Connecting:
             assigned_client_identifier=None if packet.client_id else client,  # [MQTT-3.2.2-16]
             server_keep_alive=None if connection.keep_alive == packet.keep_alive else connection.keep_alive,
             session_expiry_interval=None if asked == expiry else expiry,
+            shared_subscription_available=0 if self._node.owner else None,
         )
         return Connack(session_present=present, reason_code=ReasonCode.SUCCESS, properties=properties)
 

@@ -356,7 +356,8 @@ class Connection:
         """Write what is due and close the transport."""
         if self.state == ConnectionState.DISCONNECTING:
             return
-        self.flush()
+        if not self.node.flusher.holds_back():
+            self.flush()
         self.state = ConnectionState.DISCONNECTING  # nothing is sent from now on [MQTT-3.14.4-1]
         self.ready = False
         self._buffer = None

@@ -17,6 +17,7 @@ from schemas.topics import parse_p2p
 from streams.expiry import is_expired
 from streams.fanout import Plan, Variant, fan_out, make_run
 from streams.p2p import Place, place
+from streams.resuming import is_since
 from streams.store import Change
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ class LocalDownlink:
 
     def _plan_at(self, topic: str, at: At) -> Plan:
         matches = self._node.routes.match(topic)
-        return self._node.derive_plan(topic, [match for match in matches if _is_since(match[1].since, at)])
+        return self._node.derive_plan(topic, [match for match in matches if is_since(match[1].since, at)])
 
     def _mostly_queueing(self, plan: Plan) -> bool:
         total = queueing = 0
@@ -194,6 +195,8 @@ class LocalDownlink:
                 await self._open_mailbox(client, entry)
         await self._retained_room.settle()
         node.routed[end.shard] = end
+        while node.flusher.holds_back():  # noqa: ASYNC110 - rare, and it ends when the store answers or the process does
+            await asyncio.sleep(RETRY_AFTER)
         if node.persistence.pending >= PENDING_LIMIT:
             await node.persistence.room()
         elif node.busy():
@@ -211,8 +214,3 @@ class LocalDownlink:
         session = node.registry.get(client)
         if session is not None and session.connection is not None and session.connection.ready:
             node.backlog.mailbox_filled(session, box)
-
-
-def _is_since(since: Sequence[At], at: At) -> bool:
-    """Whether a subscription was there before the record."""
-    return all(at >= place for place in since if place.shard == at.shard)

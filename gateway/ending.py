@@ -50,12 +50,33 @@ class Ending:
         session = connection.session
         if connection.ended or session is None or session.connection is not connection:
             return
-        connection.ended = True
         node = self._node
-        node.counters.disconnects[words] += 1
         now = node.clock.wall()
         node.backlog.ended(session)
         left = session.detach()
+        self._ended(connection, session, words, now)
+        if session.expiry and session.id:  # [MQTT-3.1.2-23]
+            expires_at = session.expires_at = session_deadline(session.expiry, now)
+            node.persistence.add(EndConnection(session=session.id, epoch=session.epoch, expiry=session.expiry, expires_at=expires_at))
+        else:
+            self.remove(session)
+        if left:
+            hand_over(node, left)
+
+    def moved(self, connection: Connection) -> None:
+        """Another node has the session of this connection: nothing of it is kept here. The caller closes the connection."""
+        session = connection.session
+        if connection.ended or session is None or session.connection is not connection:
+            return
+        self._node.backlog.ended(session)
+        session.detach(moved=True)
+        self._ended(connection, session, "clientId conflict", self._node.clock.wall())
+
+    def _ended(self, connection: Connection, session: Session, words: str, now: int) -> None:
+        """What is told of the end of a connection, and what falls due by it."""
+        node = self._node
+        connection.ended = True
+        node.counters.disconnects[words] += 1
         if session.principal.expires:
             node.token_watch.ended(connection)
         if session.principal.tokens is not None:
@@ -70,13 +91,6 @@ class Ending:
         node.presence.event(Kind.TCPCLEAN, connection, session, reason=words, will_due=due)
         if will is not None:
             self.wills.fall_due(connection, session, will, due)
-        if session.expiry and session.id:  # [MQTT-3.1.2-23]
-            expires_at = session.expires_at = session_deadline(session.expiry, now)
-            node.persistence.add(EndConnection(session=session.id, epoch=session.epoch, expiry=session.expiry, expires_at=expires_at))
-        else:
-            self.remove(session)
-        if left:
-            hand_over(node, left)
 
     def remove(self, session: Session) -> None:
         """End a session, with its subscriptions and what waits for it."""

@@ -156,6 +156,12 @@ def keep_unsettled(session: Session) -> list[tuple[Delivery, bool]]:
     return left
 
 
+def abandon(session: Session) -> list[tuple[Delivery, bool]]:
+    """Another node has the session, and what is unsettled from its box or from the log."""
+    session.node.queued_bytes -= sum(len(delivery.record.payload) for delivery in session.queue or ())
+    return []
+
+
 def spill(session: Session) -> None:
     """Move what is queued and kept to the box; it comes back through the backlog, in order."""
     queue, session.queue = session.queue, None

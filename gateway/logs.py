@@ -9,13 +9,16 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Final, TextIO
 
-from schemas.settings import LogFormat, LogLevel
+from schemas.settings import LogFormat, LogLevel, Settings
 
 MAX_LINE: Final = 8192
 """Characters of a message: a topic of the largest size fits, a flood doesn't."""
+
+logger = logging.getLogger(__name__)
 
 _QUIET: Final = ("uvicorn", "asyncio", "alembic", "sqlalchemy")
 """Libraries whose news are not events of this program: only their warnings are logged."""
@@ -67,3 +70,13 @@ def configure(level: LogLevel, form: LogFormat, stream: TextIO | None = None) ->
     root.setLevel(level.upper())
     for name in _QUIET:
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
+
+
+def warn_of(settings: Settings, weaknesses: Iterable[str]) -> None:
+    """What of the settings in force a reader of the log should know."""
+    for weakness in weaknesses:
+        logger.warning("durability-as-configured: acknowledged messages can be lost: %s", weakness)
+    if settings.anonymous:
+        logger.warning("anonymous-login-on: clients on this machine need no key and may do what a fresh key may")
+    if settings.allow_plaintext_login:
+        logger.warning("plaintext-login-on: logins may cross the network unencrypted")

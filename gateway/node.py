@@ -35,6 +35,7 @@ from streams.store import Store
 if TYPE_CHECKING:
     from gateway.backlog import Backlog
     from gateway.broker_topics import BrokerTopics
+    from gateway.cluster.arrivals import Arrivals
     from gateway.connecting import Connecting
     from gateway.connection import Connection
     from gateway.ending import Ending
@@ -79,6 +80,8 @@ class Node:
         self.clock = clock
         self.ids = ids
         self.epoch = epoch
+        self.owner = 0
+        """The node epoch that sessions and positions belong to: ``epoch`` where there may be other nodes, 0 for a node alone."""
         self.monotonic = time.monotonic
         self.tick = time.monotonic()
         self.counters = Counters()
@@ -101,6 +104,8 @@ class Node:
         """Whether listeners are open: inflow rules wait for that."""
         self.undelivered: Callable[[Record, str], None] = lambda record, reason: None
         """Is told of records that came by an inflow rule and won't be delivered."""
+        self.arrivals: Arrivals
+        """Where there may be other nodes."""
         self.connecting: Connecting
         self.subscribing: Subscribing
         self.ending: Ending

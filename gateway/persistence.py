@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from gateway.counters import Counters
 from schemas.errors import StoreError
 from schemas.positions import At
-from streams.store import Change, CommitResult, Store
+from streams.store import Change, CommitResult, Stale, Store
 
 PENDING_LIMIT = 4_000
 """Changes that may wait before the router stops taking records."""
@@ -57,6 +57,8 @@ class Persistence:
         self._done = 0
         self._barriers: list[tuple[int, asyncio.Future[None]]] = []
         self.failing = False
+        self.stale: Callable[[Sequence[Stale]], None] = lambda refused: None
+        """Is told of changes that came under an old epoch: somebody else has those sessions."""
 
     @property
     def pending(self) -> int:
@@ -157,5 +159,7 @@ class Persistence:
     def _took(self, result: CommitResult) -> None:
         for stale in result.stale:
             logger.warning("stale-write-refused session=%d epoch=%d", stale.session, stale.epoch)
+        if result.stale:
+            self.stale(result.stale)
         for _, count in result.trimmed:
             self._counters.dropped["offline_limit"] += count

@@ -36,7 +36,9 @@ class PresenceEvents:
         peer, certificates = connection.peer.address, _certificates(connection)
         presence = Presence(connection.channel, peer, session_expiry=expiry, will=connection.will, certificates=certificates)
         self.append(Kind.CONNECT, presence, session.client, session.id, session.principal.name, self._node.clock.wall(), waiting)
+        session.connected_at = None
         await waiting.future
+        session.connected_at = waiting.at
 
     def event(self, kind: Kind, connection: Connection, session: Session, *, reason: str, will_due: int = 0) -> None:
         """A disconnect or tcpclean event; nobody waits for it."""

@@ -39,6 +39,8 @@ class PressureValve:
             found.append("the log stores nothing at the moment")
         if self.lag > limits.routing_lag:
             found.append("routing lags behind")
+        if node.flusher.holds_back():
+            found.append("the lease of this node has run out: the store does not answer")
         if node.persistence.pending > 10 * PENDING_LIMIT or node.persistence.failing:
             found.append("the store lags behind")
         return found

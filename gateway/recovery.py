@@ -8,7 +8,7 @@ because only then it is known which wills are in the log already.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -23,11 +23,12 @@ from schemas.presence import Presence
 from schemas.records import Kind
 from schemas.sessions import NEVER_EXPIRES, EndConnection, SessionState
 from schemas.topics import parse_subscription
+from streams.cluster import routing_reader
 from streams.expiry import session_deadline, will_due
 from streams.log import Reader
 from streams.presence import will_mark
 from streams.runtime import PresenceFold, Router
-from streams.store import DropChannel
+from streams.store import DropChannel, OpenChannel
 
 if TYPE_CHECKING:
     from gateway.auth.keys import KeyRing
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 PAGE = 1000
 KEEP_ALL = (AccessRule("*", "read", "#"), AccessRule("*", "read", "$SYS/#"))
 """What is kept for a session whose JWT, and with it its rules, is known no more: all it has subscribed to. Delivery asks the next one's."""
-ROUTER_READER = "router"
+ROUTER_READER = routing_reader(0)
 
 logger = logging.getLogger(__name__)
 
@@ -55,30 +56,43 @@ async def load_sessions(node: Node, keyring: KeyRing) -> None:
     after, now = 0, node.clock.wall()
     while page := await node.store.sessions(after, PAGE):
         for state in page:
-            _load_session(node, state, principal_of(keyring, state.principal, state.client), now)
+            load_session(node, state, principal_of(keyring, state.principal, state.client), now)
         after = page[-1].id
+    await load_counts(node)
+
+
+async def load_counts(node: Node) -> None:
+    """What is known of mailboxes and of retained messages."""
     node.mailboxes.update(await node.store.mailboxes())
     node.retained_present = (await node.store.counts()).retained > 0
 
 
-def _load_session(node: Node, state: SessionState, principal: Principal, now: int) -> None:
-    if principal.name.startswith("jwt:"):
-        principal = msgspec.structs.replace(principal, claims=KEEP_ALL)
-    session = Session(node, state.client, principal)
-    session.adopt(state)
-    session.received = dict.fromkeys(state.received, True)
+def load_session(node: Node, state: SessionState, principal: Principal, now: int) -> Session:
+    """A session that nobody is connected to, into the registry and the routes."""
+    session = install_session(node, state, principal)
     session.expires_at = state.expires_at
     if not state.expires_at and state.expiry != NEVER_EXPIRES:
         # It was connected when the process ended: its time runs from now
         session.expires_at = max(1, session_deadline(state.expiry, now))
         end = EndConnection(session=state.id, epoch=state.epoch, expiry=state.expiry, expires_at=session.expires_at)
         node.persistence.add(end)
+    return session
+
+
+def install_session(node: Node, state: SessionState, principal: Principal) -> Session:
+    """The same without a word on its time."""
+    if principal.name.startswith("jwt:"):
+        principal = msgspec.structs.replace(principal, claims=KEEP_ALL)
+    session = Session(node, state.client, principal)
+    session.adopt(state)
+    session.received = dict.fromkeys(state.received, True)
     node.registry.sessions[state.client] = session
     for subscription in state.subscriptions:
         session.subscriptions[subscription.filter] = subscription
         parsed = parse_subscription(subscription.filter)
-        if parsed is not None:
+        if parsed is not None and not (parsed.group and node.owner):
             node.routes_add(parsed, session, subscription)
+    return session
 
 
 async def starting_positions(node: Node, reader: str, topic: str) -> dict[int, At]:
@@ -109,10 +123,10 @@ async def replay(node: Node, router: Router, fold: PresenceFold, readers: tuple[
     await node.persistence.barrier()
 
 
-async def clean_channels(node: Node, keyring: KeyRing, wills_seen: set[bytes]) -> None:
+async def clean_channels(node: Node, keyring: KeyRing, wills_seen: set[bytes], rows: Iterable[OpenChannel]) -> None:
     """One tcpclean for each channel that a dead process left open, and its will, unless the log has it already."""
     now = node.clock.wall()
-    for row in await node.store.channels():
+    for row in rows:
         seen = will_mark(row.channel) in wills_seen
         due, passed = row.will_due, node.clock.due()
         if not due:
@@ -128,5 +142,5 @@ async def clean_channels(node: Node, keyring: KeyRing, wills_seen: set[bytes]) -
             node.ending.wills.settle_seen(row.channel)
         else:
             principal = principal_of(keyring, row.principal, row.client)
-            node.ending.wills.add(Due(row.channel, row.client, principal, row.session_expiry > 0, row.will, due), passed)
+            node.ending.wills.add(Due(row.channel, row.client, principal, row.session_expiry > 0, row.will, due, row.session), passed)
     logger.info("recovered sessions=%d", len(node.registry.sessions))

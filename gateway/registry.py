@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from schemas.positions import At
 from schemas.reasons import ReasonCode
 from streams.expiry import TimerWheel
 
@@ -26,6 +27,9 @@ class Registry:
         """Sessions with kept deliveries that may be unsettled: what the settle tick looks at."""
         self.claiming: set[Session] = set()
         """Sessions whose claim is under way: what arrives for them meanwhile is in memory only and holds the position."""
+
+        self.resuming: dict[object, tuple[At, ...]] = {}
+        """Sessions that came from another node and are being brought up from the log, from these positions on; and what else holds the position."""
 
     def get(self, client: str) -> Session | None:
         return self.sessions.get(client)

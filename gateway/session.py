@@ -13,6 +13,7 @@ from gateway import exactly_once, failpoints, keeping
 from gateway.keeping import BLOCK, SPILL_AT
 from gateway.protocol import hot
 from schemas.identities import Principal
+from schemas.positions import At
 from schemas.records import Source
 from schemas.sessions import BoxEntry, SessionState, Subscription
 from streams.control import TokenBucket
@@ -39,6 +40,7 @@ class Session:
         "box_writes",
         "claiming",
         "client",
+        "connected_at",
         "connection",
         "epoch",
         "expires_at",
@@ -86,6 +88,7 @@ class Session:
         """While a connect claims the session: what is to be stored once the session's epoch is known again."""
         self.ordered = False
         self.pulls: TokenBucket | None = None
+        self.connected_at: At | None = None  # where the event of its last connection lies in the log
         self.connection: Connection | None = None
         self._forget_connection()
 
@@ -332,9 +335,9 @@ class Session:
             node.queued_bytes -= len(dropped.record.payload)
             node.counters.dropped["queue_full"] += 1
 
-    def detach(self) -> list[tuple[Delivery, bool]]:
-        """The connection is gone: what is kept goes to the box. What is left of QoS 1 and 2, and whether it was sent."""
-        left = keeping.keep_unsettled(self)
+    def detach(self, *, moved: bool = False) -> list[tuple[Delivery, bool]]:
+        """The connection is gone: what is kept goes to the box, unless that moved. What is left of QoS 1 and 2, and whether it was sent."""
+        left = keeping.abandon(self) if moved else keeping.keep_unsettled(self)
         self.connection = None
         self.node.registry.active.discard(self)
         self._forget_connection()

@@ -83,6 +83,8 @@ class Subscribing:
         parsed = parse_subscription(request.filter)
         if parsed is None or len(request.filter.encode()) > limits.topic_bytes or request.filter.count("/") >= limits.topic_levels:
             return self._refuse(ReasonCode.TOPIC_FILTER_INVALID)
+        if parsed.group and node.owner:
+            return self._refuse(ReasonCode.SHARED_SUBSCRIPTIONS_NOT_SUPPORTED)  # members on other nodes are not known to this one
         if not node.access.may(connection.principal, "subscribe", request.filter):
             return self._refuse(ReasonCode.NOT_AUTHORIZED)
         before = session.subscriptions.get(request.filter)

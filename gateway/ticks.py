@@ -8,11 +8,12 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from gateway import failpoints, keeping
-from gateway.recovery import ROUTER_READER
 from schemas.errors import StoreError
 from schemas.positions import At
+from streams.cluster import routing_reader
 from streams.expiry import Belief, WallGuard
 from streams.log import Reader
+from streams.resuming import hold
 from streams.store import FinishReplayed
 
 if TYPE_CHECKING:
@@ -110,13 +111,15 @@ class Ticks:
                 failpoints.reach("position-commit")
             for mark in passed:
                 known[mark.shard] = mark
-                node.persistence.add(FinishReplayed(upto=mark))
-                node.persistence.position(ROUTER_READER, mark)
+                node.persistence.add(FinishReplayed(upto=mark, owner=node.owner))
+                node.persistence.position(routing_reader(node.owner), mark)
                 self._reader.release(mark)
 
     def _not_claimed(self) -> list[At]:
         """By shard how far the position may go: what arrives for a session while it is claimed is in memory only."""
         marks = self._reached
+        if self._node.registry.resuming:
+            marks = hold(marks, self._node.registry.resuming.values())
         for session in self._node.registry.claiming:
             seen: set[int] = set()
             for delivery in session.claiming or ():

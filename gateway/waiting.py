@@ -13,12 +13,15 @@ from schemas.records import Record
 class Waiting:
     """Give it to ``Log.append`` as the sink and await ``future``; LogError where the record is refused."""
 
-    __slots__ = ("future",)
+    __slots__ = ("at", "future")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.future: asyncio.Future[None] = loop.create_future()
+        self.at: At | None = None
+        """Where the record lies, once it does."""
 
     def appended(self, records: Sequence[Record], first: At) -> None:
+        self.at = first
         if not self.future.done():
             self.future.set_result(None)
 

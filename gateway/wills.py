@@ -27,7 +27,7 @@ FOLD_WITHIN = 60.0
 
 
 class Due(NamedTuple):
-    """A will and whose it is; ``at`` wall-clock ms."""
+    """A will and whose it is; ``at`` wall-clock ms, ``session`` the number of the session, 0 for one that ended with its connection."""
 
     channel: str
     client: str
@@ -35,6 +35,7 @@ class Due(NamedTuple):
     persistent: bool
     will: Will
     at: int
+    session: int = 0
 
 
 class Wills:
@@ -49,7 +50,8 @@ class Wills:
 
     def fall_due(self, connection: Connection, session: Session, will: Will, at: int) -> None:
         """A connection with a will ended."""
-        self.add(Due(connection.channel, session.client, session.principal, session.expiry > 0, will, at), self._node.clock.wall())
+        due = Due(connection.channel, session.client, session.principal, session.expiry > 0, will, at, session.id)
+        self.add(due, self._node.clock.wall())
 
     def add(self, due: Due, now: int) -> None:
         """Publish at once if it is due ``now``, else when its time has come."""
@@ -67,6 +69,12 @@ class Wills:
             self._settled(due.channel)
         else:
             self._publish(due)
+
+    def connected_elsewhere(self, client: str, session: int) -> None:
+        """Likewise on another node, by that session."""
+        due = self._delayed.get(client)
+        if due is not None:
+            self.reconnected(client, resumed=session != 0 and session == due.session)
 
     def session_ended(self, client: str) -> None:
         """The session ended before the delay passed: the will falls due [MQTT-3.1.2-8]."""
@@ -127,6 +135,16 @@ class Wills:
     def is_settled(self, channel: str) -> bool:
         """Whether the will was settled before its tcpclean was folded; asked once, by the fold."""
         return self._early.pop(channel, None) is not None
+
+    @property
+    def early(self) -> list[str]:
+        """Channels whose will was settled and whose tcpclean may not be folded yet."""
+        return list(self._early)
+
+    def folded(self, channel: str) -> None:
+        """The fold has passed all that it could store of the channel: its row goes for good."""
+        if self._early.pop(channel, None) is not None:
+            self._node.persistence.add(DropChannel(channel=channel))
 
     def is_ahead_of_fold(self, now: float) -> bool:
         """Whether wills are settled of which the presence fold doesn't know: a crash now must find them in the log.

@@ -60,6 +60,8 @@ class SessionState(msgspec.Struct, frozen=True, array_like=True):
     ``next_block`` is the first packet id of the block to use; ``in_flight`` lists entries in state IN_FLIGHT and RELEASED
     in log order; ``queued`` counts the rest; ``mailbox`` is the client id's mailbox, 0 for none, and
     ``received`` the inbound QoS 2 packet ids that await PUBREL. ``owner`` is the node epoch that owned it before the claim, 0 for none.
+    ``resume``: from these positions on the log alone says what the session is owed, until ``Resumed`` is committed; None for a session that
+    has not come from another node. They only grow, though a node may have routed less far than the one before it.
     """
 
     id: int
@@ -76,6 +78,7 @@ class SessionState(msgspec.Struct, frozen=True, array_like=True):
     received: tuple[int, ...] = ()
     expires_at: int = 0
     owner: int = 0
+    resume: tuple[At, ...] | None = None
 
 
 # Changes: what one transaction of the store applies. Those with ``epoch`` are bound to a session and refused when it is old.
@@ -147,6 +150,13 @@ class ReserveBlock(msgspec.Struct, frozen=True, tag=True):
     session: int
     epoch: int
     next_block: int
+
+
+class Resumed(msgspec.Struct, frozen=True, tag=True):
+    """The session, which came from another node, has all that it was owed from its ``resume`` on."""
+
+    session: int
+    epoch: int
 
 
 class PutReceived(msgspec.Struct, frozen=True, tag=True, gc=False):

@@ -130,7 +130,10 @@ class TraceSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NodeSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """``many``: other nodes share this one's log and store."""
+
     id: str = "node-1"
+    many: bool = False
 
 
 class CompatibilitySettings(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,11 +7,13 @@ over from it, and nothing that it writes under a fence, and no claim of it, is a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
 
+from schemas.positions import At
 from schemas.sessions import SessionState
 
 if TYPE_CHECKING:
@@ -23,6 +25,19 @@ POLL_SECONDS: Final = 1.0
 """Notices may be lost: so often there is one that says nothing."""
 NOTICE_CHARACTERS: Final = 1_000
 """A notice's topic and detail: longer ones are refused."""
+
+
+def routing_reader(epoch: int) -> str:
+    """The reader as which a node's routing has its positions in the store; 0 for a node alone. A colon and the shard may follow."""
+    return f"router/{epoch}" if epoch else "router"
+
+
+def furthest(*reached: Iterable[At]) -> tuple[At, ...]:
+    """By shard the furthest of positions."""
+    found: dict[int, At] = {}
+    for at in chain(*reached):
+        found[at.shard] = max(at, found.get(at.shard, at))
+    return tuple(found[shard] for shard in sorted(found))
 
 
 class NodeState(msgspec.Struct, frozen=True):
@@ -83,6 +98,10 @@ NODES: Final = "nodes"
 """A node came or went, or a lease changed hands."""
 ROUTES: Final = "routes"
 """Detail: the node epoch whose routes changed."""
+KEYS: Final = "keys"
+"""An access key was made or changed."""
+DOCUMENTS: Final = "documents"
+"""Detail: the kind of which documents changed."""
 SESSION: Final = "session"
 """Another node took a session, or it ended. Detail: the owner's node epoch until then, the session, and its epoch now, 0 where it ended."""
 
@@ -147,7 +166,7 @@ class Cluster(Protocol):
         """By epoch; dead ones are listed until they are buried."""
 
     async def bury(self, epoch: int) -> bool:
-        """Forget a node that doesn't live and owns no session any more, with its routes and leases. False while it isn't so."""
+        """Forget a node that doesn't live and owns no session any more, with its routes, leases and routing positions. False while it isn't so."""
 
     async def acquire(self, name: str, epoch: int) -> Lease | None:
         """Take a lease, or keep it. It is held as long as its holder lives: there is nothing else to renew.
@@ -164,7 +183,8 @@ class Cluster(Protocol):
     async def adopt(self, dead: int, epoch: int, limit: int) -> list[SessionState] | Refused:
         """Take over sessions of a node that doesn't live, each under an epoch one higher, and declare that node dead.
 
-        States are as from ``Store.sessions``. None may be left to take while ``bury`` is still refused: another node is busy with the rest.
+        States are as from ``Store.sessions``, with ``resume`` as from a claim; ``dead`` 0 stands for a node alone that was here before.
+        None may be left to take while ``bury`` is still refused: another node is busy with the rest.
         """
 
     async def owners(self, clients: Sequence[str]) -> Mapping[str, Owner]:

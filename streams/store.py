@@ -30,6 +30,7 @@ from schemas.sessions import (
     PutSubscription,
     RemoveSession,
     ReserveBlock,
+    Resumed,
     RetainedMessage,
     SessionState,
     SetEntry,
@@ -102,7 +103,10 @@ class DropDocument(msgspec.Struct, frozen=True, tag=True):
 
 
 class FinishReplayed(msgspec.Struct, frozen=True, tag=True):
-    """The node's position has passed ``upto``: entries in state DONE before it may go. ``owner``: of that node epoch's sessions only."""
+    """The node's position has passed ``upto``: entries in state DONE before it may go.
+
+    ``owner``: of that node epoch's sessions only, and of those that came from another node when they are ``Resumed``.
+    """
 
     upto: At
     owner: int = 0
@@ -162,6 +166,7 @@ Change = (
     | EndConnection
     | RemoveSession
     | ReserveBlock
+    | Resumed
     | PutReceived
     | DropReceived
     | PutRetained
@@ -250,7 +255,8 @@ class Store(Protocol):
         ``clean_start`` ends a stored session first. ``expiry`` 0 keeps none: the state returned then has id 0 (its mailbox aside) and an
         epoch that no other claim gets; a stored session is resumed all the same, to end with this connection.
         A stored session past its ``expires_at`` is gone. A session owned by another principal is refused; ``limit`` is the most sessions kept.
-        ``owner`` is the node epoch that the session is then owned by, 0 for a node alone; a dead node is refused.
+        ``owner`` is the node epoch that the session is then owned by, 0 for a node alone; a dead node is refused. A session of another node comes
+        with ``resume``: how far that node had routed (``streams.cluster.routing_reader``), unless it came there itself and wasn't resumed yet.
         """
 
     def commit(

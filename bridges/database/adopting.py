@@ -5,27 +5,30 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from sqlalchemy import Connection, bindparam, select, update
+from sqlalchemy import Connection, bindparam, literal_column, select, update
 
 from bridges.database.locks import AT_ONCE
 from bridges.database.membership import NODE_ALIVE, NODE_DEAD, declare_dead, holds
-from bridges.database.reads import session_numbered
+from bridges.database.reads import raised, routed, session_numbered
 from bridges.database.sql import Prepared, key_is
 from bridges.database.tables import boxes, sessions
 from schemas.sessions import SessionState
 from streams.cluster import NodeFence, Owner
 from streams.store import Refused
 
-_OWNED: Final = (
-    select(sessions.c.id, boxes.c.epoch)
+_LEFT: Final = (
+    select(sessions.c.id, boxes.c.epoch, sessions.c.floor, sessions.c.resuming)
     .select_from(sessions.join(boxes, boxes.c.id == sessions.c.id))
-    .where(sessions.c.node_epoch == bindparam("owner"), sessions.c.node_epoch > 0)
     .order_by(sessions.c.id)
     .limit(bindparam("count"))
+    .with_for_update(key_share=True, skip_locked=True, of=boxes)
 )
-LEFT: Final = Prepared(_OWNED.with_for_update(key_share=True, skip_locked=True, of=boxes))
+LEFT: Final = Prepared(_LEFT.where(sessions.c.node_epoch == bindparam("owner"), sessions.c.node_epoch > 0))
+_LEFT_BY_ONE_ALONE: Final = Prepared(_LEFT.where(sessions.c.node_epoch == literal_column("0")))
 _TAKE: Final = Prepared(
-    update(sessions).where(key_is(sessions, "id"), sessions.c.node_epoch == bindparam("owner")).values(node_epoch=bindparam("node_epoch"))
+    update(sessions)
+    .where(key_is(sessions, "id"), sessions.c.node_epoch == bindparam("owner"))
+    .values(node_epoch=bindparam("node_epoch"), floor=bindparam("floor"), resuming=literal_column("1"))
 )
 _SET_EPOCH: Final = Prepared(update(boxes).where(key_is(boxes, "id")).values(epoch=bindparam("epoch")))
 _OWNERS: Final = (
@@ -39,11 +42,13 @@ def adopt(connection: Connection, epochs: dict[int, int], dead: int, epoch: int,
     """Sessions that another transaction works with are passed by: they are taken next time, or have been taken."""
     if not holds(connection, NodeFence(epoch)):
         return Refused(NODE_DEAD)
-    if not declare_dead(connection, dead):
+    if dead and not declare_dead(connection, dead):
         return Refused(NODE_ALIVE)
     taken: list[SessionState] = []
-    for number, current in LEFT.all(connection, owner=dead, count=limit):
-        if not _TAKE.run(connection, the_id=number, owner=dead, node_epoch=epoch):
+    left = LEFT.all(connection, owner=dead, count=limit) if dead else _LEFT_BY_ONE_ALONE.all(connection, count=limit)
+    reached = routed(connection, dead) if left else ()
+    for number, current, floor, resuming in left:
+        if not _TAKE.run(connection, the_id=number, owner=dead, node_epoch=epoch, floor=raised(floor, resuming, reached)):
             continue  # it was taken between being found and being locked
         _SET_EPOCH.run(connection, the_id=number, epoch=current + 1)
         epochs[number] = current + 1

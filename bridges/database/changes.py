@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any, Final
 
-from sqlalchemy import Connection, bindparam, delete, update
+from sqlalchemy import Connection, bindparam, delete, literal_column, update
 
 from bridges.database.ending import remove_session
 from bridges.database.entries import EntryChanges
@@ -32,11 +32,12 @@ from schemas.sessions import (
     PutSubscription,
     RemoveSession,
     ReserveBlock,
+    Resumed,
     SetEntry,
     Subscription,
     TrimBox,
 )
-from streams.cluster import Fence, Notice, PutRoute, Tell, TrimRoutes
+from streams.cluster import DOCUMENTS, Fence, Notice, PutRoute, Tell, TrimRoutes
 from streams.store import (
     Change,
     CommitResult,
@@ -62,6 +63,7 @@ END_CONNECTION: Final = Prepared(
     update(sessions).where(key_is(sessions, "id")).values(expiry=bindparam("expiry"), expires_at=bindparam("expires_at"))
 )
 RESERVE_BLOCK: Final = Prepared(update(sessions).where(key_is(sessions, "id")).values(next_block=bindparam("next_block")))
+RESUMED: Final = Prepared(update(sessions).where(key_is(sessions, "id")).values(resuming=literal_column("0")))
 PUT_RECEIVED: Final = upsert(received)
 DELETE_RECEIVED: Final = Prepared(delete(received).where(key_is(received, "session", "packet_id")))
 PUT_RETAINED: Final = upsert(retained, "time", "id", "expires_at", "record", higher=("time", "id"))
@@ -100,6 +102,7 @@ class Changes:
         self._subscriptions: dict[tuple[int, str], Subscription | None] = {}
         self._ended: dict[int, EndConnection] = {}
         self._blocks: dict[int, int] = {}
+        self._resumed: set[int] = set()
         self._received: dict[tuple[int, int], bool] = {}
         self._retained: dict[str, PutRetained] = {}
         self._channels: dict[str, OpenChannel | None] = {}
@@ -119,7 +122,7 @@ class Changes:
         self._entries.flush()
         self._routes.flush()
         connection = self._connection
-        if self._subscriptions or self._ended or self._blocks or self._received:
+        if self._subscriptions or self._ended or self._blocks or self._received or self._resumed:
             self._flush_sessions()
         if self._retained:
             rows = [_retained_row(put) for put in self._retained.values()]
@@ -154,7 +157,8 @@ class Changes:
         RESERVE_BLOCK.many(connection, [{"the_id": s, "next_block": block} for s, block in self._blocks.items()])
         PUT_RECEIVED.many(connection, [{"session": s, "packet_id": p} for (s, p), there in self._received.items() if there])
         DELETE_RECEIVED.many(connection, [{"the_session": s, "the_packet_id": p} for (s, p), there in self._received.items() if not there])
-        self._subscriptions, self._ended, self._blocks, self._received = {}, {}, {}, {}
+        RESUMED.many(connection, [{"the_id": s} for s in sorted(self._resumed)])
+        self._subscriptions, self._ended, self._blocks, self._received, self._resumed = {}, {}, {}, {}, set()
 
     def _box_refuses(self, number: int, epoch: int, outcome: Outcome) -> bool:
         """An epoch of 0 guards nothing, but the box has to be there."""
@@ -204,6 +208,10 @@ class Changes:
         if not self._session_refuses(change.session, change.epoch, outcome):
             self._blocks[change.session] = change.next_block
 
+    def resumed(self, change: Resumed, outcome: Outcome) -> None:
+        if not self._session_refuses(change.session, change.epoch, outcome):
+            self._resumed.add(change.session)
+
     def remove_session(self, change: RemoveSession, outcome: Outcome) -> None:
         if not self._session_refuses(change.session, change.epoch, outcome):
             self.flush()
@@ -234,11 +242,15 @@ class Changes:
 
     def put_document(self, change: PutDocument, _: Outcome) -> None:
         self._documents[change.document.kind, change.document.name] = change.document
+        self._told[Notice(DOCUMENTS, change.document.kind)] = None
 
     def drop_document(self, change: DropDocument, _: Outcome) -> None:
         self._documents[change.kind, change.name] = None
+        self._told[Notice(DOCUMENTS, change.kind)] = None
 
     def finish_replayed(self, change: FinishReplayed, _: Outcome) -> None:
+        if self._resumed:
+            self._flush_sessions()
         self._entries.finish(change.upto, change.owner)
 
     def put_route(self, change: PutRoute, outcome: Outcome) -> None:
@@ -292,6 +304,7 @@ _TAKE: Final[dict[type, Callable[[Changes, Any, Outcome], None]]] = {
     DropSubscription: Changes.drop_subscription,
     EndConnection: Changes.end_connection,
     ReserveBlock: Changes.reserve_block,
+    Resumed: Changes.resumed,
     RemoveSession: Changes.remove_session,
     PutReceived: Changes.put_received,
     DropReceived: Changes.drop_received,
@@ -309,6 +322,6 @@ _TAKE: Final[dict[type, Callable[[Changes, Any, Outcome], None]]] = {
 }
 
 NUMBER_OF: Final[dict[type, Callable[[Any], int]]] = dict.fromkeys((PutEntry, SetEntry, DropEntry, TrimBox), attrgetter("box")) | dict.fromkeys(
-    (PutSubscription, DropSubscription, EndConnection, ReserveBlock, RemoveSession, PutReceived, DropReceived), attrgetter("session")
+    (PutSubscription, DropSubscription, EndConnection, ReserveBlock, Resumed, RemoveSession, PutReceived, DropReceived), attrgetter("session")
 )
 """The session or box whose epoch has to be known before a change is taken."""

@@ -13,7 +13,8 @@ from sqlalchemy import Connection, bindparam, select, text, update
 from bridges.database.ending import remove_session
 from bridges.database.locks import is_shared, learn_epochs
 from bridges.database.membership import NODE_DEAD, Told, holds
-from bridges.database.reads import in_flight, received_of, subscriptions_of
+from bridges.database.reads import in_flight, raised, received_of, routed, subscriptions_of
+from bridges.database.rows import decode_places
 from bridges.database.sql import Prepared, Row, key_is, upsert
 from bridges.database.tables import boxes, counters, mailboxes, sessions
 from schemas.sessions import SessionState
@@ -29,6 +30,8 @@ _SESSION: Final = Prepared(
         boxes.c.epoch,
         boxes.c.queued,
         mailboxes.c.id,
+        sessions.c.floor,
+        sessions.c.resuming,
         sessions.c.node_epoch,
     )
     .select_from(sessions.join(boxes, boxes.c.id == sessions.c.id).outerjoin(mailboxes, mailboxes.c.client == sessions.c.client))
@@ -46,8 +49,15 @@ _PUT_MAILBOX: Final = upsert(mailboxes)
 _RESUME: Final = Prepared(
     update(sessions)
     .where(key_is(sessions, "id"))
-    .values(expiry=bindparam("expiry"), expires_at=bindparam("expires_at"), node_epoch=bindparam("node_epoch"))
+    .values(
+        expiry=bindparam("expiry"),
+        expires_at=bindparam("expires_at"),
+        node_epoch=bindparam("node_epoch"),
+        floor=bindparam("floor"),
+        resuming=bindparam("resuming"),
+    )
 )
+_HOLD: Final = Prepared(select(sessions.c.id).where(key_is(sessions, "id")).with_for_update(key_share=True))
 _SET_EPOCH: Final = Prepared(update(boxes).where(key_is(boxes, "id")).values(epoch=bindparam("epoch")))
 
 
@@ -114,14 +124,18 @@ def claim(
         return Refused(NODE_DEAD)
     found, before = _found(connection, epochs, client), 0
     if found is not None:
-        number, belongs_to, expires_at, next_block, epoch, queued, box, before = found
+        number, belongs_to, expires_at, next_block, epoch, queued, box, floor, resuming, before = found
         if not 0 < expires_at <= now:
             if belongs_to != principal:
                 return Refused("client id of another principal", belongs_to)
             if not clean_start:
                 if before not in (0, owner):
                     told[Notice(SESSION, f"{before} {number} {epoch + 1}")] = None
-                _RESUME.run(connection, the_id=number, expiry=expiry, expires_at=0, node_epoch=owner)
+                if owner not in (0, before):
+                    # Read behind the session's lock: what passed it is stored, and finished deliveries are there as far back
+                    _HOLD.run(connection, the_id=number)
+                    floor, resuming = raised(floor, resuming, routed(connection, before)), 1
+                _RESUME.run(connection, the_id=number, expiry=expiry, expires_at=0, node_epoch=owner, floor=floor, resuming=resuming)
                 _SET_EPOCH.run(connection, the_id=number, epoch=epoch + 1)
                 epochs[number] = epoch + 1
                 return SessionState(
@@ -138,6 +152,7 @@ def claim(
                     mailbox=box or 0,
                     received=received_of(connection, number),
                     owner=before,
+                    resume=decode_places(floor) if resuming else None,
                 )
         if before not in (0, owner):
             told[Notice(SESSION, f"{before} {number} 0")] = None
@@ -148,7 +163,8 @@ def claim(
     if not expiry:
         return SessionState(0, connections.next(connection), client, principal, False, 0, mailbox=mailbox, owner=before)
     number = next_number(connection, "box")
-    _PUT_SESSION.run(connection, id=number, client=client, principal=principal, expiry=expiry, expires_at=0, next_block=1, node_epoch=owner)
+    new = {"client": client, "principal": principal, "expiry": expiry, "node_epoch": owner}
+    _PUT_SESSION.run(connection, id=number, expires_at=0, next_block=1, floor=None, resuming=0, **new)
     _PUT_BOX.run(connection, id=number, epoch=1, queued=0)
     epochs[number] = 1
     return SessionState(number, 1, client, principal, False, expiry, mailbox=mailbox, owner=before)

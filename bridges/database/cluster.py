@@ -1,5 +1,6 @@
 """The cluster's half of the store on a database: each method hands the worker what is to be done in its transaction.
 
+What a node asks about itself and its like is done whatever its transactions stand on: that is how it learns.
 Neighbours: membership.py, routing.py, adopting.py (what is done), notices.py (who hears of it).
 """
 
@@ -23,33 +24,34 @@ class DatabaseCluster:
         self._listening = listening
 
     async def join(self, node: str, epoch: int, detail: str, lease_ms: int = LEASE_MS) -> NodeState | Refused:
-        joined: NodeState | Refused = await self._worker.call(lambda t: membership.join(t.connection, t.told, node, epoch, detail, lease_ms))
+        call = self._worker.call(lambda t: membership.join(t.connection, t.told, node, epoch, detail, lease_ms), always=True)
+        joined: NodeState | Refused = await call
         return joined
 
     async def renew(self, epoch: int, lease_ms: int = LEASE_MS) -> bool:
-        renewed: bool = await self._worker.call(lambda t: membership.renew(t.connection, epoch, lease_ms))
+        renewed: bool = await self._worker.call(lambda t: membership.renew(t.connection, epoch, lease_ms), always=True)
         return renewed
 
     async def leave(self, epoch: int) -> None:
-        await self._worker.call(lambda t: membership.leave(t.connection, t.told, epoch))
+        await self._worker.call(lambda t: membership.leave(t.connection, t.told, epoch), always=True)
 
     async def nodes(self) -> list[NodeState]:
-        found: list[NodeState] = await self._worker.call(lambda t: membership.all_nodes(t.connection))
+        found: list[NodeState] = await self._worker.call(lambda t: membership.all_nodes(t.connection), always=True)
         return found
 
     async def bury(self, epoch: int) -> bool:
-        buried: bool = await self._worker.call(lambda t: membership.bury(t.connection, t.told, epoch))
+        buried: bool = await self._worker.call(lambda t: membership.bury(t.connection, t.told, epoch), always=True)
         return buried
 
     async def acquire(self, name: str, epoch: int) -> Lease | None:
-        lease: Lease | None = await self._worker.call(lambda t: membership.acquire(t.connection, t.told, name, epoch))
+        lease: Lease | None = await self._worker.call(lambda t: membership.acquire(t.connection, t.told, name, epoch), always=True)
         return lease
 
     async def release(self, name: str, epoch: int) -> None:
-        await self._worker.call(lambda t: membership.release(t.connection, t.told, name, epoch))
+        await self._worker.call(lambda t: membership.release(t.connection, t.told, name, epoch), always=True)
 
     async def leases(self) -> list[Lease]:
-        found: list[Lease] = await self._worker.call(lambda t: membership.all_leases(t.connection))
+        found: list[Lease] = await self._worker.call(lambda t: membership.all_leases(t.connection), always=True)
         return found
 
     async def adopt(self, dead: int, epoch: int, limit: int) -> list[SessionState] | Refused:

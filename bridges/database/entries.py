@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from sqlalchemy import Connection, bindparam, delete, exists, select, text, tuple_
+from sqlalchemy import Connection, bindparam, delete, literal_column, select, text, tuple_
 
 from bridges.database.bodies import Body, put_bodies
 from bridges.database.rows import encode, encode_identifiers
@@ -50,9 +50,21 @@ _done = delete(entries).where(
     entries.c.shard == bindparam("shard"),
     tuple_(entries.c.offset, entries.c.idx) < tuple_(bindparam("offset"), bindparam("index")),
 )
+_finished = entries.alias("finished")
+_boxes_with_done = select(_finished.c.box).where(
+    text("finished.state = 3"),
+    _finished.c.shard == bindparam("shard"),
+    tuple_(_finished.c.offset, _finished.c.idx) < tuple_(bindparam("offset"), bindparam("index")),
+)
 DELETE_DONE: Final = Prepared(_done)
 DELETE_DONE_OF: Final = Prepared(
-    _done.where(exists(select(text("1")).select_from(sessions).where(sessions.c.id == entries.c.box, sessions.c.node_epoch == bindparam("owner"))))
+    _done.where(
+        entries.c.box.in_(
+            select(sessions.c.id)
+            .where(sessions.c.node_epoch == bindparam("owner"), sessions.c.resuming == literal_column("0"), sessions.c.id.in_(_boxes_with_done))
+            .with_for_update(read=True)  # a claim under way reads our position when it is over, or takes the session out of this
+        )
+    )
 )
 QUEUED: Final = select(boxes.c.id, boxes.c.queued).where(boxes.c.id.in_(bindparam("ids", expanding=True)))
 
@@ -124,7 +136,7 @@ class EntryChanges:
         trim.late = {}
 
     def finish(self, upto: At, owner: int) -> None:
-        """DONE entries before ``upto`` go, with ``owner`` those in its sessions."""
+        """DONE entries before ``upto`` go, with ``owner`` those in its sessions, unless they are still to be brought up from before there."""
         self.flush()
         place = {"shard": upto.shard, "offset": upto.offset, "index": upto.index}
         if owner:

@@ -12,8 +12,8 @@ from sqlalchemy import Connection, bindparam, delete, func, literal_column, sele
 
 from bridges.database.locks import is_shared
 from bridges.database.sql import Prepared, key_is, upsert
-from bridges.database.tables import leases, nodes, routes, sessions
-from streams.cluster import NODES, ROUTES, Fence, Lease, NodeFence, NodeState, Notice
+from bridges.database.tables import leases, nodes, positions, routes, sessions
+from streams.cluster import NODES, ROUTES, Fence, Lease, NodeFence, NodeState, Notice, routing_reader
 from streams.store import Refused
 
 JOIN_LOCK: Final = 0x51_75_1C_E3
@@ -39,6 +39,11 @@ _DECLARE: Final = Prepared(update(nodes).where(key_is(nodes, "epoch")).values(de
 _OWNS: Final = Prepared(select(sessions.c.id).where(sessions.c.node_epoch == bindparam("epoch"), text("node_epoch > 0")).limit(literal_column("1")))
 _DROP_NODE: Final = Prepared(delete(nodes).where(key_is(nodes, "epoch")))
 _DROP_ROUTES: Final = Prepared(delete(routes).where(key_is(routes, "epoch")))
+_DROP_POSITIONS: Final = Prepared(
+    delete(positions).where(
+        (positions.c.reader == bindparam("name")) | ((positions.c.reader >= bindparam("low")) & (positions.c.reader < bindparam("high")))
+    )
+)
 _FREE_LEASES: Final = Prepared(
     update(leases).where(leases.c.epoch == bindparam("the_epoch")).values(token=leases.c.token + literal_column("1"), epoch=literal_column("0"))
 )
@@ -114,6 +119,8 @@ def bury(connection: Connection, told: Told, epoch: int) -> bool:
         return False
     _DROP_ROUTES.run(connection, the_epoch=epoch)
     _FREE_LEASES.run(connection, the_epoch=epoch)
+    reader = routing_reader(epoch)
+    _DROP_POSITIONS.run(connection, name=reader, low=reader + ":", high=reader + ";")  # the character behind the colon
     _DROP_NODE.run(connection, the_epoch=epoch)
     told[Notice(NODES)] = told[Notice(ROUTES, str(epoch))] = None
     return True

@@ -9,7 +9,7 @@ from typing import Any, Final
 from sqlalchemy import BigInteger, Connection, Select, bindparam, cast, func, literal_column, select, text, tuple_
 
 from bridges.database.locks import is_shared
-from bridges.database.rows import box_entry, decode_channel, decode_key, decode_record, decode_status, decode_subscription
+from bridges.database.rows import box_entry, decode_channel, decode_key, decode_places, decode_record, decode_status, decode_subscription, encode
 from bridges.database.sql import Prepared, Row, indexed, key_is
 from bridges.database.tables import (
     access_keys,
@@ -33,6 +33,7 @@ from schemas.positions import At
 from schemas.presence import ClientStatus
 from schemas.sessions import BoxEntry, RetainedMessage, SessionState, Subscription
 from schemas.topics import matches
+from streams.cluster import furthest, routing_reader
 from streams.store import Counts, Document, OpenChannel
 
 PAGE_BYTES: Final = 4 * 1024 * 1024
@@ -89,6 +90,8 @@ _SESSION: Final = select(
     boxes.c.queued,
     mailboxes.c.id,
     sessions.c.expires_at,
+    sessions.c.floor,
+    sessions.c.resuming,
     sessions.c.node_epoch,
 ).select_from(sessions.join(boxes, boxes.c.id == sessions.c.id).outerjoin(mailboxes, mailboxes.c.client == sessions.c.client))
 _SESSIONS: Final = Prepared(_SESSION.where(sessions.c.id > bindparam("after")).order_by(sessions.c.id).limit(bindparam("count")))
@@ -103,6 +106,11 @@ TOPICS_TO_THE_END: Final = Prepared(
     select(retained_topics.c.topic).where(retained_topics.c.topic > bindparam("after")).order_by(retained_topics.c.topic).limit(bindparam("count"))
 )
 _POSITIONS: Final = Prepared(select(positions.c.reader, positions.c.shard, positions.c.offset, positions.c.idx))
+_ROUTED: Final = Prepared(
+    select(positions.c.shard, positions.c.offset, positions.c.idx)
+    .where((positions.c.reader == bindparam("name")) | ((positions.c.reader >= bindparam("low")) & (positions.c.reader < bindparam("high"))))
+    .order_by(positions.c.shard)
+)
 _CHANNELS: Final = Prepared(select(channels.c.detail).order_by(channels.c.channel))
 _MAILBOXES: Final = Prepared(select(mailboxes.c.client, mailboxes.c.id))
 _KEYS: Final = Prepared(select(access_keys.c.detail).order_by(access_keys.c.id))
@@ -186,7 +194,7 @@ def session_numbered(connection: Connection, number: int, *, owner: int) -> Sess
 
 
 def _session(connection: Connection, row: Row) -> SessionState:
-    number, epoch, client, principal, expiry, next_block, queued, mailbox, expires_at, owner = row
+    number, epoch, client, principal, expiry, next_block, queued, mailbox, expires_at, floor, resuming, owner = row
     return SessionState(
         number,
         epoch,
@@ -201,7 +209,21 @@ def _session(connection: Connection, row: Row) -> SessionState:
         received=received_of(connection, number),
         expires_at=expires_at,
         owner=owner,
+        resume=decode_places(floor) if resuming else None,
     )
+
+
+def routed(connection: Connection, epoch: int) -> tuple[At, ...]:
+    """How far a node has routed."""
+    reader = routing_reader(epoch)
+    rows = _ROUTED.all(connection, name=reader, low=reader + ":", high=reader + ";")  # the character behind the colon
+    return tuple(At(*row) for row in rows)
+
+
+def raised(floor: bytes | None, resuming: int, reached: tuple[At, ...]) -> bytes:
+    """A session's floor as it leaves a node that has routed so far; one that wasn't brought up there leaves as it came."""
+    before = () if floor is None else decode_places(floor)
+    return encode(before if resuming else furthest(before, reached))
 
 
 def retained_page(connection: Connection, topic_filter: str, after: str, limit: int) -> list[RetainedMessage]:

@@ -21,6 +21,7 @@ decode_rule = msgspec.msgpack.Decoder(Rule).decode
 decode_rule_state = msgspec.msgpack.Decoder(RuleState).decode
 decode_letter = msgspec.msgpack.Decoder(DeadLetter).decode
 decode_key = msgspec.msgpack.Decoder(AccessKey).decode
+decode_places = msgspec.msgpack.Decoder(tuple[At, ...]).decode
 _decode_identifiers = msgspec.msgpack.Decoder(tuple[int, ...]).decode
 
 

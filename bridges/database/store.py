@@ -31,7 +31,7 @@ from schemas.positions import At
 from schemas.presence import ClientStatus
 from schemas.rules import Rule, RuleState
 from schemas.sessions import BoxEntry, RetainedMessage, SessionState
-from streams.cluster import Fence
+from streams.cluster import DOCUMENTS, KEYS, Fence, Notice
 from streams.store import Change, CommitResult, Counts, DeadLetter, Document, OpenChannel, Refused, Swept
 
 _PUT_KEY: Final = upsert(access_keys, "detail")
@@ -64,6 +64,10 @@ class DatabaseStore:
             raise StartError("store.url needs the driver of PostgreSQL: pip install 'sluiceway[postgresql]'") from None
         listening = Listening(loop, partial(postgresql.connect_to_listen, url, password), postgresql.Error)
         return cls(postgresql.open_postgresql(url, password), listening, loop)
+
+    def stand_on(self, fences: Sequence[Fence]) -> None:
+        """From now on, where one of these doesn't hold, all that is asked of the store fails, but what a node asks about itself."""
+        self._worker.stands_on = tuple(fences)
 
     @property
     def failures(self) -> int:
@@ -168,7 +172,11 @@ class DatabaseStore:
         return epoch
 
     async def put_key(self, key: AccessKey) -> None:
-        await self._worker.call(lambda transaction: _PUT_KEY.run(transaction.connection, id=key.id, detail=encode(key)))
+        def work(transaction: Transaction) -> None:
+            _PUT_KEY.run(transaction.connection, id=key.id, detail=encode(key))
+            transaction.told[Notice(KEYS)] = None
+
+        await self._worker.call(work)
 
     async def keys(self) -> list[AccessKey]:
         found: list[AccessKey] = await self._read(reads.access_keys_all)
@@ -176,8 +184,15 @@ class DatabaseStore:
 
     async def add_document(self, document: Document) -> bool:
         row = document_row(document)
-        added: int = await self._worker.call(lambda transaction: _ADD_DOCUMENT.run(transaction.connection, **row))
-        return added == 1
+
+        def work(transaction: Transaction) -> bool:
+            added = _ADD_DOCUMENT.run(transaction.connection, **row) == 1
+            if added:
+                transaction.told[Notice(DOCUMENTS, document.kind)] = None
+            return added
+
+        added: bool = await self._worker.call(work)
+        return added
 
     async def documents(self, kind: str, after: str, limit: int) -> list[Document]:
         found: list[Document] = await self._read(reads.documents_page, kind, after, limit)

@@ -44,9 +44,15 @@ sessions = Table(
     Column("expires_at", BigInteger, nullable=False),
     Column("next_block", Integer, nullable=False),
     Column("node_epoch", BigInteger, nullable=False, server_default=text("0")),
+    Column("floor", LargeBinary),
+    Column("resuming", Integer, nullable=False, server_default=text("0")),
     Index("sessions_owned", "node_epoch", "id", sqlite_where=text("node_epoch > 0"), postgresql_where=text("node_epoch > 0")),
     Index("sessions_ending", "expires_at", sqlite_where=text("expires_at > 0"), postgresql_where=text("expires_at > 0")),
 )
+
+"""``floor``: positions before which all is settled or stored, whichever node had the session then, as of its last change of node;
+``resuming``: 1 until the session has what it is owed from there on.
+"""
 
 mailboxes = Table(
     "mailboxes",

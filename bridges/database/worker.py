@@ -63,14 +63,18 @@ class Transaction:
 
 
 class Call:
-    """Something asked of the store, other than a commit; it sees all changes asked for before it. ``client``: whose session it takes."""
+    """Something asked of the store, other than a commit; it sees all changes asked for before it. ``client``: whose session it takes.
 
-    __slots__ = ("client", "cost", "future", "result", "work")
+    ``always``: done for one whose place another has taken, too.
+    """
 
-    def __init__(self, future: asyncio.Future[Any], work: Callable[[Transaction], Any], client: str | None = None) -> None:
+    __slots__ = ("always", "client", "cost", "future", "result", "work")
+
+    def __init__(self, future: asyncio.Future[Any], work: Callable[[Transaction], Any], client: str | None = None, *, always: bool = False) -> None:
         self.future = future
         self.work = work
         self.client = client
+        self.always = always
         self.cost = CALL_COST
         self.result: Any = None
 
@@ -86,6 +90,7 @@ class Commit:
     """Changes that are durable together or not at all."""
 
     __slots__ = ("changes", "cost", "fences", "future", "outcome", "positions", "result")
+    always = False
 
     def __init__(self, future: asyncio.Future[Any], changes: Sequence[Change], positions: Mapping[str, At], fences: Sequence[Fence]) -> None:
         self.future = future
@@ -109,11 +114,19 @@ class Commit:
         self.result = self.outcome.result()
 
 
+class PlaceLost(Exception):
+    """What all transactions of this process stand on doesn't hold any more."""
+
+
 class Worker:
-    """``failures`` counts calls that failed, also where nobody waited for them. ``tell`` hears notices, on the loop's thread."""
+    """``failures`` counts calls that failed, also where nobody waited for them. ``tell`` hears notices, on the loop's thread.
+
+    ``stands_on`` are fences of every transaction from now on: where one doesn't hold, whatever was asked for fails.
+    """
 
     def __init__(self, engine: Engine, loop: asyncio.AbstractEventLoop, tell: Callable[[Iterable[Notice]], None]) -> None:
         self.failures = 0
+        self.stands_on: tuple[Fence, ...] = ()
         self._tell_notices = tell
         self._engine = engine
         self._loop = loop
@@ -128,8 +141,8 @@ class Worker:
     def commit(self, changes: Sequence[Change], positions: Mapping[str, At], fences: Sequence[Fence]) -> asyncio.Future[Any]:
         return self._ask(Commit(self._loop.create_future(), changes, positions, fences))
 
-    def call(self, work: Callable[[Transaction], Any], client: str | None = None) -> asyncio.Future[Any]:
-        return self._ask(Call(self._loop.create_future(), work, client))
+    def call(self, work: Callable[[Transaction], Any], client: str | None = None, *, always: bool = False) -> asyncio.Future[Any]:
+        return self._ask(Call(self._loop.create_future(), work, client, always=always))
 
     async def close(self) -> None:
         """Once all that was asked for is done and the connection is closed."""
@@ -191,6 +204,10 @@ class Worker:
         for remaining in reversed(range(TRIES)):
             try:
                 self._transact(group)
+            except PlaceLost:
+                left = [call for call in group if call.always]
+                refused = ([call for call in group if not call.always], StoreError("another gateway has taken this one's place in the database"))
+                return [refused, *(self._outcomes(left) if left else ())]
             except Exception as error:
                 means = meaning(error, self._engine.dialect.dbapi)
                 if means is Meaning.AGAIN and remaining:
@@ -211,6 +228,8 @@ class Worker:
             self._connection = self._engine.connect()
         with self._connection.begin():
             transaction = Transaction(self._connection)
+            if self.stands_on and not all(call.always for call in group) and not all(holds(self._connection, fence) for fence in self.stands_on):
+                raise PlaceLost
             transaction.prepare(group)
             for call in group:
                 call.run(transaction)

@@ -92,6 +92,7 @@ class Identities:
     async def load(self) -> None:
         await self._shelf.load()
         await self._blocked.load()
+        self._clients = {}
         for name in self._shelf.items():
             self._count(name, 1)
 

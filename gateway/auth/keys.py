@@ -70,7 +70,15 @@ class KeyRing:
         self._store = store
         self.seal = seal
         self.instance_id = instance_id
-        self.version = 1
+        self.version = 0
+        self._keys: dict[str, AccessKey] = {}
+        self._secrets: dict[str, bytes] = {}
+        self._previous: dict[str, tuple[bytes, int]] = {}
+        self._take(keys)
+        self._dummy = secrets.token_bytes(_SECRET_LENGTH)
+
+    def _take(self, keys: Sequence[AccessKey]) -> None:
+        seal = self.seal
         self._keys = {key.id: key for key in keys}
         self._secrets = {key.id: seal.unseal(key.sealed_secret, _seal_name(key.id, key.role)).encode() for key in keys if not key.revoked}
         self._previous = {
@@ -78,7 +86,13 @@ class KeyRing:
             for key in keys
             if key.sealed_previous and not key.revoked
         }
-        self._dummy = secrets.token_bytes(_SECRET_LENGTH)
+        self.version += 1
+
+    async def load(self) -> None:
+        """Keys as the store has them: another node may have made or changed some."""
+        keys = await self._store.keys()
+        if {key.id: key for key in keys} != self._keys:
+            self._take(keys)
 
     def secret_or_dummy(self, key_id: str) -> tuple[bytes, bool]:
         """An active key's secret and True, or for any other id a secret that nobody has and False: one path for both."""

@@ -43,6 +43,7 @@ class Policies:
     async def load(self) -> None:
         if self._shelf is not None:
             await self._shelf.load()
+            self._stored = {}
             for name, rule in self._shelf.items().items():
                 self._stored.setdefault(rule.principal, {})[name] = rule
 

@@ -42,6 +42,11 @@ class Registers:
         self.mint = mint
         self.web_tokens: WebTokens | None = None
 
+    async def load(self) -> None:
+        """Everything as the store has it."""
+        for register in (self.keyring, self.resources, self.policies, self.devices, self.identities, self.tags, self.mint):
+            await register.load()
+
     def access(self) -> Access:
         """The one function that decides, over these registers."""
         access = Access(self.keyring, policies=self.policies, resources=self.resources)

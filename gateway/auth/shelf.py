@@ -45,18 +45,32 @@ class Shelf(Generic[T]):
         self._items: dict[str, T] = {}
         self._adding: set[str] = set()
         self.version = 0
+        self._changes = 0
+        """Grows with each change that is made here."""
 
     async def load(self) -> None:
-        """What the store holds of this kind."""
+        """What the store holds of this kind, at a start and whenever another node may have changed it."""
+        while True:
+            before = self._changes
+            found = await self._read()
+            if before == self._changes:  # else what was read may be older than what was changed here meanwhile
+                break
+        if found != self._items or not self.version:
+            self._items.clear()
+            self._items.update(found)
+            self.version += 1
+
+    async def _read(self) -> dict[str, T]:
+        found: dict[str, T] = {}
         after = ""
         while page := await self._store.documents(self._kind, after, PAGE):
             for document in page:
                 try:
-                    self._items[document.name] = self._decode(document.body)
+                    found[document.name] = self._decode(document.body)
                 except msgspec.MsgspecError as error:
                     raise StartError(f"the database holds a {self._kind} that can't be read ({document.name!r}): {error}") from None
             after = page[-1].name
-        self.version += 1
+        return found
 
     def __len__(self) -> int:
         return len(self._items)
@@ -109,6 +123,7 @@ class Shelf(Generic[T]):
         for name in dropped:
             self._items.pop(name, None)
         self._items.update(put)
+        self._changes += 1
         self.version += 1
 
     def forget(self, names: Sequence[str]) -> None:

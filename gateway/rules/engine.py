@@ -85,6 +85,8 @@ class Engine:
         self.feeds = {PUBLISH_TOPIC: Feed(around.log, PUBLISH_TOPIC), PRESENCE_TOPIC: Feed(around.log, PRESENCE_TOPIC)}
         self.checkpoints = Checkpoints(around.store, self.feeds)
         self.undelivered = Undelivered(around.connections, around.backends, self.rules)
+        self.elsewhere = ""
+        """The node that runs the rules, where it isn't this one."""
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._feeding: dict[str, asyncio.Task[None]] = {}
         self._room = Room()

@@ -39,7 +39,13 @@ class RuleManagement:
         self._engine = engine
         self._turn = asyncio.Lock()
 
+    def _is_here(self) -> None:
+        """Of many nodes one runs the rules, and knows how they do."""
+        if self._engine.elsewhere:
+            raise RuleError("id", f"rules run on the node {self._engine.elsewhere}: ask its API", conflict=True)
+
     def all(self) -> list[dict[str, Any]]:
+        self._is_here()
         return [rule_json(rule, self._engine.status(rule)) for _, rule in sorted(self._engine.rules.items())]
 
     def show(self, rule_id: str) -> dict[str, Any]:
@@ -47,6 +53,7 @@ class RuleManagement:
         return rule_json(rule, self._engine.status(rule))
 
     async def create(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        self._is_here()
         rule = read_rule(given)
         async with self._turn:
             if rule.id in self._engine.rules:
@@ -180,6 +187,7 @@ class RuleManagement:
     # Checks
 
     def _rule(self, rule_id: str) -> Rule:
+        self._is_here()
         rule = self._engine.rules.get(rule_id)
         if rule is None:
             raise RuleError("id", "there is no rule of this id", missing=True)

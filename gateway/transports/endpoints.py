@@ -6,10 +6,13 @@ Knows addresses, no MQTT. Neighbours: listeners.py makes connections, gateway/co
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from ipaddress import IPv4Network, IPv6Network
 from typing import Final, Literal, Protocol
 
 import msgspec
+
+from schemas.settings import Address, Settings
 
 Kind = Literal["mqtt", "mqtts", "ws", "wss"]
 SECURE_KINDS: Final = frozenset({"mqtts", "wss"})
@@ -40,6 +43,18 @@ class ListenerSpec(msgspec.Struct, frozen=True):
 
     def __str__(self) -> str:
         return f"{self.kind} listener {self.address}"
+
+
+def listener_specs(settings: Settings) -> list[ListenerSpec]:
+    """The MQTT listeners that are asked for."""
+    proxies = {proxy.listener: proxy.networks for proxy in settings.proxy}
+    kinds: tuple[Kind, ...] = ("mqtt", "mqtts", "ws", "wss")
+    return [ListenerSpec(kind, address.host, address.port, proxies.get(address, ())) for kind in kinds for address in getattr(settings, kind)]
+
+
+def first_address(specs: Iterable[ListenerSpec]) -> Address | None:
+    """Where plain MQTT is spoken, if it is."""
+    return next((Address(spec.host, spec.port) for spec in specs if spec.kind == "mqtt"), None)
 
 
 class ByteProtocol(Protocol):

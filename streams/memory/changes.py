@@ -19,10 +19,11 @@ from schemas.sessions import (
     PutSubscription,
     RemoveSession,
     ReserveBlock,
+    Resumed,
     SetEntry,
     TrimBox,
 )
-from streams.cluster import NodeFence, PutRoute, Tell, TrimRoutes
+from streams.cluster import DOCUMENTS, NodeFence, Notice, PutRoute, Tell, TrimRoutes
 from streams.memory.cluster import holds, put_route, trim_routes
 from streams.memory.state import State
 from streams.store import (
@@ -65,7 +66,7 @@ def _refused(state: State, change: Change) -> Stale | None:
     """An epoch of 0 guards nothing, but what a change is about has to be there."""
     if isinstance(change, PutEntry | SetEntry | DropEntry | TrimBox):
         number, there = change.box, change.box in state.boxes
-    elif isinstance(change, PutSubscription | DropSubscription | EndConnection | RemoveSession | ReserveBlock):
+    elif isinstance(change, PutSubscription | DropSubscription | EndConnection | RemoveSession | ReserveBlock | Resumed):
         number, there = change.session, change.session in state.sessions
     elif isinstance(change, PutRoute | TrimRoutes):
         return None if holds(state.cluster, NodeFence(change.epoch)) else Stale(0, change.epoch)
@@ -102,7 +103,8 @@ def _trim(state: State, change: TrimBox) -> int:
 
 def _finish_replayed(state: State, change: FinishReplayed) -> None:
     for number, box in state.boxes.items():
-        if change.owner and (number not in state.sessions or state.sessions[number].owner != change.owner):
+        session = state.sessions.get(number)
+        if change.owner and (session is None or session.owner != change.owner or session.resuming):
             continue
         done = [at for at, entry in box.entries.items() if entry.state == BoxState.DONE and at.shard == change.upto.shard and at < change.upto]
         for at in done:
@@ -142,6 +144,16 @@ def _put_retained(state: State, change: PutRetained) -> None:
         state.retained[change.topic] = change
 
 
+def _put_document(state: State, change: PutDocument) -> None:
+    state.documents[change.document.kind, change.document.name] = change.document
+    state.cluster.told[Notice(DOCUMENTS, change.document.kind)] = None
+
+
+def _drop_document(state: State, change: DropDocument) -> None:
+    state.documents.pop((change.kind, change.name), None)
+    state.cluster.told[Notice(DOCUMENTS, change.kind)] = None
+
+
 def _put_status(state: State, change: PutStatus) -> None:
     state.statuses[change.status.client] = (change.status, change.state)
 
@@ -177,14 +189,15 @@ _APPLY: Final[dict[type, Callable[[State, Any], object]]] = {
     EndConnection: _end_connection,
     RemoveSession: lambda state, change: state.remove_session(change.session),
     ReserveBlock: _reserve_block,
+    Resumed: lambda state, change: setattr(state.sessions[change.session], "resuming", False),
     PutReceived: _put_received,
     DropReceived: _drop_received,
     PutRetained: _put_retained,
     PutChannel: lambda state, change: state.channels.update({change.channel.channel: change.channel}),
     DropChannel: lambda state, change: state.channels.pop(change.channel, None),
     PutStatus: _put_status,
-    PutDocument: lambda state, change: state.documents.update({(change.document.kind, change.document.name): change.document}),
-    DropDocument: lambda state, change: state.documents.pop((change.kind, change.name), None),
+    PutDocument: _put_document,
+    DropDocument: _drop_document,
     FinishReplayed: _finish_replayed,
     PutRoute: put_route,
     TrimRoutes: trim_routes,

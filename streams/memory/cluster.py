@@ -22,6 +22,7 @@ from streams.cluster import (
     Route,
     Routes,
     TrimRoutes,
+    routing_reader,
 )
 from streams.memory.state import ClusterState, Node, State
 from streams.store import Refused
@@ -111,6 +112,8 @@ class MemoryCluster:
         cluster.nodes.pop(epoch, None)
         cluster.routes = {key: route for key, route in cluster.routes.items() if key[0] != epoch}
         cluster.leases = {n: Lease(n, lease.token + 1, 0) if lease.epoch == epoch else lease for n, lease in cluster.leases.items()}
+        reader = routing_reader(epoch)
+        state.positions = {name: shards for name, shards in state.positions.items() if name.partition(":")[0] != reader}
         self.listeners.tell([Notice(NODES), Notice(ROUTES, str(epoch))])
         return True
 
@@ -147,7 +150,7 @@ class MemoryCluster:
             other.dead = True
         numbers = sorted(number for number, session in state.sessions.items() if session.owner == dead)[:limit]
         for number in numbers:
-            state.sessions[number].owner = epoch
+            state.hand(state.sessions[number], epoch)
             state.boxes[number].epoch += 1
         return [self._describe(number, dead) for number in numbers]
 

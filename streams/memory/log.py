@@ -161,8 +161,9 @@ class MemoryReader:
             records = frame.records[place - offset :][:max_records]
             fitting = sum(1 for size in accumulate(len(record.payload) for record in records) if size <= max_bytes)
             records = records[: max(1, fitting)]
-            self.places[number] = place + len(records)
-            return Batch(At(number, offset, place - offset), records)
+            self.places[number] = place = place + len(records)
+            behind = At(number, place, 0) if place == offset + len(frame.records) else None
+            return Batch(At(number, offset, place - offset - len(records)), records, behind)
         return None
 
     def lag(self) -> int:

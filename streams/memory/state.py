@@ -9,7 +9,7 @@ from schemas.positions import At
 from schemas.presence import ClientStatus
 from schemas.rules import Rule, RuleState
 from schemas.sessions import BoxEntry, BoxState, PutRetained, Subscription
-from streams.cluster import Lease, Notice, Route
+from streams.cluster import Lease, Notice, Route, furthest, routing_reader
 from streams.store import DeadLetter, Document, OpenChannel
 
 
@@ -36,6 +36,8 @@ class Session:
     owner: int = 0
     subscriptions: dict[str, Subscription] = field(default_factory=dict)
     received: set[int] = field(default_factory=set)
+    floor: tuple[At, ...] = ()
+    resuming: bool = False
 
 
 @dataclass
@@ -89,6 +91,18 @@ class State:
 
     def session_of(self, client: str) -> Session | None:
         return next((session for session in self.sessions.values() if session.client == client), None)
+
+    def routed(self, owner: int) -> tuple[At, ...]:
+        """How far a node has routed."""
+        reader = routing_reader(owner)
+        return tuple(at for name, shards in self.positions.items() if name.partition(":")[0] == reader for at in shards.values())
+
+    def hand(self, session: Session, owner: int) -> None:
+        """The session's owner is that node from now on."""
+        if owner not in (0, session.owner):
+            session.floor = session.floor if session.resuming else furthest(session.floor, self.routed(session.owner))
+            session.resuming = True
+        session.owner = owner
 
     def remove_session(self, number: int) -> None:
         """With all that belongs to it."""

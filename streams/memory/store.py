@@ -16,7 +16,7 @@ from schemas.presence import ClientStatus
 from schemas.rules import Rule, RuleState
 from schemas.sessions import BoxEntry, BoxState, RetainedMessage, SessionState
 from schemas.topics import matches
-from streams.cluster import SESSION, Fence, NodeFence, Notice
+from streams.cluster import DOCUMENTS, KEYS, SESSION, Fence, NodeFence, Notice
 from streams.memory.changes import apply
 from streams.memory.cluster import NODE_DEAD, MemoryCluster, holds
 from streams.memory.state import Box, Session, State
@@ -75,10 +75,11 @@ class MemoryStore:
             if not expiry:
                 state.connections += 1
                 return SessionState(0, state.connections, client, principal, False, 0, mailbox=state.mailboxes.get(client, 0), owner=before)
-            session = Session(state.next_number(), client, principal)
+            session = Session(state.next_number(), client, principal, owner=owner)
             state.sessions[session.id], state.boxes[session.id] = session, Box()
         state.boxes[session.id].epoch += 1
-        session.expiry, session.expires_at, session.owner = expiry, 0, owner
+        session.expiry, session.expires_at = expiry, 0
+        state.hand(session, owner)
         return self._described(session.id, present=present, entries=True, owner=before)
 
     def commit(self, changes: Sequence[Change], positions: Mapping[str, At] | None = None, fences: Sequence[Fence] = ()) -> Awaitable[CommitResult]:
@@ -167,13 +168,17 @@ class MemoryStore:
 
     async def put_key(self, key: AccessKey) -> None:
         self._working().keys[key.id] = key
+        self.cluster.listeners.tell([Notice(KEYS)])
 
     async def keys(self) -> list[AccessKey]:
         return [key for _, key in sorted(self._working().keys.items())]
 
     async def add_document(self, document: Document) -> bool:
         documents = self._working().documents
-        return documents.setdefault((document.kind, document.name), document) is document
+        added = documents.setdefault((document.kind, document.name), document) is document
+        if added:
+            self.cluster.listeners.tell([Notice(DOCUMENTS, document.kind)])
+        return added
 
     async def documents(self, kind: str, after: str, limit: int) -> list[Document]:
         found = sorted((key, document) for key, document in self._working().documents.items() if key[0] == kind and key[1] > after)
@@ -214,4 +219,5 @@ class MemoryStore:
             received=tuple(sorted(session.received)),
             expires_at=session.expires_at,
             owner=owner,
+            resume=session.floor if session.resuming else None,
         )

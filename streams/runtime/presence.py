@@ -144,6 +144,11 @@ class PresenceFold:
             if not waiting:
                 del self._waiting[row.client]
 
+    def forget_before(self, time: int) -> None:
+        """Other nodes' wills that were due before then are settled, though nobody told this fold."""
+        for channel in [row.channel for row in self._wills.values() if 0 < row.will_due < time]:
+            self.forget_will(channel)
+
     def load(self, channels: Sequence[OpenChannel]) -> None:
         """What the store holds at start, before anything is folded."""
         for channel in channels:

@@ -56,6 +56,8 @@ class Router:
         """While the start replays: the marks (streams/presence.py) of the wills that are in the log."""
         self.newest = 0
         """The newest record time seen, ms."""
+        self.reached: dict[int, At] = {}
+        """By shard the position behind what was routed, in the very step in which it was."""
 
     async def run(self) -> None:
         """Route for ever."""
@@ -67,6 +69,7 @@ class Router:
         batch = await self._reader.next(MAX_RECORDS, MAX_BYTES)
         self.step(batch)
         end = batch.end
+        self.reached[end.shard] = end
         await self._downlink.settle(end)
         return end
 
@@ -84,7 +87,7 @@ class Router:
         while start < count:
             record = records[start]
             if record.session and record.qos == 2:
-                self._fold_received(record)
+                self.fold_received(record)
             if record.kind != PUBLISH:
                 start += 1
                 continue
@@ -100,7 +103,7 @@ class Router:
                 if following.topic != topic or following.qos != qos or following.flags != flags or following.kind != PUBLISH:
                     break
                 if qos == 2 and following.session:
-                    self._fold_received(following)
+                    self.fold_received(following)
                 stop += 1
             deliver = self._downlink.deliver_p2p if flags & P2P else self._downlink.deliver
             if stop - start == count:
@@ -109,7 +112,7 @@ class Router:
                 deliver(records[start:stop], ats[start:stop])
             start = stop
 
-    def _fold_received(self, record: Record) -> None:
+    def fold_received(self, record: Record) -> None:
         """Inbound QoS 2 ids of sessions that outlive a crash: a fold over publishes and releases (design: QoS 2)."""
         if record.kind == PUBLISH:
             self._downlink.change(PutReceived(session=record.session, packet_id=record.packet_id))

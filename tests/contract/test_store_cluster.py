@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from schemas.positions import At
-from schemas.sessions import BoxState, EndConnection, PutEntry, PutReceived, PutSubscription, RemoveSession, SessionState, Subscription
+from schemas.sessions import BoxState, EndConnection, PutEntry, PutReceived, PutSubscription, RemoveSession, Resumed, SessionState, Subscription
 from streams.cluster import (
     LEASE_MS,
     NODES,
@@ -30,6 +30,7 @@ from streams.cluster import (
     Routes,
     Tell,
     TrimRoutes,
+    routing_reader,
 )
 from streams.store import FinishReplayed, Refused, Stale, Store
 from tests.contract.store_making import KINDS, MANY, NOW, entry, made, place, put, queued
@@ -203,6 +204,20 @@ async def test_finished_deliveries_go_by_the_position_of_their_own_node(store: S
     assert [await queued(store, session.id) for session in sessions] == [[place(1)], []]
 
 
+async def test_finished_deliveries_of_a_session_that_is_being_brought_up_stay(store: Store) -> None:
+    """It is brought up from before its new node's position, and finds by them what it has had."""
+    a, b = await _join(store, "a"), await _join(store, "b")
+    session = await _claim(store, a)
+    await put(store, session, entry(1, state=BoxState.DONE))
+    moved = await _claim(store, b)
+    await store.commit([FinishReplayed(At(0, 9, 0), owner=b)])
+    await put(store, moved, entry(1))
+    assert await queued(store, session.id) == []
+    await store.commit([Resumed(moved.id, moved.epoch), FinishReplayed(At(0, 9, 0), owner=b)])
+    await put(store, moved, entry(1))
+    assert await queued(store, session.id) == [place(1)]
+
+
 async def test_routes_are_read_by_what_changed(store: Store) -> None:
     a, b = await _join(store, "a"), await _join(store, "b")
     await store.commit([PutRoute(a, "x/#", 1, 1), PutRoute(a, "y", 2, 2), PutRoute(b, "x/#", 1, 1)])
@@ -279,3 +294,52 @@ async def test_notices_tell_of_what_has_happened(kind: str, tmp_path: Path) -> N
         await store.commit([Tell(Notice("unheard"))])
         await store.counts()
         assert Notice("unheard") not in heard.notices
+
+
+async def test_a_session_of_another_node_says_how_far_that_had_routed_until_it_is_resumed(store: Store) -> None:
+    a, b, c = [await _join(store, name) for name in ("a", "b", "c")]
+    assert (await _claim(store, a)).resume is None
+    reader = routing_reader(a)
+    await store.commit([], {reader: At(0, 7, 1), f"{reader}:2": At(2, 9, 0), f"{reader}0:1": At(1, 1, 1), routing_reader(b): At(0, 50, 0)})
+    assert (await _claim(store, a)).resume is None
+    moved = await _claim(store, b)
+    assert sorted(moved.resume or ()) == [At(0, 7, 1), At(2, 9, 0)]
+    again = await _claim(store, c)
+    assert again.resume == moved.resume, "what was not brought up there either"
+    assert (await store.sessions(0, 9))[0].resume == moved.resume
+    late = await store.commit([Resumed(moved.id, moved.epoch)])
+    assert late.stale == (Stale(moved.id, moved.epoch),)
+    assert (await _claim(store, c)).resume == moved.resume
+    (state,) = await store.sessions(0, 9)
+    assert (await store.commit([Resumed(state.id, state.epoch)])).stale == ()
+    assert (await _claim(store, c)).resume is None
+    assert (await _claim(store, b)).resume == (At(0, 7, 1), At(2, 9, 0)), "it had come that far, whoever has it now"
+    (state,) = await store.sessions(0, 9)
+    await store.commit([Resumed(state.id, state.epoch)], {f"{routing_reader(b)}:1": At(1, 3, 0)})
+    assert (await _claim(store, c)).resume == (At(0, 50, 0), At(1, 3, 0), At(2, 9, 0))
+    assert (await _claim(store, b, clean_start=True)).resume is None
+
+
+async def test_adopted_sessions_say_so_too_and_a_burial_takes_the_positions(store: Store) -> None:
+    dead, b = await _join(store, "a"), await _join(store, "b")
+    moved, own = await _claim(store, b, "moved"), await _claim(store, dead, "own")
+    await store.commit([], {routing_reader(b): At(0, 3, 0), routing_reader(dead): At(0, 7, 1), f"{routing_reader(dead)}:1": At(1, 2, 0)})
+    assert (await _claim(store, dead, "moved")).resume == (At(0, 3, 0),)
+    await store.cluster.leave(dead)
+    states = await store.cluster.adopt(dead, b, 9)
+    assert not isinstance(states, Refused)
+    found = {state.id: sorted(state.resume or ()) for state in states}
+    assert found == {moved.id: [At(0, 3, 0)], own.id: [At(0, 7, 1), At(1, 2, 0)]}
+    assert await store.cluster.bury(dead)
+    assert await store.positions() == {routing_reader(b): {0: At(0, 3, 0)}}
+
+
+async def test_the_sessions_of_a_node_alone_are_taken_over_like_those_of_a_dead_one(store: Store) -> None:
+    before = await store.claim("c1", "p1", clean_start=False, expiry=3600, now=NOW, limit=MANY)
+    assert isinstance(before, SessionState)
+    await store.commit([], {routing_reader(0): At(0, 4, 0)})
+    a = await _join(store, "a")
+    states = await store.cluster.adopt(0, a, 9)
+    assert not isinstance(states, Refused)
+    assert [(state.id, state.epoch, state.resume) for state in states] == [(before.id, before.epoch + 1, (At(0, 4, 0),))]
+    assert await store.cluster.adopt(0, a, 9) == []

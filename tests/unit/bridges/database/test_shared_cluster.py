@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
+
+import pytest
+
 from bridges.database import adopting, membership
+from bridges.database.changes import Outcome
+from bridges.database.claims import Connections, claim
 from bridges.database.store import DatabaseStore
+from bridges.database.worker import Transaction
+from schemas.errors import StoreError
+from schemas.identities import AccessKey
 from schemas.positions import At
-from schemas.sessions import DropEntry, PutEntry
-from streams.cluster import Lease, LeaseFence, NodeFence, NodeState
-from streams.store import Refused
+from schemas.sessions import BoxState, DropEntry, PutEntry, SessionState
+from streams.cluster import Lease, LeaseFence, NodeFence, NodeState, routing_reader
+from streams.store import FinishReplayed, Refused
 from tests.contract.store_making import MANY, NOW, entry, put, queued
 from tests.unit.bridges.database.test_shared import Held, UntilWaiting, one, two, until_waiting, url
 
 __all__ = ["one", "two", "until_waiting", "url"]  # fixtures
 
 GONE = 0
+KEY = AccessKey("id", "device", b"sealed", 0)
 
 
 async def _join(store: DatabaseStore, node: str, lease_ms: int = 60_000) -> int:
@@ -125,3 +135,65 @@ async def test_only_the_newer_owner_s_writes_apply(one: DatabaseStore, two: Data
     assert [len((await each).stale) for each in late] == [1] * 19
     assert epochs == list(range(1, 21))
     assert await queued(one, 1) == [entry(turn).at for turn in range(20)]
+
+
+async def test_one_whose_place_is_another_s_can_do_nothing_but_ask_about_nodes(one: DatabaseStore, two: DatabaseStore) -> None:
+    """Commits that wait together with such questions fail alone, claims and reads too."""
+    a, b = await _join(one, "a"), await _join(two, "b")
+    lease = await one.cluster.acquire("gateway", a)
+    assert lease is not None
+    one.stand_on([LeaseFence("gateway", lease.token)])
+    await one.put_key(KEY)
+    await one.cluster.leave(a)
+    assert await two.cluster.acquire("gateway", b) == Lease("gateway", lease.token + 1, b)
+    commit, nodes, claim = (
+        asyncio.ensure_future(asked) for asked in (one.commit([], {"late": At(0, 1, 0)}), one.cluster.nodes(), _claim(one, 0, "c1"))
+    )
+    assert [node.alive for node in await nodes] == [False, True]
+    for refused in (commit, claim, one.keys(), one.put_key(KEY)):
+        with pytest.raises(StoreError, match="another gateway has taken this one's place in the database"):
+            await refused
+    assert await one.cluster.renew(a), "it isn't dead, and may ask"
+    assert await two.positions() == {}
+    assert await two.sessions(0, 10) == []
+    assert len(await two.keys()) == 1
+
+
+def _finish(transaction: Transaction, owner: int) -> None:
+    transaction.changes.take([FinishReplayed(At(0, 9, 0), owner)], {routing_reader(owner): At(0, 9, 0)}, Outcome())
+    transaction.changes.flush()
+
+
+async def test_a_claim_reads_how_far_the_old_node_has_come_when_what_that_finished_is_gone(
+    one: DatabaseStore, two: DatabaseStore, until_waiting: UntilWaiting
+) -> None:
+    a, b = await _join(one, "a"), await _join(two, "b")
+    session = await _claim(one, a, "c1")
+    assert isinstance(session, SessionState)
+    await put(one, session, entry(1, state=BoxState.DONE))
+    finishing = await Held(one, lambda t: _finish(t, a)).begun()
+    claiming = await until_waiting(_claim(two, b, "c1"))
+    await finishing.go()
+    moved = await claiming
+    assert isinstance(moved, SessionState)
+    assert moved.resume == (At(0, 9, 0),)
+
+
+async def test_what_is_finished_stays_where_a_claim_came_first(one: DatabaseStore, two: DatabaseStore, until_waiting: UntilWaiting) -> None:
+    a, b = await _join(one, "a"), await _join(two, "b")
+    session = await _claim(one, a, "c1")
+    assert isinstance(session, SessionState)
+    await put(one, session, entry(1, state=BoxState.DONE))
+
+    def take(transaction: Transaction) -> SessionState | Refused:
+        told, numbers = transaction.told, Connections()
+        options = {"clean_start": False, "expiry": 3600, "now": NOW, "limit": MANY, "owner": b, "told": told}
+        return claim(transaction.connection, transaction.epochs, numbers, "c1", "p1", **options)  # type: ignore[arg-type]
+
+    claiming = await Held(two, take).begun()
+    finishing = await until_waiting(one.commit([FinishReplayed(At(0, 9, 0), a)], {routing_reader(a): At(0, 9, 0)}))
+    moved = await claiming.go()
+    await finishing
+    assert moved.resume == ()
+    await put(two, moved, entry(1))
+    assert await queued(two, moved.id) == [], "it is known that it was delivered"

@@ -1,0 +1,52 @@
+"""The downlink of one node of many: sessions of this node get what is theirs, and of the rest other nodes take care.
+
+Each node reads all of `publish` and routes it for its own sessions. What no node's session is there for, a message to one device that is
+to be kept, is seen to by the node that leads (absent.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from gateway.cluster.absent import Absent
+from gateway.downlink import PERSISTENT, LocalDownlink
+from schemas.positions import At
+from schemas.records import Record
+from schemas.topics import parse_p2p
+from streams.log import Reader
+from streams.runtime import Router
+
+if TYPE_CHECKING:
+    from gateway.node import Node
+
+
+class SharedDownlink(LocalDownlink):
+    def __init__(self, node: Node, absent: Absent) -> None:
+        super().__init__(node)
+        self.replaying = False
+        self._absent = absent
+
+    def deliver_p2p(self, records: Sequence[Record], ats: Sequence[At]) -> None:
+        """See ``streams.runtime.router.Downlink``."""
+        first = records[0]
+        parsed = parse_p2p(first.topic)
+        if parsed is not None and self._node.registry.get(parsed.client) is None:
+            if first.flags & PERSISTENT and first.qos:
+                self._absent.put(parsed.client, records, ats)
+            return
+        super().deliver_p2p(records, ats)
+
+
+class OwnRouter(Router):
+    """Folds the inbound QoS 2 ids of this node's sessions; each other node does so for its own."""
+
+    def __init__(self, reader: Reader, downlink: SharedDownlink, node: Node) -> None:
+        super().__init__(reader, downlink)
+        self._node = node
+        self.wills_seen = None
+
+    def fold_received(self, record: Record) -> None:
+        session = self._node.registry.get(record.client)
+        if session is not None and session.id == record.session and not self._node.arrivals.routed(session, record):
+            super().fold_received(record)

@@ -1,0 +1,227 @@
+"""One node's part in a fleet of many: dead nodes' sessions come to the living, and one node leads in what is done once for all.
+
+A turn comes about once a second, and when the store says that nodes or leases changed. The leader folds presence, cleans up after dead
+nodes' connections, sees to messages for devices that are nowhere, and buries the dead; another lease has the rules. Who has a lease keeps
+it for life: where it loses one, it ends (gateway/membership.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from typing import TYPE_CHECKING, Final
+
+from gateway.cluster.absent import Absent
+from gateway.cluster.arrivals import Arrivals, read_between
+from gateway.cluster.presence import SharedPresence
+from gateway.presence import PRESENCE_READER
+from gateway.recovery import clean_channels, starting_positions
+from schemas.errors import LogError, StoreError
+from schemas.positions import At
+from schemas.records import PRESENCE_TOPIC, Flag, Kind, Source
+from schemas.topics import parse_p2p
+from streams.cluster import NODES, NodeState, Notice, routing_reader
+from streams.log import Batch
+from streams.resuming import Gap, places
+from streams.runtime import PresenceFold
+from streams.store import OpenChannel, Refused
+
+if TYPE_CHECKING:
+    from gateway.auth.keys import KeyRing
+    from gateway.membership import Membership
+    from gateway.node import Node
+
+LEAD: Final = "presence"
+RULES: Final = "rules"
+TURN: Final = 1.0
+CHUNK: Final = 500
+"""Sessions that are taken over in one transaction."""
+FOLD_WITHIN: Final = 10.0
+SETTLED_MS: Final = 600_000
+"""So long after it was due a will is settled, whoever had it."""
+PUBLISH: Final = int(Kind.PUBLISH)
+WILL: Final = int(Source.WILL)
+P2P: Final = int(Flag.P2P)
+KEPT: Final = int(Flag.PERSISTENT)
+
+logger = logging.getLogger(__name__)
+
+
+class Fleet:
+    """``rules`` starts them here, ``elsewhere`` is told who else has them; ``run`` is given what has to run as long as the process does."""
+
+    def __init__(
+        self,
+        node: Node,
+        membership: Membership,
+        keyring: KeyRing,
+        arrivals: Arrivals,
+        presence: SharedPresence,
+        absent: Absent,
+        reached: Mapping[int, At],
+        rules: Callable[[], Awaitable[None]],
+        elsewhere: Callable[[str], None],
+        run: Callable[[str, Coroutine[None, None, None]], None],
+    ) -> None:
+        self._node = node
+        self._membership = membership
+        self._keyring = keyring
+        self._arrivals = arrivals
+        self._presence = presence
+        self._absent = absent
+        self._reached = reached
+        self._start_rules = rules
+        self._tell_elsewhere = elsewhere
+        self._start = run
+        self._news = asyncio.Event()
+        self._leads = self._has_rules = False
+        self._fold: PresenceFold | None = None
+        self._cleaned: set[str] = set()
+        """Channels after which this leader has cleaned up."""
+        self._living: frozenset[int] = frozenset()
+
+    async def run(self) -> None:
+        """Take turns for ever."""
+        stop = self._node.store.cluster.listen(self._heard)
+        try:
+            while True:
+                try:
+                    await self.turn()
+                except (StoreError, LogError) as error:
+                    logger.warning("fleet-turn-failed error=%s", error)
+                try:
+                    async with asyncio.timeout(TURN):
+                        await self._news.wait()
+                except TimeoutError:
+                    pass
+                self._news.clear()
+        finally:
+            stop()
+
+    def _heard(self, notice: Notice) -> None:
+        if notice.topic == NODES:
+            self._news.set()
+        self._absent.heard(notice)
+
+    async def turn(self) -> None:
+        """Look at who lives, and do what follows."""
+        cluster = self._node.store.cluster
+        nodes = await cluster.nodes()
+        silent = [node for node in nodes if not node.alive and node.epoch != self._node.epoch]
+        if not self._membership.is_steady():
+            # The store may have been away for all: who hasn't come back yet is given the time
+            silent = [node for node in silent if self._membership.is_before(node)]
+        dead = [node.epoch for node in silent]
+        for epoch in dead:
+            await self._adopt(epoch)
+        held = {lease.name: lease.epoch for lease in await cluster.leases()}
+        waited_for = {node.epoch for node in nodes if node.epoch != self._node.epoch and node.epoch not in dead}
+        if not self._leads and held.get(LEAD, 0) not in waited_for and await self._take_the_lead(held.get(LEAD, 0)):
+            self._leads = True
+        if self._leads:
+            await self._lead(frozenset(node.epoch for node in nodes if node.epoch not in dead), dead)
+        if not self._has_rules:
+            await self._take_the_rules(nodes, held.get(RULES, 0), waited_for)
+        await self._presence.settle()
+
+    async def adopt_left(self) -> None:
+        """At start: sessions of a gateway that was alone here before there were others."""
+        await self._adopt(0)
+
+    async def _adopt(self, dead: int) -> None:
+        count = 0
+        while True:
+            states = await self._node.store.cluster.adopt(dead, self._node.epoch, CHUNK)
+            if isinstance(states, Refused) or not states:
+                break
+            await self._arrivals.adopted(states)
+            count += len(states)
+        if count:
+            logger.info("sessions-adopted from=%d count=%d", dead, count)
+
+    async def _take_the_rules(self, nodes: list[NodeState], holder: int, waited_for: set[int]) -> None:
+        if holder not in waited_for and await self._membership.take(RULES):
+            self._has_rules = True
+            self._tell_elsewhere("")
+            await self._start_rules()
+            return
+        self._tell_elsewhere(next((node.node for node in nodes if node.epoch == holder), "that is about to take over"))
+
+    # What the leader does
+
+    async def _take_the_lead(self, before: int) -> bool:
+        """``before`` had it last."""
+        if not await self._membership.take(LEAD):
+            return False
+        node = self._node
+        starts = await starting_positions(node, PRESENCE_READER, PRESENCE_TOPIC)
+        fold = self._fold = self._presence.fold = PresenceFold(node.log.open(PRESENCE_TOPIC, starts), node.store, self._presence)
+        fold.load(await node.store.channels())
+        self._start("presence", fold.run())
+        self._absent.leads = True
+        if before:
+            await self._read_again([before], absent=True)
+        logger.info("fleet-led node=%s", node.settings.node.id)
+        return True
+
+    async def _lead(self, living: frozenset[int], dead: list[int]) -> None:
+        node = self._node
+        if living != self._living and await self._folded():
+            rows = await node.store.channels()
+            # Nodes are read after the rows: theirs are among them. One that is silent and not dead yet counts as alive
+            alive = {each.epoch for each in await node.store.cluster.nodes()} - set(dead)
+            left = [row for row in rows if row.node_epoch not in alive]
+            self._cleaned &= {row.channel for row in left}
+            await self._clean([row for row in left if row.channel not in self._cleaned], dead)
+            self._living = living
+        if living == self._living:
+            for epoch in dead:
+                await node.store.cluster.bury(epoch)
+        await self._absent.look()
+        assert self._fold is not None  # noqa: S101 - who leads folds
+        self._fold.forget_before(node.clock.wall() - SETTLED_MS)
+
+    async def _folded(self) -> bool:
+        """Whether all that is in the log now is folded soon enough; if not, the next turn asks again."""
+        node = self._node
+        ends = {shard: end for shard, (_, end) in (await node.log.ends(PRESENCE_TOPIC)).items()}
+        deadline = node.monotonic() + FOLD_WITHIN
+        while node.monotonic() < deadline:
+            at = await starting_positions(node, PRESENCE_READER, PRESENCE_TOPIC)
+            if all(at[shard] >= end for shard, end in ends.items()):
+                return True
+            await asyncio.sleep(0.1)
+        return False
+
+    async def _clean(self, rows: list[OpenChannel], dead: list[int]) -> None:
+        """One tcpclean for each connection of nodes that are no more, and its will unless the log has that."""
+        if not rows:
+            return
+        seen = await self._read_again(dead, absent=False) if any(row.will is not None for row in rows) else set()
+        await clean_channels(self._node, self._keyring, seen, rows)
+        self._cleaned.update(row.channel for row in rows)
+
+    async def _read_again(self, dead: list[int], *, absent: bool) -> set[bytes]:
+        """What dead nodes' positions did not pass: the marks of wills, and (``absent``) messages that the leader before may have left."""
+        stored = await self._node.store.positions()
+        marks: set[bytes] = set()
+        gap: Gap[int] = Gap(self._reached)
+        for epoch in dead:
+            names = routing_reader(epoch)
+            positions = [at for name, shards in stored.items() if name.partition(":")[0] == names for at in shards.values()]
+            if positions:
+                gap.add(epoch, places(positions).values(), ())
+
+        def take(batch: Batch) -> None:
+            first = batch.first
+            for index, record in enumerate(batch.records):
+                if record.source == WILL:
+                    marks.add(record.id[6:])
+                if absent and record.kind == PUBLISH and record.flags & P2P and record.flags & KEPT and record.qos:
+                    parsed = parse_p2p(record.topic)
+                    if parsed is not None and self._node.registry.get(parsed.client) is None:
+                        self._absent.put(parsed.client, (record,), (At(first.shard, first.offset, first.index + index),))
+
+        await read_between(self._node, gap.ranges, take)
+        return marks

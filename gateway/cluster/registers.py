@@ -1,0 +1,48 @@
+"""What is registered about who may do what, as other nodes change it: read again when the store says so, and now and then since that may be lost."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Final
+
+from schemas.errors import StoreError
+from streams.cluster import DOCUMENTS, KEYS, Notice
+
+if TYPE_CHECKING:
+    from gateway.node import Node
+
+AT_MOST: Final = 0.5
+"""Seconds between two readings: many changes at once cost one."""
+AT_LEAST: Final = 30.0
+
+logger = logging.getLogger(__name__)
+
+
+class RegisterWatch:
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._news = asyncio.Event()
+
+    async def run(self) -> None:
+        """For ever."""
+        stop = self._node.store.cluster.listen(self._heard)
+        try:
+            while True:
+                try:
+                    async with asyncio.timeout(AT_LEAST):
+                        await self._news.wait()
+                except TimeoutError:
+                    pass
+                self._news.clear()
+                try:
+                    await self._node.registers.load()
+                except StoreError as error:
+                    logger.warning("registers-not-read error=%s", error)
+                await asyncio.sleep(AT_MOST)
+        finally:
+            stop()
+
+    def _heard(self, notice: Notice) -> None:
+        if notice.topic in (KEYS, DOCUMENTS):
+            self._news.set()

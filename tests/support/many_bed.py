@@ -1,0 +1,196 @@
+"""Several gateways in one process over one log and one store in memory, on a loop whose time stands still: App's own wiring for one of many.
+
+``kill`` is kill -9 of one: what it had not made durable is gone, its clients hear nothing, and its lease has run out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from gateway.app import App
+from gateway.auth.keys import open_keyring
+from gateway.auth.registers import open_registers
+from gateway.membership import Membership
+from gateway.node import Node
+from gateway.registry import Connections
+from gateway.token_watch import TokenWatch
+from gateway.transports.listeners import ListenerSpec
+from schemas.errors import LogError, StoreError
+from schemas.limits import Limits
+from schemas.positions import At
+from schemas.records import PRESENCE_TOPIC, PUBLISH_TOPIC, Kind, Record
+from schemas.settings import NodeSettings, OfflineSettings, Settings
+from streams.log import Sink
+from streams.memory.log import MemoryLog
+from streams.memory.store import MemoryStore, _Outcome
+from tests.support.party import Party
+from tests.support.still_loop import StillLoop
+from tests.support.testbed import BedClock, _at_once
+
+
+class Link:
+    """A node's way to what it shares with others."""
+
+    cut = False
+
+
+class LinkedSink:
+    def __init__(self, link: Link, sink: Sink) -> None:
+        self._link, self._sink = link, sink
+
+    def appended(self, records: Sequence[Record], first: At) -> None:
+        if not self._link.cut:
+            self._sink.appended(records, first)
+
+    def refused(self, records: Sequence[Record], error: LogError) -> None:
+        if not self._link.cut:
+            self._sink.refused(records, error)
+
+
+class LinkedLog:
+    def __init__(self, link: Link, log: MemoryLog) -> None:
+        self._link, self._log = link, log
+
+    def append(self, topic: str, key: str, record: Record, sink: Sink) -> None:
+        if not self._link.cut:
+            self._log.append(topic, key, record, LinkedSink(self._link, sink))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._log, name)
+
+
+class Linked:
+    """A store, or its half for many nodes, that fails when the link is cut."""
+
+    def __init__(self, link: Link, real: Any) -> None:
+        self._link, self._real = link, real
+
+    @property
+    def cluster(self) -> Any:
+        return Linked(self._link, self._real.cluster)
+
+    def __getattr__(self, name: str) -> Any:
+        if self._link.cut:
+            return lambda *_, **__: _Outcome(StoreError("the link is cut"))
+        return getattr(self._real, name)
+
+
+class One:
+    """One of the gateways; a bed for ``Party``."""
+
+    def __init__(self, bed: ManyBed, name: str) -> None:
+        self.bed, self.name = bed, name
+        self.loop = bed.loop
+        self.link = Link()
+        self.parties: list[Party] = []
+        self.app: App
+        self.node: Node
+
+    async def start(self) -> None:
+        bed = self.bed
+        settings = Settings(data=bed.folder, anonymous=True, limits=bed.limits, node=NodeSettings(id=self.name), **bed.settings)
+        app = self.app = App(settings)
+        store = Linked(self.link, bed.store)
+        app._store, app._log = store, LinkedLog(self.link, bed.log)  # type: ignore[assignment]
+        app._judge = _at_once
+        epoch = await store.next_epoch()
+        app._keyring = await open_keyring(store, settings.seal_file, "bed")  # type: ignore[arg-type]
+        app._registers = await open_registers(store, app._keyring, settings)  # type: ignore[arg-type]
+        membership = app._membership = Membership(store.cluster, self.name, epoch, f"folder-{self.name}", alone=False, clock=self.loop.time)
+        await membership.join()
+        membership._held_since -= 60.0  # the store has been there for long
+        app._many = True
+        app._opened = [membership]
+        app._run("lease", membership.run())
+        app._build(epoch, self.loop)
+        node = self.node = app.node
+        node.clock = BedClock(self.loop)
+        node.monotonic = self.loop.time
+        node.tick = self.loop.time()
+        node.connections = Connections(node)
+        node.token_watch = TokenWatch(node)
+        await app._recover()
+        node.admitting = True
+
+    def settle(self) -> None:
+        self.bed.settle()
+
+    def dial(self, version: int = 5, *, auto_ack: bool = True) -> Party:
+        party = Party(self, version, auto_ack=auto_ack, host="127.0.0.1")  # type: ignore[arg-type]
+        self.parties.append(party)
+        party.dial(self.node, ListenerSpec("mqtt", "127.0.0.1", 1883))
+        return party
+
+    def connect(self, client: str, version: int = 5, *, auto_ack: bool = True, **fields: Any) -> Party:
+        """Connected: the CONNACK is in ``connack``. What the fleet needs time for, such as a client's way here, is given that."""
+        party = self.dial(version, auto_ack=auto_ack)
+        party.connect(client, **fields)
+        assert party.connack is not None, party.closed
+        assert party.connack.reason_code == 0, party.connack
+        return party
+
+    @property
+    def leads(self) -> bool:
+        return self.app._membership is not None and "presence" in self.app._membership._leases
+
+
+class ManyBed:
+    def __init__(self, folder: Path, *, shards: int = 3, pace: str = "acknowledged", limits: Limits | None = None, **settings: Any) -> None:
+        self.folder = folder
+        self.loop = StillLoop()
+        self.limits = limits or Limits()
+        self.settings = {"offline": OfflineSettings(pace=pace), **settings}  # type: ignore[arg-type]
+        self.store = MemoryStore()
+        self.log = MemoryLog(self.loop, shards=shards)
+        self.living: dict[str, One] = {}
+
+    def start(self, name: str) -> One:
+        one = One(self, name)
+        self.loop.finish(one.start())
+        self.living[name] = one
+        return one
+
+    def settle(self) -> None:
+        self.advance(0.0)
+
+    def advance(self, seconds: float) -> None:
+        self.loop.advance(seconds)
+        for one in self.living.values():
+            assert not one.app._failed.done(), f"a part of gateway {one.name} failed"
+
+    def sever(self, one: One) -> None:
+        """The process is gone; nobody has noticed."""
+        one.link.cut = True
+        del self.living[one.name]
+        for party in one.parties:
+            party.vanish()
+        for task in one.app._tasks:
+            task.cancel()
+        one.node.flusher.may_send = lambda: False
+
+    def kill(self, one: One) -> None:
+        """Gone, and its lease has run out."""
+        self.sever(one)
+        self.store._state.cluster.nodes[one.node.epoch].until = 0
+
+    def close(self) -> None:
+        for one in list(self.living.values()):
+            self.sever(one)
+        self.store.failing = True
+        for task in asyncio.all_tasks(self.loop):
+            task.cancel()
+        self.loop.advance()
+        self.loop.close()
+
+    # What is stored
+
+    def published(self) -> list[Record]:
+        return [record for shard in self.log.shards[PUBLISH_TOPIC] for frame in shard.frames for record in frame.records]
+
+    def events(self, client: str) -> list[Kind]:
+        """Of a client, in the order of the log."""
+        found = [record for shard in self.log.shards[PRESENCE_TOPIC] for frame in shard.frames for record in frame.records]
+        return [Kind(record.kind) for record in found if record.client == client]
