@@ -186,7 +186,7 @@ def test_no_parameter_breaks_an_action(site: Site, name: str) -> None:
         is_documented = response.status_code == 500 and response.json()["Code"] in OF_STATUS_500
         assert response.status_code in (200, 400, 404) or is_documented, response.text
 
-    for value in ("", "x" * 30_000, "-1", "1e9", "\x00", "+/#", "null", "ünï\u202e"):
+    for value in ("", "x" * 20_000, "-1", "1e9", "\x00", "+/#", "null", "ünï\u202e"):
         for instance in ({}, {"MqttInstanceId": "bed"}):
             check(site.send(site.make(name, **version, **dict.fromkeys(fields.split(), value) | instance)))
     check(site.send(site.make(name, **version, InstanceId="")))
