@@ -42,13 +42,23 @@ class Clock:
         return now
 
 
+def epoch_within(epoch: int) -> int:
+    """What of a node's epoch is in its ids."""
+    return epoch & 0xFFFFFF
+
+
+def epoch_of(record_id: bytes) -> int:
+    """The same, from an id."""
+    return int.from_bytes(record_id[8:11], "big")
+
+
 class RecordIds:
     """Ids of 16 bytes: 48-bit ms, 16-bit node number, 24-bit node epoch, 40-bit counter; they sort and need no coordination."""
 
     __slots__ = ("_node", "counter")
 
     def __init__(self, node: int, epoch: int) -> None:
-        self._node = (node & 0xFFFF).to_bytes(2, "big") + (epoch & 0xFFFFFF).to_bytes(3, "big")
+        self._node = (node & 0xFFFF).to_bytes(2, "big") + epoch_within(epoch).to_bytes(3, "big")
         self.counter = 0
 
     def prefix(self, now: int) -> bytes:

@@ -1,27 +1,29 @@
 """Messages to devices that are connected to no node and have no session: the node that leads puts them into mailboxes.
 
-Whether a device is away, one node can't see by itself. The store says who has a session, and who is online as far as events were folded;
-so a message is looked at when the fold has had the time to pass its moment. A device that came online about then may get it twice.
+Whether a device is away, one node can't see by itself. The store says who has a session, who is online as far as events were folded, and
+which nodes live; so a message is looked at when a node that died at its moment would be known to be dead. A device that came online about
+then may get it twice.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from gateway.clock import epoch_of, epoch_within
 from schemas.positions import At
 from schemas.presence import ClientStatus
 from schemas.records import Record
 from schemas.sessions import BoxEntry, PutEntry, TrimBox
-from streams.cluster import Notice, Owner, Tell
+from streams.cluster import LEASE_MS, Notice, Owner, Tell
 
 if TYPE_CHECKING:
     from gateway.node import Node
 
 MAILBOX: Final = "mailbox"
 """A notice: something was put into a mailbox. Detail: its number and the client id."""
-LOOK_AFTER: Final = 1.5
-"""Seconds until a message is looked at: the fold's gathering, a commit, and a second for a log that is slow."""
+LOOK_AFTER: Final = LEASE_MS / 1_000 + 2.0
+"""Seconds until a message is looked at: a lease, and the time for events to be folded."""
 CLOCKS_APART: Final = 2_000
 """Ms by which the clocks of two nodes may differ here."""
 MAX_WAITING: Final = 100_000
@@ -34,11 +36,13 @@ class Waiting(NamedTuple):
     since: float
 
 
-def is_taken_care_of(waiting: Waiting, owners: Mapping[str, Owner], status: ClientStatus | None) -> bool:
-    """Whether the device's own node has the message: it has a session, or was connected well before."""
+def is_taken_care_of(waiting: Waiting, owners: Mapping[str, Owner], status: ClientStatus | None, living: Container[int]) -> bool:
+    """Whether the device's own node has the message: it has a session, or was connected well before to a node that lives."""
     if waiting.client in owners:
         return True
-    return status is not None and status.online and status.time < waiting.record.time - CLOCKS_APART
+    if status is None or not status.online or status.time >= waiting.record.time - CLOCKS_APART:
+        return False
+    return epoch_of(bytes.fromhex(status.channel)) in living
 
 
 class Absent:
@@ -79,11 +83,12 @@ class Absent:
         clients = list({waiting.client for waiting in ripe})
         statuses = await node.store.statuses(clients)
         owners = await node.store.cluster.owners(clients)
+        living = {epoch_within(each.epoch) for each in await node.store.cluster.nodes() if each.alive}
         boxes: dict[str, int] = {}
         for waiting in ripe:
             client = waiting.client
             known = statuses.get(client)
-            if not is_taken_care_of(waiting, owners, known[0] if known is not None else None):
+            if not is_taken_care_of(waiting, owners, known[0] if known is not None else None, living):
                 if client not in boxes:
                     boxes[client] = node.mailboxes[client] = node.mailboxes.get(client) or await node.store.mailbox(client)
                 node.persistence.add(PutEntry(box=boxes[client], epoch=0, entry=BoxEntry(waiting.at, waiting.record, waiting.record.qos)))

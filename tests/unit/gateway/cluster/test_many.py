@@ -232,10 +232,22 @@ def test_a_message_to_a_device_finds_it_on_its_node_and_else_its_mailbox(make_ma
     sender.exchange("plant/p2p/device", b"to it")
     assert there.payloads() == [b"to it"]
     sender.exchange("plant/p2p/nobody", b"kept")
-    bed.advance(5)
+    bed.advance(9)
     assert two.connect("nobody").payloads() == [b"kept"]
-    bed.advance(5)
+    bed.advance(9)
     assert one.connect("device").payloads() == [], "it had that"
+
+
+def test_a_device_that_comes_before_its_message_was_looked_at_gets_it(make_many: Make) -> None:
+    bed = make_many()
+    one, two = bed.start("one"), bed.start("two")
+    two.connect("sender", **KEPT).exchange("plant/p2p/device", b"kept")
+    bed.advance(1)
+    device = two.connect("device")
+    assert device.payloads() == []
+    bed.advance(9)
+    assert device.payloads() == [b"kept"]
+    assert one.leads
 
 
 def test_a_message_to_a_device_that_is_away_outlives_the_leader(make_many: Make) -> None:
@@ -244,8 +256,23 @@ def test_a_message_to_a_device_that_is_away_outlives_the_leader(make_many: Make)
     two.connect("sender", **KEPT).exchange("plant/p2p/nobody", b"kept")
     assert one.leads
     bed.kill(one)
-    bed.advance(6)
+    bed.advance(12)
     assert two.connect("nobody").payloads() == [b"kept"]
+
+
+def test_a_message_to_a_device_whose_node_has_just_died_is_kept(make_many: Make) -> None:
+    """The store has it as online when the message comes."""
+    bed = make_many()
+    one, two = bed.start("one"), bed.start("two")
+    assert one.leads
+    two.connect("device")
+    bed.advance(5)
+    bed.sever(two)
+    one.connect("sender", **KEPT).exchange("plant/p2p/device", b"kept")
+    bed.advance(4)
+    bed.store._state.cluster.nodes[two.node.epoch].until = 0
+    bed.advance(6)
+    assert one.connect("device").payloads() == [b"kept"]
 
 
 def test_a_qos_2_publish_goes_on_where_its_session_goes(make_many: Make) -> None:
