@@ -106,6 +106,8 @@ class ClientCertificates:
     async def load(self) -> None:
         await self._authorities.load()
         await self._devices.load()
+        for device in self._devices.items().values():
+            self._count(device, 1)
         self._index()
 
     def __len__(self) -> int:
@@ -197,6 +199,8 @@ class ClientCertificates:
         async with self._changing:
             if not await self._authorities.add(serial, authority):
                 raise CertificateRefused("ca", f"is registered already, or another one of the serial number {serial} is", exists=True)
+            for device in self._of(serial):  # refused ones, of a time when it was registered before
+                self._count(device, 1)
             self._index()
         return authority
 
@@ -213,16 +217,23 @@ class ClientCertificates:
     async def delete_authority(self, serial: str) -> bool:
         """With the certificates that it has issued; those that were refused stay refused, should it be registered again."""
         async with self._changing:
-            if serial not in self._authorities:
+            authority = self._authorities.get(serial)
+            if authority is None:
                 return False
             await self._authorities.drop(serial)
-            devices = [device for device in self._devices.items().values() if device.authority == serial]
+            self._index()
+            devices = self._of(serial)
             await self._devices.drop(*(device.key for device in devices if device.state is State.ACTIVE))
             for device in devices:
+                self._count(device, -1, authority)
+                if device.state is not State.ACTIVE:
+                    self._count(device, 1)
                 if device.state is State.INACTIVE:
                     await self._bury(device)
-            self._index()
         return True
+
+    def _of(self, authority: str) -> list[DeviceCertificate]:
+        return [device for device in self._devices.items().values() if device.authority == authority]
 
     # Certificates of devices
 
@@ -233,9 +244,9 @@ class ClientCertificates:
     def devices(self, authority: str, start: int, limit: int, now: int) -> tuple[list[DeviceCertificate], int]:
         """By authority and serial number, and how many there are in all; ``authority`` empty for every one."""
         self._forget_expired(now)
-        there = (device for device in self._devices.items().values() if device.state is not State.DELETED)
-        found = sorted((device for device in there if authority in ("", device.authority)), key=lambda device: device.key)
-        return found[start : start + limit], len(found)
+        there = ((key, device) for key, device in self._devices.items().items() if device.state is not State.DELETED)
+        keys = sorted(key for key, device in there if authority in ("", device.authority))
+        return [self._devices.items()[key] for key in keys[start : start + limit]], len(keys)
 
     async def set_device(self, authority: str, serial: str, *, active: bool) -> bool:
         """Activate or inactivate; False where there is none. To activate one that was deleted is to let it register itself again."""
@@ -277,7 +288,7 @@ class ClientCertificates:
         self._devices.forget([device.key for device in expired])
 
     def _index(self) -> None:
-        """What follows from the shelves, after a change of authorities. Rare."""
+        """What follows from the authorities, after a change of them."""
         authorities = sorted(self._authorities.items().values(), key=lambda authority: -authority.state)
         self.trusted = "".join(authority.content for authority in authorities)
         self._active_names = {authority.name for authority in authorities if authority.state is State.ACTIVE}
@@ -285,18 +296,15 @@ class ClientCertificates:
         for authority in authorities:
             certificate = x509.load_pem_x509_certificate(authority.content.encode())
             self._issuers.setdefault(certificate.subject.public_bytes(), []).append((authority.serial, certificate))
-        self._digests, self._holders = {}, {}
-        for device in self._devices.items().values():
-            self._count(device, 1)
         self.version += 1
 
-    def _count(self, device: DeviceCertificate, step: int) -> None:
-        """A certificate came (1) or went (-1)."""
+    def _count(self, device: DeviceCertificate, step: int, authority: Authority | None = None) -> None:
+        """A certificate came (1) or went (-1); ``authority`` where the register has it no more."""
         if step > 0:
             self._digests[device.digest] = device.key
         else:
             self._digests.pop(device.digest, None)
-        authority = self._authorities.get(device.authority)
+        authority = authority or self._authorities.get(device.authority)
         if authority is not None:
             principal = f"cert:{authority.name}/{device.name}"
             counts = self._holders.setdefault(principal, [0, 0])
