@@ -35,7 +35,8 @@ class _Server(uvicorn.Server):
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
-        self._silent_since: dict[object, float] = {}
+        self._silent_since: dict[object, tuple[object, float]] = {}
+        """By connection its last request, and since when that is answered."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -47,12 +48,15 @@ class _Server(uvicorn.Server):
         return await super().on_tick(counter)
 
     def _close_silent(self, now: float) -> None:
-        silent: dict[object, float] = {}
+        silent: dict[object, tuple[object, float]] = {}
         for connection in list(self.server_state.connections):
             cycle = getattr(connection, "cycle", None)
             if cycle is not None and not cycle.response_complete:
                 continue
-            silent[connection] = since = self._silent_since.get(connection, now)
+            last, since = self._silent_since.get(connection, (cycle, now))
+            if last is not cycle:  # it was answered between two looks
+                since = now
+            silent[connection] = (cycle, since)
             transport = getattr(connection, "transport", None)
             if transport is not None and now - since > SILENCE_TIMEOUT:
                 transport.abort()

@@ -108,6 +108,25 @@ async def test_a_connection_that_stays_silent_is_closed(api, monkeypatch):
     await server.stop()
 
 
+async def test_a_connection_in_use_is_kept_though_it_is_idle_whenever_it_is_looked_at(api, monkeypatch):
+    monkeypatch.setattr(server_module, "SILENCE_TIMEOUT", 0.5)
+    now = asyncio.get_running_loop().time()
+    server = serve(api.app, Address("127.0.0.1", 0))
+    address = await server.start()
+    reader, writer = await asyncio.open_connection(address.host, address.port)
+    for _ in range(4):
+        writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        await asyncio.wait_for(reader.readuntil(b"ok"), 10)
+        server._server._close_silent(now := now + 0.4)
+        await asyncio.sleep(0)
+    assert server._server.server_state.connections
+    server._server._close_silent(now + 0.6)
+    with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+        await asyncio.wait_for(reader.readexactly(1000), 10)
+    writer.close()
+    await server.stop()
+
+
 async def test_nothing_is_logged_for_a_request(running, caplog):
     await exchange(running, GET)
     assert not [record for record in caplog.records if record.name == "uvicorn.access"]
