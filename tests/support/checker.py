@@ -128,6 +128,8 @@ class _Receipts:
             self._verdict.duplicated.append((*fault, why))
             return
         self._verdict.repeats += 1
-        if cause == stream.repeated_after and sent.seq < stream.repeated:
+        # A takeover and then a kill are two runs of repeats, even where nothing new came between them
+        latest = max(at for at in self._subscriber.disruptions if at <= receipt.at)
+        if latest == stream.repeated_after and sent.seq < stream.repeated:
             self._verdict.reordered.append((*fault, f"repeat after the repeat of {stream.repeated}"))
-        stream.repeated, stream.repeated_after = sent.seq, cause
+        stream.repeated, stream.repeated_after = sent.seq, latest

@@ -187,3 +187,16 @@ def test_every_kind_of_fault_makes_the_verdict_fail() -> None:
         verdict = Verdict()
         getattr(verdict, kind).append(("a", "p", 0, ""))
         assert not verdict.ok
+
+
+def test_what_only_the_second_of_two_disruptions_brings_again_is_a_run_of_its_own() -> None:
+    """A takeover repeats what is unacknowledged; a kill right after it also what was acknowledged within the last second."""
+    ledger = ledger_of(subscribers="a")
+    receive(ledger, "a", 0, 1, 2, 3, 4)
+    ledger.disrupt(10.45, "a")
+    receive(ledger, "a", 3, 4, start=10.46, step=0.01)
+    ledger.disrupt(10.5, "a")
+    receive(ledger, "a", 1, 2, 3, 4, start=10.6)
+    assert check(ledger).ok
+    receive(ledger, "a", 2, start=11.0)
+    assert not check(ledger).ok
