@@ -206,9 +206,9 @@ class App:
         services = self._services = Services(node, self._keyring, engine, self._version, lambda: ticks.loop_lag)
         api = create_api(services)
         api.include_router(open_api_routes(node, services))
-        self._http = serve(api, settings.http)
-        http = await self._http.start()
-        listening: dict[str, list[str]] = {"mqtt": [], "mqtts": [], "ws": [], "wss": [], "http": [str(http)]}
+        self._http = serve(api, settings.http, settings.tls if settings.tls.http else None)
+        http, scheme = await self._http.start(), "https" if settings.tls.http else "http"
+        listening: dict[str, list[str]] = {"mqtt": [], "mqtts": [], "ws": [], "wss": [], scheme: [str(http)]}
         for spec in self._listeners.addresses:
             listening[spec.kind].append(spec.address)
         services.listeners = listening
@@ -218,7 +218,12 @@ class App:
         await prepare_administrator(self._keyring, settings.data, now)
         write_rendezvous(
             settings.data,
-            Rendezvous(os.getpid(), f"http://{http}", *(tuple(listening[kind]) for kind in ("mqtt", "mqtts", "ws", "wss"))),
+            Rendezvous(
+                os.getpid(),
+                f"{scheme}://{http}",
+                **{kind: tuple(listening[kind]) for kind in ("mqtt", "mqtts", "ws", "wss")},
+                certificate=str(settings.tls.certificate.absolute()) if settings.tls.http and settings.tls.certificate else "",
+            ),
         )
         first = await make_first_key(self._keyring, now)
         if first is not None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 from gateway import logs
 from gateway.commands import endpoint, keys, registers
+from gateway.commands.bearers import add_bearers
 from gateway.commands.rules import add_rules
 from gateway.settings.load import Problems, load
 from gateway.settings.options import OPTIONS, default
@@ -107,7 +108,7 @@ def _mqtt_options(arguments: argparse.Namespace) -> MqttOptions:
 
 
 def _endpoint(arguments: argparse.Namespace) -> endpoint.Endpoint:
-    return endpoint.find(arguments.data, arguments.url, arguments.access_key, os.environ)
+    return endpoint.find(arguments.data, arguments.url, arguments.access_key, os.environ, arguments.ca_file)
 
 
 def _status(arguments: argparse.Namespace) -> int:
@@ -180,6 +181,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_run(commands, "check-config", _check_config, "say what is wrong with the settings, and start nothing")
     _add_mqtt(commands)
     _add_keys(commands)
+    add_bearers(commands, _add_gateway, _endpoint)
     add_rules(commands, _add_gateway, _endpoint)
     return parser
 
@@ -222,6 +224,7 @@ def _add_gateway(parser: argparse.ArgumentParser) -> None:
         "--data", type=Path, metavar="DIR", help="data folder of a gateway on this machine: finds it, and the administrator's credential"
     )
     parser.add_argument("--url", help="URL of the gateway's HTTP (SLUICEWAY_URL)")
+    parser.add_argument("--ca-file", type=Path, metavar="FILE", help="certificates to trust, for a gateway with TLS (default: the system's)")
     parser.add_argument("--access-key", metavar="ID", help="access key to use (SLUICEWAY_ACCESS_KEY); its secret comes from SLUICEWAY_ACCESS_SECRET")
 
 
@@ -234,7 +237,6 @@ def _add_mqtt(commands: Subparsers) -> None:
         parser.add_argument("-q", "--qos", type=int, choices=(0, 1, 2), default=1, help="quality of service (default 1)")
         parser.add_argument("-i", "--client-id", default="", metavar="ID", help="client id (default: a random one)")
         parser.add_argument("-V", "--protocol", type=int, choices=(4, 5), default=5, help="4 for MQTT 3.1.1, 5 for MQTT 5.0 (default)")
-        parser.add_argument("--ca-file", type=Path, metavar="FILE", help="certificates to trust, for a listener with TLS")
     pub.add_argument("-m", "--message", help="payload (default: standard input)")
     pub.add_argument("--retain", action="store_true", help="keep it as the topic's retained message")
     pub.add_argument("--count", type=_count, default=1, metavar="N", help="publish it N times")

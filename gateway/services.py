@@ -37,6 +37,7 @@ class Services:
         self.access = node.access
         self.resources = node.registers.resources
         self.policies = node.registers.policies
+        self.bearers = node.registers.bearers
         self.limits = node.limits
         self.rules = RuleManagement(engine)
         self._engine = engine

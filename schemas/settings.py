@@ -50,6 +50,8 @@ class TlsSettings(msgspec.Struct, frozen=True, kw_only=True):
     certificate: Path | None = None
     key: Path | None = None
     client_ca: Path | None = None
+    http: bool = False
+    """HTTP over TLS, with this certificate; no client certificate is asked for there."""
 
 
 class OfflineSettings(msgspec.Struct, frozen=True, kw_only=True):

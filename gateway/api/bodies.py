@@ -31,6 +31,14 @@ class NewKeyBody(_Body):
     role: Literal["device", "manager"] = "device"
 
 
+class BearerKeyBody(_Body):
+    """``valid_seconds`` 0: the key has no end."""
+
+    name: str
+    scope: str = "read"
+    valid_seconds: int = 0
+
+
 class RotationBody(_Body):
     """``valid_seconds``: for how long the secret before stays valid beside the new one."""
 

@@ -1,4 +1,4 @@
-"""The routes. Open to all: /metrics, /healthz, /readyz. With an access key: /api/v1/…; keys, sessions and connections for the administrator.
+"""The routes. Open to all: /metrics, /healthz, /readyz. With a key: /api/v1/…, and the documentation.
 
 Every handler is a coroutine on the gateway's own loop: it may wait, and must not compute for long.
 """
@@ -14,7 +14,9 @@ from fastapi import APIRouter, Depends, FastAPI, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
+from gateway.api.bearers import bearer_routes
 from gateway.api.bodies import NewKeyBody, PublishBody, RotationBody, read_payload, read_properties, read_topic
+from gateway.api.documentation import describe, documentation_routes
 from gateway.api.errors import ApiError, install
 from gateway.api.guard import BodyLimit, guards
 from gateway.api.registers import register_routes
@@ -40,6 +42,9 @@ def create_api(services: ApiServices) -> FastAPI:
     app.include_router(_node_routes(services), prefix="/api/v1")
     app.include_router(register_routes(services), prefix="/api/v1")
     app.include_router(rule_routes(services, _HEADERS), prefix="/api/v1")
+    app.include_router(bearer_routes(services), prefix="/api/v1")
+    app.include_router(documentation_routes(app, services))
+    describe(app)
     return app
 
 

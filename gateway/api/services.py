@@ -8,6 +8,7 @@ from typing import Protocol
 import msgspec
 
 from gateway.auth.access import Access
+from gateway.auth.bearers import Bearers
 from gateway.auth.keys import KeyRing
 from gateway.auth.login import Authenticator
 from gateway.auth.policies import Policies
@@ -54,6 +55,7 @@ class ApiServices(Protocol):
     limits: Limits
     resources: Resources
     policies: Policies
+    bearers: Bearers
     rules: RuleManagement
 
     def node(self) -> NodeInfo: ...

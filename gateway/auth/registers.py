@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gateway.auth.access import Access
+from gateway.auth.bearers import Bearers
 from gateway.auth.devices import Devices
 from gateway.auth.identities import Identities
 from gateway.auth.keys import KeyRing
@@ -29,6 +30,7 @@ class Registers:
         self.tags = tags
         self.mint = mint
         self.web_tokens: WebTokens | None = None
+        self.bearers: Bearers
 
     def access(self) -> Access:
         """The one function that decides, over these registers."""
@@ -36,6 +38,7 @@ class Registers:
         access.knows("device", self.devices.is_known, lambda: self.devices.version)
         access.knows("user", self.identities.is_known, lambda: self.identities.version)
         access.knows("client", self.identities.is_known, lambda: self.identities.version)
+        access.knows("bearer", self.bearers.is_known, lambda: self.bearers.version)
         access.knows("jwt", lambda _: self.web_tokens is not None, lambda: 0)
         return access
 
@@ -61,6 +64,8 @@ async def open_registers(store: PropertyStore, keyring: KeyRing, settings: Setti
     for register in (resources, policies, devices, identities, tags):
         await register.load()
     registers = Registers(keyring, resources, policies, devices, identities, tags, await open_mint(store, keyring))
+    registers.bearers = Bearers(store)
+    await registers.bearers.load()
     if settings.jwt.keys is not None:
         registers.web_tokens = WebTokens.open(settings.jwt.keys, settings.jwt.issuer, settings.jwt.audience)
     return registers

@@ -54,6 +54,7 @@ _GENERAL: Final = (
     Option("tls.certificate", PATH, "PEM file of the certificate chain", "--tls-certificate"),
     Option("tls.key", PATH, "PEM file of the certificate's key", "--tls-key"),
     Option("tls.client_ca", PATH, "PEM file of the authorities whose client certificates are demanded", "--tls-client-ca"),
+    Option("tls.http", SWITCH, "serve HTTP over TLS with this certificate, HTTPS, and not in clear text", "--tls-http"),
     Option("offline.pace", choice("acknowledged", "batches"), "how stored messages come to a client that returns"),
     Option("p2p.enabled", SWITCH, "deliver <parent>/p2p/<client id> to that client alone"),
     Option("p2p.parents", _NAMES, "parent topics under which P2P holds; empty for all"),

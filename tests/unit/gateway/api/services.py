@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from gateway.api.services import NodeInfo, SessionInfo
 from gateway.auth.access import Access
+from gateway.auth.bearers import Bearers
 from gateway.auth.login import Authenticator
 from gateway.auth.policies import Policies
 from gateway.auth.resources import Resources
@@ -24,6 +25,8 @@ class FakeServices:
         self.resources = Resources(store, mandatory=False, max_groups=3, max_topics=3)
         self.policies = Policies(store, rules)
         self.access = Access(keyring, policies=self.policies)
+        self.bearers = Bearers(store)
+        self.access.knows("bearer", self.bearers.is_known, lambda: self.bearers.version)
         self.limits = limits or Limits()
         self.reasons = []
         self.doubts = []

@@ -23,6 +23,9 @@ ROUTES = [
     ("POST", "/api/v1/keys", "administrator"),
     ("DELETE", "/api/v1/keys/none", "administrator"),
     ("POST", "/api/v1/keys/none/rotate", "administrator"),
+    ("GET", "/api/v1/bearer-keys", "administrator"),
+    ("POST", "/api/v1/bearer-keys", "administrator"),
+    ("DELETE", "/api/v1/bearer-keys/none", "administrator"),
     ("GET", "/api/v1/groups", "manager"),
     ("POST", "/api/v1/groups", "manager"),
     ("DELETE", "/api/v1/groups/none", "manager"),
@@ -45,7 +48,7 @@ async def test_every_route_wants_its_key(api, method, path, needs):
     refused = await api.ask(method, path, json={"topic": "a"})
     assert error(refused, 401)["code"] == "unauthorized"
     assert refused.headers["www-authenticate"].startswith("Basic")
-    body = {} if "/keys" in path else {"topic": "a"}
+    body = {"name": "x"} if "bearer" in path else {} if "/keys" in path else {"topic": "a"}
     body = {"principal": "p", "action": "*", "filter": "a"} if "policies" in path else {"groupId": "x"} if "groups" in path else body
     as_device = await api.ask(method, path, key=api.device, json=body)
     as_manager = await api.ask(method, path, key=api.manager, json=body)
@@ -58,7 +61,7 @@ async def test_every_route_wants_its_key(api, method, path, needs):
 def test_the_table_of_routes_is_whole(api):
     names = {"/status/off": "/status/{client_id}", "/sessions/on/line": "/sessions/{client_id}"}
     names |= {"/connections/on/line": "/connections/{client_id}", "/keys/none": "/keys/{key_id}", "/keys/none/rotate": "/keys/{key_id}/rotate"}
-    names |= {"/groups/none": "/groups/{group_id}", "/topics/none": "/topics/{topic}"}
+    names |= {"/bearer-keys/none": "/bearer-keys/{key_id}", "/groups/none": "/groups/{group_id}", "/topics/none": "/topics/{topic}"}
     known = {(method, "/api/v1" + names.get(path.removeprefix("/api/v1"), path.removeprefix("/api/v1"))) for method, path, _ in ROUTES}
     paths = api.app.openapi()["paths"]
     found = {(method.upper(), path) for path, methods in paths.items() for method in methods if not path.startswith("/api/v1/rules")}
@@ -89,8 +92,9 @@ async def test_the_open_pages(api):
     assert metrics.content == b"# HELP x y\n"
     assert metrics.headers["content-type"].startswith("text/plain; version=0.0.4")
     error(await api.ask("POST", "/metrics"), 405)
-    error(await api.ask("GET", "/docs"), 404)
-    error(await api.ask("GET", "/openapi.json"), 404)
+    error(await api.ask("GET", "/docs"), 401)
+    error(await api.ask("GET", "/openapi.json"), 401)
+    error(await api.ask("GET", "/redoc"), 404)
 
 
 async def test_not_ready_is_503_with_reasons(api):
