@@ -26,6 +26,7 @@ from gateway.api.server import HttpServer, probe, serve
 from gateway.auth.credentials import first_start_lines, make_first_key, prepare_administrator
 from gateway.auth.keys import open_keyring
 from gateway.auth.registers import open_registers
+from gateway.auth.resealing import rotate_seal
 from gateway.backlog import Backlog
 from gateway.broker_topics import BrokerTopics
 from gateway.clock import Clock, RecordIds
@@ -355,6 +356,7 @@ def _prepare_folder(settings: Settings) -> None:
 
 
 def _open_store(settings: Settings, loop: asyncio.AbstractEventLoop) -> DatabaseStore:
+    """The database that the settings name."""
     if not settings.store.url:
         return DatabaseStore.open(settings.data / "state.db", loop)
     file, password = settings.store.password_file, None
@@ -391,6 +393,21 @@ async def _main(settings: Settings) -> int:
         return await app.serve(stop)
     finally:
         await app.stop()
+
+
+async def _rotate(settings: Settings) -> int:
+    lock = lock_folder(settings.data)
+    store = _open_store(settings, asyncio.get_running_loop())
+    try:
+        return await rotate_seal(store, settings.seal_file)
+    finally:
+        await store.close()
+        os.close(lock)
+
+
+def rotate(settings: Settings) -> int:
+    """Change the key that seals secrets, of a gateway that doesn't run; how many there are."""
+    return asyncio.run(_rotate(settings))
 
 
 def run(settings: Settings) -> int:

@@ -70,6 +70,15 @@ def _run(arguments: argparse.Namespace) -> int:
     return run(settings)
 
 
+def _rotate_seal(arguments: argparse.Namespace) -> int:
+    settings = _load(arguments)
+    from gateway.app import rotate
+
+    count = rotate(settings)
+    print(f"{count} secrets are sealed with a new key in {settings.seal_file}; the old key is of no use any more, but for backups")
+    return 0
+
+
 def _check_config(arguments: argparse.Namespace) -> int:
     try:
         _load(arguments)
@@ -179,6 +188,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_run(commands, "run", _run, "serve until SIGTERM or SIGINT")
     _add_run(commands, "check-config", _check_config, "say what is wrong with the settings, and start nothing")
+    _add_run(commands, "rotate-seal", _rotate_seal, "seal all secrets with a new key; the gateway must not run")
     _add_mqtt(commands)
     _add_keys(commands)
     add_bearers(commands, _add_gateway, _endpoint)

@@ -84,6 +84,8 @@ class Connecting:
     async def _connect(self, connection: Connection, packet: Connect) -> None:
         self._negotiate(connection, packet)
         try:
+            if (code := self._node.guarding.arrived(connection)) is not None:
+                raise ConnectRefused(code, "connection rate")  # noqa: TRY301 - answered like every other refusal
             method = (packet.properties or NONE).authentication_method
             authenticated = None if method is None else await self._authenticate(connection, packet, method)
             principal, client, will = self._check(connection, packet, authenticated)
@@ -145,7 +147,10 @@ class Connecting:
         peer = Peer(connection.peer.address, is_loopback=connection.peer.is_loopback, is_secure=connection.peer.is_secure)
         principal = self._login(connection, packet, client, peer) if authenticated is None else authenticated
         self._check_admission(client, principal)
-        self._check_owner(client, principal)
+        existing = self._check_owner(client, principal)
+        code = node.guarding.admit(connection, principal.name, None if existing is None else existing.connection)
+        if code is not None:
+            raise ConnectRefused(code, "connections of one address or principal")
         return principal, client, self._will(packet, principal)
 
     def _login(self, connection: Connection, packet: Connect, client: str, peer: Peer) -> Principal:

@@ -15,6 +15,7 @@ from gateway.auth.registers import Registers
 from gateway.clock import Clock, RecordIds
 from gateway.counters import Counters
 from gateway.flush import Flusher
+from gateway.guarding import Guarding
 from gateway.persistence import Persistence
 from gateway.protocol.packets import Disconnect
 from gateway.protocol.properties import Properties
@@ -84,6 +85,7 @@ class Node:
         self.flusher = Flusher(loop)
         self.persistence = Persistence(store, loop, self.counters)
         self.registry = Registry()
+        self.guarding = Guarding(self)
         self.connections = Connections(self)
         self.turns = Turns(loop)
         self.routes: Routes[Target | tuple[Target, str], Subscription, Plan] = Routes()

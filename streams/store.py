@@ -325,6 +325,9 @@ class Store(Protocol):
     async def property(self, name: str, default: str | None = None) -> str | None:
         """A named value of the installation, such as the instance id; with ``default``, set to it where it is missing."""
 
+    async def put_property(self, name: str, value: str) -> None:
+        """Set a named value, whatever it was."""
+
     async def close(self) -> None:
         """Finish what was asked for and let go of the medium."""
 

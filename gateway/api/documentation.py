@@ -72,6 +72,8 @@ def _schema(app: FastAPI) -> dict[str, Any]:
         if path.startswith(PREFIX):
             for method, operation in methods.items():
                 _complete(operation, method.upper(), path)
+    made["paths"]["/metrics"]["get"]["responses"]["200"]["content"] = {"text/plain": {"schema": {"type": "string"}}}
+    made["paths"]["/readyz"]["get"]["responses"]["503"] = {"description": "Not ready; reasons say why", "content": {"application/json": {}}}
     return made
 
 

@@ -177,8 +177,9 @@ def _disagreements(settings: Settings) -> Iterator[str]:
         if settings.anonymous and not address.is_loopback:
             yield f"anonymous: it is for loopback listeners only and {name} has {address}; use 127.0.0.1 or switch anonymous off"
     if (settings.mqtts or settings.wss or settings.tls.http) and not (settings.tls.certificate and settings.tls.key):
+        listener = "mqtts, wss" if settings.mqtts or settings.wss else "http, by tls.http"
         missing = "tls.certificate" if not settings.tls.certificate else "tls.key"
-        yield f"{missing}: a listener with TLS (mqtts, wss, http with tls.http) needs tls.certificate and tls.key"
+        yield f"{missing}: a listener with TLS ({listener}) needs tls.certificate and tls.key"
     if settings.log.kind != "embedded":
         yield from _log_connection(settings)
     limits = settings.limits

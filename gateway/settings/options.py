@@ -83,6 +83,7 @@ _GENERAL: Final = (
 _SIZE = size(1, MANY)
 _COUNT = number(1, MANY)
 _WAIT = seconds(0.01, DAY)
+_RATE = number(0, MANY)
 
 _LIMITS: Final = (
     Option("limits.packet", size(1 * KIB, 268_435_455), "largest MQTT packet"),
@@ -111,6 +112,14 @@ _LIMITS: Final = (
     Option("limits.parent_topics", _COUNT, "parent topics that were created"),
     Option("limits.login_failures_address", number(0, MANY), "failed logins a minute from one address; 0 for no limit"),
     Option("limits.login_failures_key", number(0, MANY), "failed logins a minute with one key or identity; 0 for no limit"),
+    Option("limits.connect_rate", _RATE, "CONNECTs a second on one listener; 0 for no limit"),
+    Option("limits.connect_rate_address", _RATE, "CONNECTs a second from one address; 0 for no limit"),
+    Option("limits.connections_per_address", number(0, MANY), "connections of one address; 0 for no limit"),
+    Option("limits.connections_per_principal", number(0, MANY), "connections of one access key, identity or other principal; 0 for no limit"),
+    Option("limits.message_rate", _RATE, "publishes a second of a connection, which is read more slowly past it; 0 for no limit"),
+    Option("limits.byte_rate", _RATE, "bytes a second of a connection, which is read more slowly past it; 0 for no limit"),
+    Option("limits.message_rate_principal", _RATE, "publishes a second of all connections of a principal; 0 for no limit"),
+    Option("limits.byte_rate_principal", _RATE, "bytes a second of all connections of a principal; 0 for no limit"),
     Option("limits.queue_messages", _COUNT, "deliveries that wait in memory for one client"),
     Option("limits.queue_bytes_node", _SIZE, "bytes of records that all queues may keep in memory"),
     Option("limits.unacknowledged_bytes", _SIZE, "a connection's publishes that are not durable yet"),
