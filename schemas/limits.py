@@ -18,6 +18,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     client_id_bytes: int = 256
     subscriptions_per_client: int = 1000
     filters_per_subscribe: int = 1000
+    wildcards_per_parent: int = 0
+    """Different filters with wildcards under one parent topic, of all clients; 0 for no limit."""
     window: int = 1000
     """Deliveries in flight to a client that names no receive maximum."""
     receive_maximum: int = 1000
@@ -71,4 +73,4 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes that a socket may have outstanding before deliveries queue."""
 
 
-APSARAMQ_LIMITS = Limits(packet=64 * KIB, topic_bytes=64, client_id_bytes=64, subscriptions_per_client=30)
+APSARAMQ_LIMITS = Limits(packet=64 * KIB, topic_bytes=64, client_id_bytes=64, subscriptions_per_client=30, wildcards_per_parent=100)

@@ -39,6 +39,14 @@ class BearerKeyBody(_Body):
     valid_seconds: int = 0
 
 
+class SignatureBody(_Body):
+    """A login as a device sent it."""
+
+    client_id: str
+    user_name: str
+    password: str
+
+
 class RotationBody(_Body):
     """``valid_seconds``: for how long the secret before stays valid beside the new one."""
 

@@ -11,8 +11,8 @@ from gateway.auth.bearers import SCOPES
 
 _ACCESS: Final = ("/api/v1/keys", "/api/v1/bearer-keys")
 """Keys: only to list them needs admin."""
-_RULES: Final = ("/api/v1/policies",)
-"""Access rules: everybody who may look sees them."""
+_RULES: Final = ("/api/v1/policies", "/api/v1/signature")
+"""Access rules, which everybody who may look sees, and what tells whether a secret is right."""
 _LOOKING: Final = ("GET", "HEAD")
 
 

@@ -92,6 +92,7 @@ _LIMITS: Final = (
     Option("limits.client_id_bytes", size(23, 65_535), "length of a client id"),
     Option("limits.subscriptions_per_client", _COUNT, "subscriptions of one client"),
     Option("limits.filters_per_subscribe", _COUNT, "filters in one SUBSCRIBE"),
+    Option("limits.wildcards_per_parent", number(0, MANY), "different filters with wildcards under one parent topic; 0 for no limit"),
     Option("limits.window", number(1, 65_535), "deliveries in flight to a client that names no receive maximum"),
     Option("limits.receive_maximum", number(1, 65_535), "publishes in flight from a client, and unreleased QoS 2 ids"),
     Option("limits.topic_alias_maximum", number(0, 65_535), "topic aliases, each way"),

@@ -44,7 +44,7 @@ def test_every_answer_is_documented(start_gateway: Callable[..., Gateway]) -> No
 
             @seed(SEED)
             @settings(
-                max_examples=EXAMPLES, database=None, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck), print_blob=False
+                max_examples=EXAMPLES, database=None, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck)
             )
             @given(case=strategy)
             def send(case: schemathesis.Case) -> None:

@@ -23,6 +23,7 @@ ROUTES = [
     ("POST", "/api/v1/keys", "administrator"),
     ("DELETE", "/api/v1/keys/none", "administrator"),
     ("POST", "/api/v1/keys/none/rotate", "administrator"),
+    ("POST", "/api/v1/signature", "manager"),
     ("GET", "/api/v1/bearer-keys", "administrator"),
     ("POST", "/api/v1/bearer-keys", "administrator"),
     ("DELETE", "/api/v1/bearer-keys/none", "administrator"),
@@ -312,3 +313,26 @@ async def test_a_fault_of_ours_is_500_without_internals(api, monkeypatch):
     monkeypatch.setattr(api.services, "node", broken)
     response = await api.ask("GET", "/api/v1/node", key=api.device, raise_errors=False)
     assert error(response, 500) == {"code": "internal", "message": "internal error; the log of the gateway says more"}
+
+
+async def test_what_is_wrong_with_a_signature_is_said_to_managers(api):
+    from gateway.auth.login import sign
+
+    user_name = f"Signature|{api.device.id}|mqtt-sw-test"
+    password = sign(api.device.secret.reveal().encode(), "dev").decode()
+
+    async def check(**fields):
+        body = {"clientId": "dev", "userName": user_name, "password": password} | fields
+        return (await api.ask("POST", "/api/v1/signature", key=api.manager, json=body)).json()
+
+    assert await check() == {"right": True, "problem": ""}
+    assert "another client id" in (await check(clientId="other"))["problem"]
+    assert "no active access key" in (await check(userName="Signature|none|mqtt-sw-test"))["problem"]
+    assert "instance id" in (await check(userName=f"Signature|{api.device.id}|other"))["problem"]
+    assert "mode word" in (await check(userName=f"signature|{api.device.id}|mqtt-sw-test"))["problem"]
+    assert "not base64" in (await check(password="!"))["problem"]
+    assert "not 3" in (await check(userName="dev"))["problem"]
+    fresh = await api.services.keyring.rotate(api.device.id, 2**42, 2**42)
+    assert (await check())["right"]
+    assert (await check(password=sign(fresh.secret.reveal().encode(), "dev").decode()))["right"]
+    assert api.device.secret.reveal() not in (await api.ask("POST", "/api/v1/signature", key=api.manager, json={})).text
