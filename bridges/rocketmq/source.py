@@ -27,9 +27,10 @@ log = logging.getLogger(__name__)
 FIND_EVERY = 10.0
 """Seconds between two looks for new queues; the client refreshes its routes as often."""
 
-POLL_FOR = 15.0
+POLL_FOR = 10.0
 """Seconds for which a broker may hold a pull that finds nothing."""
-POLL_GRACE = 5.0
+POLL_GRACE = 10.0
+"""It looks every 5 s which pulls it has held for long enough: an answer may be that late, and is no sign of trouble."""
 
 PULL_MESSAGES = 256
 """Wanted at once; a broker gives 32 unless it is told otherwise."""

@@ -19,6 +19,7 @@ from schemas.targets import check_connection
 from streams.log import Log
 from streams.mapping.conditions import Conditions
 from streams.runtime.outflow import begin
+from streams.runtime.sending import QUEUES
 from streams.store import Change, DeadLetter, DropDeadLetters, DropRule, PutRule, PutRuleState
 
 ASK: Final = 3.0
@@ -193,16 +194,18 @@ class RuleManagement:
                 raise RuleError(field, f"rule {other.id} is the {rule.kind} rule of {rule.topic or rule.group} already", conflict=True)
 
     async def _ask_for_topic(self, rule: Rule) -> None:
-        """A topic that isn't there is said at once, with what makes it; a backend that can't be asked is found by the rule itself."""
-        if rule.create or "{" in rule.backend_topic:
+        """A topic that isn't there is made or said at once, with what makes it; a backend that can't be asked is found by the rule itself."""
+        if "{" in rule.backend_topic:
             return
         backend = self._engine.around.backends[rule.connection]
         try:
             async with asyncio.timeout(ASK):
                 found = await backend.describe(rule.backend_topic)
+                if found is None and rule.create:
+                    await backend.create_topic(rule.backend_topic, QUEUES, "FIFO" if rule.ordered else "")
         except (BackendError, TimeoutError):
             return
-        if found is None:
+        if found is None and not rule.create:
             hint = backend.creation_hint(rule.backend_topic, ordered=rule.ordered)
             raise RuleError("backendTopic", f"{rule.backend_topic} does not exist; make it with: {hint} (or set create)")
 

@@ -28,6 +28,7 @@ class Counter(asyncio.Protocol):
         assert wire._transport is not None
         self._transport = wire._transport
         self._transport.set_protocol(self)
+        self.connection_lost = wire.connection_lost  # type: ignore[method-assign]
 
     def data_received(self, data: bytes) -> None:
         data = self._buffer + data if self._buffer else data

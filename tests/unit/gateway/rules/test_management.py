@@ -43,6 +43,11 @@ def test_what_is_refused_changes_nothing(bed: RuleBed, changes: dict[str, Any], 
     assert bed.do(bed.store.rules()) == []
 
 
+def test_a_topic_to_be_made_is_there_when_the_rule_is(bed: RuleBed) -> None:
+    bed.do(bed.rules.create(OUT | {"backendTopic": "missing", "create": True}))
+    assert bed.do(bed.backend.describe("missing")) is not None
+
+
 def test_one_rule_of_a_kind_a_resource(bed: RuleBed) -> None:
     bed.outflow()
     assert refused(bed, bed.rules.create(OUT)).field == "id"
