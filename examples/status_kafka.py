@@ -1,6 +1,6 @@
 """Prints who comes and who goes, from the Kafka topic of a status rule. presence.py decides.
 
-    python status_kafka.py BOOTSTRAP GROUP STATUS_TOPIC STATE_FILE
+python status_kafka.py BOOTSTRAP GROUP STATUS_TOPIC STATE_FILE
 """
 
 import asyncio

@@ -27,6 +27,7 @@ from gateway.api.server import HttpServer, probe, serve
 from gateway.auth.credentials import first_start_lines, make_first_key, prepare_administrator
 from gateway.auth.keys import open_keyring
 from gateway.auth.registers import open_registers
+from gateway.auth.resealing import rotate_seal
 from gateway.backlog import Backlog
 from gateway.broker_topics import BrokerTopics
 from gateway.clock import Clock, RecordIds
@@ -251,9 +252,9 @@ class App:
         assert ticks is not None and engine is not None  # noqa: S101 - listeners open after the recovery
         services = self._services = Services(node, self._keyring, engine, self._version, lambda: ticks.loop_lag)
         api = create_api(services, open_api_routes(node, services))
-        self._http = serve(api, settings.http)
-        http = await self._http.start()
-        listening: dict[str, list[str]] = {"mqtt": [], "mqtts": [], "ws": [], "wss": [], "http": [str(http)]}
+        self._http = serve(api, settings.http, settings.tls if settings.tls.http else None)
+        http, scheme = await self._http.start(), "https" if settings.tls.http else "http"
+        listening: dict[str, list[str]] = {"mqtt": [], "mqtts": [], "ws": [], "wss": [], scheme: [str(http)]}
         for spec in self._listeners.addresses:
             listening[spec.kind].append(spec.address)
         services.listeners = listening
@@ -263,7 +264,12 @@ class App:
         await prepare_administrator(self._keyring, settings.data, now)
         write_rendezvous(
             settings.data,
-            Rendezvous(os.getpid(), f"http://{http}", *(tuple(listening[kind]) for kind in ("mqtt", "mqtts", "ws", "wss"))),
+            Rendezvous(
+                os.getpid(),
+                f"{scheme}://{http}",
+                **{kind: tuple(listening[kind]) for kind in ("mqtt", "mqtts", "ws", "wss")},
+                certificate=str(settings.tls.certificate.absolute()) if settings.tls.http and settings.tls.certificate else "",
+            ),
         )
         first = await make_first_key(self._keyring, now)
         if first is not None:
@@ -365,6 +371,7 @@ def connect_backend(connection: ConnectionSettings) -> Backend:
 
 
 def _open_store(settings: Settings, loop: asyncio.AbstractEventLoop) -> DatabaseStore:
+    """The database that the settings name."""
     if not settings.store.url:
         return DatabaseStore.open(settings.data / "state.db", loop)
     file, password = settings.store.password_file, None
@@ -392,6 +399,21 @@ async def _main(settings: Settings) -> int:
         return await app.serve(stop)
     finally:
         await app.stop()
+
+
+async def _rotate(settings: Settings) -> int:
+    lock = lock_folder(settings.data)
+    store = _open_store(settings, asyncio.get_running_loop())
+    try:
+        return await rotate_seal(store, settings.seal_file)
+    finally:
+        await store.close()
+        os.close(lock)
+
+
+def rotate(settings: Settings) -> int:
+    """Change the key that seals secrets, of a gateway that doesn't run; how many there are."""
+    return asyncio.run(_rotate(settings))
 
 
 def run(settings: Settings) -> int:

@@ -44,9 +44,7 @@ class BrokerTopics:
         node = self._node
         now = node.clock.wall()
         payload = str(self._values[name]()).encode()
-        record = Record(
-            int(Kind.PUBLISH), node.ids.next(now), now, "", PREFIX + name, payload, flags=int(Flag.RETAIN), source=int(Source.SYSTEM)
-        )
+        record = Record(int(Kind.PUBLISH), node.ids.next(now), now, "", PREFIX + name, payload, flags=int(Flag.RETAIN), source=int(Source.SYSTEM))
         return record, At(SHARD, node.epoch << 40 | node.ids.counter, 0)
 
     def publish(self) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 from gateway import logs
 from gateway.commands import endpoint, keys, registers
+from gateway.commands.bearers import add_bearers
 from gateway.commands.certificates import add_certificates
 from gateway.commands.errors import CommandError
 from gateway.commands.rules import add_rules
@@ -72,6 +73,15 @@ def _run(arguments: argparse.Namespace) -> int:
     return run(settings)
 
 
+def _rotate_seal(arguments: argparse.Namespace) -> int:
+    settings = _load(arguments)
+    from gateway.app import rotate
+
+    count = rotate(settings)
+    print(f"{count} secrets are sealed with a new key in {settings.seal_file}; the old key is of no use any more, but for backups")
+    return 0
+
+
 def _check_config(arguments: argparse.Namespace) -> int:
     try:
         _load(arguments)
@@ -110,7 +120,7 @@ def _mqtt_options(arguments: argparse.Namespace) -> MqttOptions:
 
 
 def _endpoint(arguments: argparse.Namespace) -> endpoint.Endpoint:
-    return endpoint.find(arguments.data, arguments.url, arguments.access_key, os.environ)
+    return endpoint.find(arguments.data, arguments.url, arguments.access_key, os.environ, arguments.ca_file)
 
 
 def _status(arguments: argparse.Namespace) -> int:
@@ -189,9 +199,11 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_run(commands, "run", _run, "serve until SIGTERM or SIGINT")
     _add_run(commands, "check-config", _check_config, "say what is wrong with the settings, and start nothing")
+    _add_run(commands, "rotate-seal", _rotate_seal, "seal all secrets with a new key; the gateway must not run")
     _add_mqtt(commands)
     _add_keys(commands)
     add_certificates(commands, _add_gateway, _endpoint)
+    add_bearers(commands, _add_gateway, _endpoint)
     add_rules(commands, _add_gateway, _endpoint)
     add_trace(commands, _add_gateway, _endpoint)
     return parser
@@ -235,6 +247,7 @@ def _add_gateway(parser: argparse.ArgumentParser) -> None:
         "--data", type=Path, metavar="DIR", help="data folder of a gateway on this machine: finds it, and the administrator's credential"
     )
     parser.add_argument("--url", help="URL of the gateway's HTTP (SLUICEWAY_URL)")
+    parser.add_argument("--ca-file", type=Path, metavar="FILE", help="certificates to trust, for a gateway with TLS (default: the system's)")
     parser.add_argument("--access-key", metavar="ID", help="access key to use (SLUICEWAY_ACCESS_KEY); its secret comes from SLUICEWAY_ACCESS_SECRET")
 
 
@@ -247,7 +260,6 @@ def _add_mqtt(commands: Subparsers) -> None:
         parser.add_argument("-q", "--qos", type=int, choices=(0, 1, 2), default=1, help="quality of service (default 1)")
         parser.add_argument("-i", "--client-id", default="", metavar="ID", help="client id (default: a random one)")
         parser.add_argument("-V", "--protocol", type=int, choices=(4, 5), default=5, help="4 for MQTT 3.1.1, 5 for MQTT 5.0 (default)")
-        parser.add_argument("--ca-file", type=Path, metavar="FILE", help="certificates to trust, for a listener with TLS")
     pub.add_argument("-m", "--message", help="payload (default: standard input)")
     pub.add_argument("--retain", action="store_true", help="keep it as the topic's retained message")
     pub.add_argument("--count", type=_count, default=1, metavar="N", help="publish it N times")

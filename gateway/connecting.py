@@ -85,6 +85,8 @@ class Connecting:
     async def _connect(self, connection: Connection, packet: Connect) -> None:
         self._negotiate(connection, packet)
         try:
+            if (code := self._node.guarding.arrived(connection)) is not None:
+                raise ConnectRefused(code, "connection rate")  # noqa: TRY301 - answered like every other refusal
             holder = self._holder(connection)
             method = (packet.properties or NONE).authentication_method
             authenticated = None if method is None else await self._authenticate(connection, packet, method)
@@ -173,7 +175,10 @@ class Connecting:
         peer = Peer(info.address, is_loopback=info.is_loopback, is_secure=info.is_secure, holder=holder)
         principal = self._login(connection, packet, client, peer) if authenticated is None else authenticated
         self._check_admission(client, principal)
-        self._check_owner(client, principal)
+        existing = self._check_owner(client, principal)
+        code = node.guarding.admit(connection, principal.name, None if existing is None else existing.connection)
+        if code is not None:
+            raise ConnectRefused(code, "connections of one address or principal")
         return principal, client, self._will(packet, principal)
 
     def _login(self, connection: Connection, packet: Connect, client: str, peer: Peer) -> Principal:

@@ -70,6 +70,7 @@ class Connection:
         "send_packet_maximum",
         "session",
         "slowed_until",
+        "throttled",
         "state",
         "topics",
         "transport",
@@ -96,6 +97,7 @@ class Connection:
         self._withheld: list[int] | None = None
         self._withheld_bytes = 0
         self.slowed_until = 0.0
+        self.throttled = False
         self.pending = 0
         self.pending_bytes = 0
         self.version = 4
@@ -133,11 +135,14 @@ class Connection:
                 return
             data = bytes(buffer)
             self._buffer = None
+        published = node.counters.published
         try:
             used = read(self, data)
         except PacketError as error:
             self.fail(error)
             return
+        if node.guarding.is_rating and self.ready:
+            node.guarding.charge(self, node.counters.published - published, len(data))
         if used < len(data) and self.state != ConnectionState.DISCONNECTING:
             self._buffer = bytearray(data[used:] if used else data)
         session = self.session
@@ -299,6 +304,24 @@ class Connection:
             self._paused = True
             self.transport.pause_reading()
 
+    def throttle(self, seconds: float) -> None:
+        """Read nothing for so long: the client has sent more than its rate."""
+        if not self.throttled and self.state == ConnectionState.CONNECTED:
+            self.throttled = True
+            self.pause()
+            self.node.loop.call_later(seconds, self._unthrottle)
+
+    def _unthrottle(self) -> None:
+        """Read on, unless what is not acknowledged or not taken still forbids it: that ends the pause then."""
+        self.throttled = False
+        if self._unread <= self.node.limits.write_buffer:
+            self._resume_if_few()
+
+    @property
+    def listener(self) -> str:
+        """Where it came in."""
+        return str(self._spec)
+
     def is_closed(self) -> bool:
         return self.state == ConnectionState.DISCONNECTING
 
@@ -318,7 +341,7 @@ class Connection:
 
     def resume(self) -> None:
         """Read on, first what had come in meanwhile; a gateway that drains reads nothing more."""
-        if not self._paused or self.transport is None or self.state == ConnectionState.DISCONNECTING or self.node.draining:
+        if not self._paused or self.throttled or self.transport is None or self.state == ConnectionState.DISCONNECTING or self.node.draining:
             return
         self._paused = False
         self.seen = self.node.tick

@@ -6,7 +6,7 @@ from collections import Counter
 
 
 class Counters:
-    """``dropped`` and ``refused`` count by reason: a delivery not made, a request not granted."""
+    """``dropped``, ``refused`` and ``throttled`` count by reason: a delivery not made, a request not granted, a pause in reading."""
 
     __slots__ = (
         "acknowledged",
@@ -21,6 +21,7 @@ class Counters:
         "redelivered",
         "refused",
         "retained_set",
+        "throttled",
         "trace_left_out",
         "trace_lost",
         "wills",
@@ -42,3 +43,4 @@ class Counters:
         self.disconnects: Counter[str] = Counter()
         self.dropped: Counter[str] = Counter()
         self.refused: Counter[str] = Counter()
+        self.throttled: Counter[str] = Counter()

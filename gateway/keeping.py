@@ -201,4 +201,3 @@ def refuse(session: Session, delivery: Delivery, box: int) -> None:
         drop(session, delivery, box)
     else:
         session.node.persistence.add(DropEntry(box=box, epoch=0, at=delivery.at))
-

@@ -15,10 +15,12 @@ from gateway.auth.registers import Registers
 from gateway.clock import Clock, RecordIds
 from gateway.counters import Counters
 from gateway.flush import Flusher
+from gateway.guarding import Guarding
 from gateway.persistence import Persistence
 from gateway.protocol.packets import Disconnect
 from gateway.protocol.properties import Properties
 from gateway.registry import Connections, Registry, Turns
+from gateway.wildcards import Wildcards
 from schemas.identities import Principal
 from schemas.limits import Limits
 from schemas.positions import At
@@ -88,9 +90,11 @@ class Node:
         self.flusher = Flusher(loop)
         self.persistence = Persistence(store, loop, self.counters)
         self.registry = Registry()
+        self.guarding = Guarding(self)
         self.connections = Connections(self)
         self.turns = Turns(loop)
         self.routes: Routes[Target | tuple[Target, str], Subscription, Plan] = Routes()
+        self.wildcards = Wildcards(settings.limits.wildcards_per_parent)
         self.queued_bytes = 0
         self.routed: dict[int, At] = {}
         """By shard the position behind the last record that was routed."""
@@ -147,11 +151,13 @@ class Node:
     def routes_add(self, parsed: SharedFilter, session: Session, subscription: Subscription) -> None:
         """Route a subscription. Shared ones are targets of their own: a session may have the same filter in several groups."""
         self.routes.add(parsed.filter, (session, parsed.group) if parsed.group else session, subscription)
+        self.wildcards.add(parsed.filter, (session, parsed.group))
 
     def routes_remove(self, session: Session, subscribed: str) -> None:
         parsed = parse_subscription(subscribed)
         if parsed is not None:
             self.routes.remove(parsed.filter, (session, parsed.group) if parsed.group else session)
+            self.wildcards.remove(parsed.filter, (session, parsed.group))
 
     def registry_remove(self, session: Session) -> None:
         """Forget a session and its routes; what was stored for it goes with it."""

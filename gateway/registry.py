@@ -56,6 +56,7 @@ class Connections:
 
     def closed(self, connection: Connection) -> None:
         self._open.discard(connection)
+        self._node.guarding.left(connection)
         self._wheel.cancel(connection)
 
     def closing(self, connection: Connection) -> None:

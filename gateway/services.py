@@ -40,6 +40,7 @@ class Services:
         self.resources = node.registers.resources
         self.policies = node.registers.policies
         self.certificates = node.registers.certificates
+        self.bearers = node.registers.bearers
         self.limits = node.limits
         self.rules = RuleManagement(engine)
         self._engine = engine

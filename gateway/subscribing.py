@@ -91,6 +91,9 @@ class Subscribing:
         is_new = before is None
         if is_new and len(session.subscriptions) >= limits.subscriptions_per_client:
             return self._refuse(ReasonCode.QUOTA_EXCEEDED)
+        if is_new and not node.wildcards.admits(parsed.filter):
+            node.counters.refused["wildcards_per_parent"] += 1
+            return self._refuse(ReasonCode.QUOTA_EXCEEDED)
         subscription = Subscription(
             request.filter,
             request.qos,

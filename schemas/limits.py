@@ -18,6 +18,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     client_id_bytes: int = 256
     subscriptions_per_client: int = 1000
     filters_per_subscribe: int = 1000
+    wildcards_per_parent: int = 0
+    """Different filters with wildcards under one parent topic, of all clients; 0 for no limit."""
     window: int = 1000
     """Deliveries in flight to a client that names no receive maximum."""
     receive_maximum: int = 1000
@@ -45,6 +47,16 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """A minute, from one address that is not loopback; then none for a minute, right or wrong."""
     login_failures_key: int = 100
     """The same with one access key, device credential or identity, from anywhere."""
+    connect_rate: int = 0
+    """CONNECTs a second on one listener; 0 for no limit, here and in the seven that follow."""
+    connect_rate_address: int = 0
+    connections_per_address: int = 0
+    connections_per_principal: int = 0
+    message_rate: int = 0
+    """Publishes a second of one connection; past it the connection is not read for a while."""
+    byte_rate: int = 0
+    message_rate_principal: int = 0
+    byte_rate_principal: int = 0
     queue_messages: int = 100_000
     """References that wait in memory for one connected client."""
     queue_bytes_node: int = 256 * MIB
@@ -65,4 +77,4 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes that a socket may have outstanding before deliveries queue."""
 
 
-APSARAMQ_LIMITS = Limits(packet=64 * KIB, topic_bytes=64, client_id_bytes=64, subscriptions_per_client=30)
+APSARAMQ_LIMITS = Limits(packet=64 * KIB, topic_bytes=64, client_id_bytes=64, subscriptions_per_client=30, wildcards_per_parent=100)

@@ -55,6 +55,8 @@ class TlsSettings(msgspec.Struct, frozen=True, kw_only=True):
     client_ca: Path | None = None
     client_crl: Path | None = None
     require_client_certificate: bool = False
+    http: bool = False
+    """HTTP over TLS, with this certificate; no client certificate is asked for there."""
 
 
 class ProxySettings(msgspec.Struct, frozen=True, kw_only=True):

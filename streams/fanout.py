@@ -197,5 +197,3 @@ def _fan_out_shared(
         run = make_run(plan.topic, plan.heads, variant, (record,), (at,), chosen)
         run.deliveries[0].group = name
         target.deliver(run)
-
-

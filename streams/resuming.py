@@ -93,5 +93,3 @@ def hold(marks: Mapping[int, At], resumes: Iterable[Sequence[At]]) -> dict[int, 
         for shard in held:
             held[shard] = min(held[shard], known.get(shard, At(shard, 0, 0)))
     return held
-
-

@@ -259,9 +259,7 @@ class Store(Protocol):
         with ``resume``: how far that node had routed (``streams.cluster.routing_reader``), unless it came there itself and wasn't resumed yet.
         """
 
-    def commit(
-        self, changes: Sequence[Change], positions: Mapping[str, At] | None = None, fences: Sequence[Fence] = ()
-    ) -> Awaitable[CommitResult]:
+    def commit(self, changes: Sequence[Change], positions: Mapping[str, At] | None = None, fences: Sequence[Fence] = ()) -> Awaitable[CommitResult]:
         """One transaction, with the positions of named readers. Changes under an old epoch are left out and reported.
 
         Where one of ``fences`` doesn't hold, all of it is left out, and that is reported.
@@ -334,6 +332,8 @@ class Store(Protocol):
     async def property(self, name: str, default: str | None = None) -> str | None:
         """A named value of the installation, such as the instance id; with ``default``, set to it where it is missing."""
 
+    async def put_property(self, name: str, value: str) -> None:
+        """Set a named value, whatever it was."""
+
     async def close(self) -> None:
         """Finish what was asked for and let go of the medium."""
-

@@ -36,6 +36,7 @@ from streams.store import Change, CommitResult, Counts, DeadLetter, Document, Op
 
 _PUT_KEY: Final = upsert(access_keys, "detail")
 _PUT_PROPERTY: Final = upsert(properties)
+_SET_PROPERTY: Final = upsert(properties, "value")
 _ADD_DOCUMENT: Final = upsert(documents)
 
 
@@ -206,6 +207,9 @@ class DatabaseStore:
 
         value: str | None = await self._worker.call(work)
         return value
+
+    async def put_property(self, name: str, value: str) -> None:
+        await self._worker.call(lambda transaction: _SET_PROPERTY.run(transaction.connection, name=name, value=value))
 
     async def close(self) -> None:
         await self._listening.close()

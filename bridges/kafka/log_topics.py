@@ -160,7 +160,6 @@ async def _described_soon(admin: AIOKafkaAdminClient, name: str) -> dict[str, An
         await asyncio.sleep(PAUSE)
 
 
-
 async def _create(admin: AIOKafkaAdminClient, name: str, address: str, options: KafkaLogOptions) -> None:
     settings = wanted(options)
     while True:

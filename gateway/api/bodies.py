@@ -31,6 +31,22 @@ class NewKeyBody(_Body):
     role: Literal["device", "manager"] = "device"
 
 
+class BearerKeyBody(_Body):
+    """``valid_seconds`` 0: the key has no end."""
+
+    name: str
+    scope: str = "read"
+    valid_seconds: int = 0
+
+
+class SignatureBody(_Body):
+    """A login as a device sent it."""
+
+    client_id: str
+    user_name: str
+    password: str
+
+
 class RotationBody(_Body):
     """``valid_seconds``: for how long the secret before stays valid beside the new one."""
 

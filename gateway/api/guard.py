@@ -17,7 +17,10 @@ from fastapi import HTTPException, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.api.errors import ApiError
+from gateway.api.scopes import is_enough, scope_of
 from gateway.api.services import ApiServices
+from gateway.auth.bearers import KIND
+from gateway.auth.bearers import principal_of as bearer_principal
 from gateway.auth.login import ADMINISTRATOR, LoginRefused, Peer
 from schemas.identities import Principal
 from schemas.limits import MIB
@@ -67,9 +70,11 @@ class BodyLimit:
 
 
 def principal_of(services: ApiServices, request: Request) -> Principal:
-    """Who asks: HTTP Basic with an access key's id and secret. ApiError where that is missing or wrong."""
+    """Who asks: a bearer key, or HTTP Basic with an access key's id and secret. ApiError where that is missing or wrong."""
     peer = _peer(request)
     scheme, _, encoded = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        return _bearer(services, request, encoded.strip(), peer)
     if scheme.lower() != "basic":
         raise ApiError(401, "unauthorized", "give an access key: HTTP Basic with its id and its secret")
     try:
@@ -83,11 +88,31 @@ def principal_of(services: ApiServices, request: Request) -> Principal:
     raise AssertionError
 
 
+def _bearer(services: ApiServices, request: Request, token: str, peer: Peer) -> Principal:
+    """The principal of a bearer key whose scope is enough for this request."""
+    if not services.authenticator.may_send_secrets(peer):
+        _refuse(LoginRefused(ReasonCode.NOT_AUTHORIZED, "bearer key in clear text from another machine"), "", peer)
+    key = services.bearers.find(token, time.time_ns() // 1_000_000)
+    if key is None:
+        _refuse(LoginRefused(ReasonCode.BAD_USER_NAME_OR_PASSWORD, "unknown bearer key"), "", peer)
+        raise AssertionError
+    needed = scope_of(request.method, request.scope["path"])
+    if not is_enough(key.scope, needed):
+        _log.warning("api-scope-refused peer=%s key=%s scope=%s needed=%s", peer.address, key.id, key.scope, needed)
+        raise ApiError(403, "forbidden", f"this needs a bearer key of the scope {needed}, and this one has {key.scope}")
+    return bearer_principal(key)
+
+
+def _is_bearer(principal: Principal) -> bool:
+    """A bearer key has shown that its scope is enough: roles are for access keys."""
+    return principal.name.startswith(KIND)
+
+
 def _refuse(refused: LoginRefused, key_id: str, peer: Peer) -> None:
     _log.warning("api-login-refused peer=%s key=%s reason=%s", peer.address, key_id[:64], refused.reason)
     if refused.reason_code == ReasonCode.NOT_AUTHORIZED:
         raise ApiError(403, "forbidden", f"{refused.reason}: use TLS in front of it, or set allow_plaintext_login")
-    raise ApiError(401, "unauthorized", "unknown access key or wrong secret")
+    raise ApiError(401, "unauthorized", "unknown access key or wrong secret" if key_id else "no valid bearer key")
 
 
 def manager_guard(services: ApiServices) -> Guard:
@@ -95,7 +120,7 @@ def manager_guard(services: ApiServices) -> Guard:
 
     async def manager(request: Request) -> Principal:
         principal = principal_of(services, request)
-        if principal.role not in ("manager", ADMINISTRATOR):
+        if principal.role not in ("manager", ADMINISTRATOR) and not _is_bearer(principal):
             raise ApiError(403, "forbidden", "this needs a key of the role manager, or the administrator's credential")
         return principal
 
@@ -110,7 +135,7 @@ def guards(services: ApiServices) -> tuple[Guard, Guard]:
 
     async def administrator(request: Request) -> Principal:
         principal = principal_of(services, request)
-        if principal.role != ADMINISTRATOR:
+        if principal.role != ADMINISTRATOR and not _is_bearer(principal):
             raise ApiError(403, "forbidden", "this needs the administrator's credential (admin.json in the data folder)")
         return principal
 

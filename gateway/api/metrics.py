@@ -35,6 +35,7 @@ _BY_REASON: Final = (
     ("disconnects", "Connections ended, by reason"),
     ("dropped", "Deliveries not made, by reason"),
     ("refused", "Requests not granted, by reason"),
+    ("throttled", "Pauses in reading from a client that is past a rate, by limit"),
 )
 
 _GAUGES: Final = {

@@ -1,4 +1,4 @@
-"""The routes. Open to all: /metrics, /healthz, /readyz. With an access key: /api/v1/…; keys, sessions and connections for the administrator.
+"""The routes. Open to all: /metrics, /healthz, /readyz. With a key: /api/v1/…, and the documentation.
 
 Every handler is a coroutine on the gateway's own loop: it may wait, and must not compute for long.
 """
@@ -15,15 +15,18 @@ from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
 from gateway.api.authorities import authority_routes
-from gateway.api.bodies import NewKeyBody, PublishBody, RotationBody, read_payload, read_properties, read_topic
+from gateway.api.bearers import bearer_routes
+from gateway.api.bodies import NewKeyBody, PublishBody, RotationBody, SignatureBody, read_payload, read_properties, read_topic
+from gateway.api.documentation import describe, documentation_routes
 from gateway.api.errors import ApiError, install
-from gateway.api.guard import BodyLimit, guards
+from gateway.api.guard import BodyLimit, guards, manager_guard
 from gateway.api.registers import register_routes
 from gateway.api.rules import rule_routes
 from gateway.api.services import ApiServices
 from gateway.api.statuses import status_routes
 from gateway.api.traces import trace_routes
 from gateway.auth.credentials import credential_of
+from gateway.auth.diagnosis import RIGHT, diagnose
 from gateway.auth.keys import KeyLimit
 from schemas.identities import Principal
 
@@ -48,6 +51,9 @@ def create_api(services: ApiServices, first: APIRouter | None = None) -> FastAPI
     app.include_router(rule_routes(services, _HEADERS), prefix="/api/v1")
     app.include_router(status_routes(services, _HEADERS), prefix="/api/v1")
     app.include_router(trace_routes(services, _HEADERS), prefix="/api/v1")
+    app.include_router(bearer_routes(services), prefix="/api/v1")
+    app.include_router(documentation_routes(app, services))
+    describe(app)
     return app
 
 
@@ -141,11 +147,26 @@ def _client_routes(services: ApiServices) -> APIRouter:
 
 def _node_routes(services: ApiServices) -> APIRouter:
     any_key, _ = guards(services)
+    manager = manager_guard(services)
     router = APIRouter()
 
     @router.get("/node")
     async def node(principal: Annotated[Principal, Depends(any_key)]) -> Response:
         return _json(services.node())
+
+    @router.post("/signature")
+    async def check_signature(principal: Annotated[Principal, Depends(manager)], body: SignatureBody) -> Response:
+        """What is wrong with a Signature login, for its key's owner; by the key that the user name names."""
+        keyring, parts = services.keyring, body.user_name.split("|")
+        key_id = parts[1] if len(parts) == 3 else ""
+        secret, known = keyring.secret_or_dummy(key_id)
+        if len(parts) == 3 and not known:
+            return _json({"right": False, "problem": "there is no active access key of this id"})
+        sent = body.password.encode(errors="replace")
+        secrets = [secret, keyring.previous_secret(key_id, time.time_ns() // 1_000_000)]
+        found = [diagnose(body.client_id, key_id or "<key>", each, keyring.instance_id, body.user_name, sent) for each in secrets if each is not None]
+        right = RIGHT in found
+        return _json({"right": right, "problem": "" if right else found[0]})
 
     @router.post("/publish")
     async def publish(principal: Annotated[Principal, Depends(any_key)], body: PublishBody) -> Response:

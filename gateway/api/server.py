@@ -8,14 +8,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 from collections.abc import Iterator
 from typing import Final
 
+import msgspec
 import uvicorn
 from fastapi import FastAPI
 
+from gateway.transports.certificates import Certificates
 from schemas.errors import StartError
-from schemas.settings import Address
+from schemas.settings import Address, TlsSettings
 
 MAX_CONNECTIONS: Final = 200
 """Past it requests get 503 without being looked at."""
@@ -30,13 +33,35 @@ STOP_TIMEOUT: Final = 2
 """Seconds that requests under way get at a stop."""
 
 
+class _Config(uvicorn.Config):
+    """With a TLS context that is made already; uvicorn would make one of files and keep it."""
+
+    secure: ssl.SSLContext | None = None
+
+    def load(self) -> None:
+        super().load()
+        self.ssl = self.secure
+
+
+def _current(certificates: Certificates) -> ssl.SSLContext:
+    """A context that hands each handshake the one in force, so that a new certificate needs no new listener."""
+    context = certificates.context
+
+    def choose(connection: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:
+        connection.context = certificates.context
+
+    context.sni_callback = choose
+    return context
+
+
 class _Server(uvicorn.Server):
     """uvicorn without its signal handlers, closing connections that stay silent (it has a limit only between requests)."""
 
-    def __init__(self, config: uvicorn.Config) -> None:
+    def __init__(self, config: uvicorn.Config, certificates: Certificates | None) -> None:
         super().__init__(config)
         self._silent_since: dict[object, tuple[object, float]] = {}
         """By connection its last request, and since when that is answered."""
+        self._certificates = certificates
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -45,6 +70,8 @@ class _Server(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         if counter % 10 == 0:
             self._close_silent(asyncio.get_running_loop().time())
+            if self._certificates is not None:
+                self._certificates.check()
         return await super().on_tick(counter)
 
     def _close_silent(self, now: float) -> None:
@@ -64,25 +91,25 @@ class _Server(uvicorn.Server):
 
 
 class HttpServer:
-    """One HTTP listener."""
+    """One HTTP listener; with certificates an HTTPS one."""
 
-    def __init__(self, app: FastAPI, address: Address) -> None:
+    def __init__(self, app: FastAPI, address: Address, certificates: Certificates | None = None) -> None:
         self._address = address
-        self._server = _Server(
-            uvicorn.Config(
-                app,
-                http="h11",
-                ws="none",
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                proxy_headers=False,
-                limit_concurrency=MAX_CONNECTIONS,
-                h11_max_incomplete_event_size=MAX_HEAD,
-                timeout_graceful_shutdown=STOP_TIMEOUT,
-            )
+        config = _Config(
+            app,
+            http="h11",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            limit_concurrency=MAX_CONNECTIONS,
+            h11_max_incomplete_event_size=MAX_HEAD,
+            timeout_graceful_shutdown=STOP_TIMEOUT,
         )
+        config.secure = None if certificates is None else _current(certificates)
+        self._server = _Server(config, certificates)
         self._serving: asyncio.Task[None] | None = None
 
     async def start(self) -> Address:
@@ -129,6 +156,7 @@ def probe(address: Address) -> None:
     _listen(address).close()
 
 
-def serve(app: FastAPI, address: Address) -> HttpServer:
-    """A server of the application; ``start`` and ``stop`` it."""
-    return HttpServer(app, address)
+def serve(app: FastAPI, address: Address, tls: TlsSettings | None = None) -> HttpServer:
+    """A server of the application; ``start`` and ``stop`` it. With ``tls`` it is HTTPS: keys say who calls, no client certificate is asked for."""
+    certificates = None if tls is None else Certificates(msgspec.structs.replace(tls, client_ca=None))
+    return HttpServer(app, address, certificates)

@@ -8,6 +8,7 @@ from typing import Protocol
 import msgspec
 
 from gateway.auth.access import Access
+from gateway.auth.bearers import Bearers
 from gateway.auth.client_certificates import ClientCertificates
 from gateway.auth.keys import KeyRing
 from gateway.auth.login import Authenticator
@@ -57,6 +58,7 @@ class ApiServices(Protocol):
     resources: Resources
     policies: Policies
     certificates: ClientCertificates
+    bearers: Bearers
     rules: RuleManagement
 
     def node(self) -> NodeInfo: ...

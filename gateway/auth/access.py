@@ -1,6 +1,6 @@
 """What a principal may do: one function, ``may``, for every way in and out. Default deny. Pure.
 
-The default of access keys, device credentials and the anonymous principal: everything in the instance except topics whose first level is
+The default of access keys, device credentials, bearer keys and the anonymous principal: everything in the instance except topics whose first level is
 reserved, of which they may write the control topics and read what lies under `$SYS`. Other principals have no default. Administrators may
 do all. Rules (policies.py) change that:
 
@@ -51,8 +51,8 @@ _MEANS: Final[dict[str, tuple[str, ...]]] = {
 _ASKED: Final[dict[str, str]] = {"publish": "publish", "subscribe": "subscribe", "read": "read", "receive": "read", "keep": "read"}
 """The rules that speak of what is asked."""
 
-_WITH_DEFAULT: Final = ("", "device")
-"""Kinds of principals that may do all as long as no rule allows: access keys, the anonymous principal, device credentials."""
+_WITH_DEFAULT: Final = ("", "device", "bearer")
+"""Kinds of principals that may do all as long as no rule allows: access keys, the anonymous principal, device credentials, bearer keys."""
 
 
 class _Grants(msgspec.Struct, frozen=True):

@@ -98,6 +98,15 @@ class Devices:
         self._clients.pop(row.key_id, None)
         return gone
 
+    async def reseal(self) -> int:
+        """Every secret under the key that seals; how many there are."""
+        fresh = {
+            client: msgspec.structs.replace(row, sealed_secret=self._seal.reseal(row.sealed_secret, _seal_name(client, row.key_id)))
+            for client, row in self._shelf.items().items()
+        }
+        await self._shelf.replace_all(fresh)
+        return len(fresh)
+
     async def _put(self, client: str, key_id: str, created: int, updated: int) -> DeviceCredential:
         secret = PREFIX + _random(40)
         row = _Row(key_id, self._seal.seal(secret, _seal_name(client, key_id)), created, updated)

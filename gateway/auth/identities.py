@@ -158,6 +158,15 @@ class Identities:
             self._count(key, -1)
         return there
 
+    async def reseal(self) -> int:
+        """Every secret under the key that seals; how many there are."""
+        fresh = {
+            key: msgspec.structs.replace(row, sealed_secret=self._seal.reseal(row.sealed_secret, _seal_name(key)))
+            for key, row in self._shelf.items().items()
+        }
+        await self._shelf.replace_all(fresh)
+        return len(fresh)
+
     def _row(self, user: str, identity_type: str, client: str, secret: str, sign_mode: str) -> tuple[str, _Row]:
         if identity_type not in TYPES:
             raise IdentityRefused("IdentityType", "must be USER or CLIENT")

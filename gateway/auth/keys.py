@@ -80,9 +80,9 @@ class KeyRing:
     def _take(self, keys: Sequence[AccessKey]) -> None:
         seal = self.seal
         self._keys = {key.id: key for key in keys}
-        self._secrets = {key.id: seal.unseal(key.sealed_secret, _seal_name(key.id, key.role)).encode() for key in keys if not key.revoked}
+        self._secrets = {key.id: seal.unseal(key.sealed_secret, seal_name(key.id, key.role)).encode() for key in keys if not key.revoked}
         self._previous = {
-            key.id: (seal.unseal(key.sealed_previous, _seal_name(key.id, key.role)).encode(), key.previous_until)
+            key.id: (seal.unseal(key.sealed_previous, seal_name(key.id, key.role)).encode(), key.previous_until)
             for key in keys
             if key.sealed_previous and not key.revoked
         }
@@ -126,7 +126,7 @@ class KeyRing:
         if len(self._secrets) >= MAX_KEYS:
             raise KeyLimit(f"there are {MAX_KEYS} active keys already: revoke some")
         key_id, secret = "SW" + _random(_ID_LENGTH), _random(_SECRET_LENGTH)
-        key = AccessKey(key_id, role, self.seal.seal(secret, _seal_name(key_id, role)), now)
+        key = AccessKey(key_id, role, self.seal.seal(secret, seal_name(key_id, role)), now)
         await self._store.put_key(key)
         self._keys[key_id] = key
         self._secrets[key_id] = secret.encode()
@@ -139,7 +139,7 @@ class KeyRing:
         if key is None or key_id not in self._secrets:
             return None
         secret, until = _random(_SECRET_LENGTH), now + valid_ms
-        sealed = self.seal.seal(secret, _seal_name(key_id, key.role))
+        sealed = self.seal.seal(secret, seal_name(key_id, key.role))
         rotated = msgspec.structs.replace(key, sealed_secret=sealed, sealed_previous=key.sealed_secret, previous_until=until)
         await self._store.put_key(rotated)
         self._keys[key_id] = rotated
@@ -171,7 +171,8 @@ async def open_keyring(store: KeyStore, seal_file: Path, instance_id: str = "") 
     return KeyRing(store, seal, instance_id or kept or "", keys)
 
 
-def _seal_name(key_id: str, role: str) -> str:
+def seal_name(key_id: str, role: str) -> str:
+    """What a key's secrets are bound to."""
     return f"{role} key {key_id}"
 
 

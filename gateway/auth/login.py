@@ -122,7 +122,7 @@ class Authenticator:
             return Principal(peer.holder.principal, "device", client_id, peer.holder.name, expires=peer.holder.end)
         if user_name is None and password is None:
             return self._login_anonymous(client_id, peer)
-        if not self._may_send_secrets(peer):
+        if not self.may_send_secrets(peer):
             return _not_authorized("login in clear text from another machine")
         parts = (user_name or "").split("|")
         mode = self._modes.get(parts[0]) if len(parts) == 3 else None
@@ -143,7 +143,7 @@ class Authenticator:
 
     def login_api(self, key_id: str, secret: str, peer: Peer, now: int) -> Principal | LoginRefused:
         """The principal of an HTTP request that carries an access key's id and secret."""
-        if not self._may_send_secrets(peer):
+        if not self.may_send_secrets(peer):
             return _not_authorized("login in clear text from another machine")
         if not self._keyring.is_secret_of(key_id, secret.encode(), now):
             return _bad("unknown access key or wrong secret")
@@ -151,7 +151,7 @@ class Authenticator:
 
     def admit_signed(self, key_id: str, peer: Peer) -> Principal | LoginRefused:
         """The principal of an HTTP request whose signature was verified with a key's secret. Answers may hold secrets."""
-        if not self._may_send_secrets(peer):
+        if not self.may_send_secrets(peer):
             return _not_authorized("request in clear text from another machine")
         return self._admit(key_id, "", peer)
 
@@ -211,7 +211,8 @@ class Authenticator:
             return _bad(str(refused))
         return Principal("jwt:" + subject, "device", client_id, user_name, claims=rules, expires=expires)
 
-    def _may_send_secrets(self, peer: Peer) -> bool:
+    def may_send_secrets(self, peer: Peer) -> bool:
+        """Whether what such a peer sends is read by nobody else, or the settings don't mind."""
         return peer.is_secure or peer.is_loopback or self._allow_plaintext
 
     def _admit(self, key_id: str, client_id: str, peer: Peer) -> Principal | LoginRefused:

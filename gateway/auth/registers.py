@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 
 from gateway.auth.access import Access
+from gateway.auth.bearers import Bearers
 from gateway.auth.client_certificates import ClientCertificates
 from gateway.auth.devices import Devices
 from gateway.auth.identities import Identities
@@ -41,6 +42,7 @@ class Registers:
         self.tags = tags
         self.mint = mint
         self.web_tokens: WebTokens | None = None
+        self.bearers: Bearers
 
     async def load(self) -> None:
         """Everything as the store has it."""
@@ -54,6 +56,7 @@ class Registers:
         access.knows("user", self.identities.is_known, lambda: self.identities.version)
         access.knows("client", self.identities.is_known, lambda: self.identities.version)
         access.knows("cert", self.certificates.is_known, lambda: self.certificates.version)
+        access.knows("bearer", self.bearers.is_known, lambda: self.bearers.version)
         access.knows("jwt", lambda _: self.web_tokens is not None, lambda: 0)
         return access
 
@@ -82,6 +85,8 @@ async def open_registers(store: PropertyStore, keyring: KeyRing, settings: Setti
     for register in (resources, policies, devices, identities, certificates, tags):
         await register.load()
     registers = Registers(keyring, resources, policies, devices, identities, certificates, tags, mint)
+    registers.bearers = Bearers(store)
+    await registers.bearers.load()
     if settings.jwt.keys is not None:
         registers.web_tokens = WebTokens.open(settings.jwt.keys, settings.jwt.issuer, settings.jwt.audience)
     return registers

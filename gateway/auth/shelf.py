@@ -126,6 +126,12 @@ class Shelf(Generic[T]):
         self._changes += 1
         self.version += 1
 
+    async def replace_all(self, items: Mapping[str, T]) -> None:
+        """Other contents for what is there, some at a time; what is the same is not written. Not for entries that expire."""
+        changed = [(name, item) for name, item in items.items() if item != self._items.get(name)]
+        for start in range(0, len(changed), PAGE):
+            await self.change(dict(changed[start : start + PAGE]))
+
     def forget(self, names: Sequence[str]) -> None:
         """Out of memory only: the store's sweep takes what is past its time by itself."""
         for name in names:

@@ -38,8 +38,8 @@ MAX_TOKEN: Final = 4096
 MAX_REVOKED: Final = 200_000
 """Revoked tokens that are remembered until they expire, each of some 0.3 KB in memory."""
 
-_PROPERTY: Final = "token mint"
-_SEAL_NAME: Final = "token mint"
+PROPERTY: Final = "token mint"
+SEAL_NAME: Final = "token mint"
 _MAC_BYTES: Final = 32
 _PLAIN, _PACKED = 1, 2
 """The version byte."""
@@ -210,8 +210,8 @@ class Mint:
 
 async def open_mint(store: PropertyStore, keyring: KeyRing) -> Mint:
     """The mint of a store, with its secret made where there is none."""
-    fresh = base64.b64encode(keyring.seal.seal(secrets.token_hex(32), _SEAL_NAME)).decode()
-    kept = await store.property(_PROPERTY, fresh) or fresh
-    mint = Mint(store, keyring, bytes.fromhex(keyring.seal.unseal(base64.b64decode(kept), _SEAL_NAME)))
+    fresh = base64.b64encode(keyring.seal.seal(secrets.token_hex(32), SEAL_NAME)).decode()
+    kept = await store.property(PROPERTY, fresh) or fresh
+    mint = Mint(store, keyring, bytes.fromhex(keyring.seal.unseal(base64.b64decode(kept), SEAL_NAME)))
     await mint.load()
     return mint

@@ -170,9 +170,7 @@ def _placed(batch: Batch) -> Sequence[tuple[Record, At]]:
     return [(record, At(first.shard, first.offset, first.index + index)) for index, record in enumerate(batch.records)]
 
 
-async def read_between(
-    node: Node, ranges: Callable[[Mapping[int, At]], dict[int, tuple[At, At]]], take: Callable[[Batch], None]
-) -> None:
+async def read_between(node: Node, ranges: Callable[[Mapping[int, At]], dict[int, tuple[At, At]]], take: Callable[[Batch], None]) -> None:
     """Read `publish` once more: ``ranges`` says by shard from where and up to where, given the first positions that are left."""
     while True:
         try:

@@ -23,7 +23,10 @@ RENDEZVOUS_FILE: Final = "gateway.json"
 
 
 class Rendezvous(msgspec.Struct, frozen=True):
-    """What a running gateway leaves for commands: its process, its URL, and the addresses of its MQTT listeners by name."""
+    """What a running gateway leaves for commands: its process, its URL, and the addresses of its MQTT listeners by name.
+
+    ``certificate``: the file of an HTTPS gateway's own, which commands on this machine expect to meet.
+    """
 
     pid: int
     http: str
@@ -31,15 +34,21 @@ class Rendezvous(msgspec.Struct, frozen=True):
     mqtts: tuple[str, ...] = ()
     ws: tuple[str, ...] = ()
     wss: tuple[str, ...] = ()
+    certificate: str = ""
 
 
 class Endpoint(msgspec.Struct, frozen=True):
-    """``instance_id`` is empty where only the gateway can say it."""
+    """``instance_id`` is empty where only the gateway can say it.
+
+    HTTPS: ``certificate`` is the file of the very certificate to expect, ``ca_file`` has the authorities to trust in place of the system's.
+    """
 
     url: str
     access_key: str
     secret: str
     instance_id: str = ""
+    certificate: str = ""
+    ca_file: Path | None = None
 
     def __repr__(self) -> str:
         return f"Endpoint({self.url}, {self.access_key}, ***)"
@@ -68,8 +77,9 @@ def read_rendezvous(data: Path) -> Rendezvous | None:
         raise CommandError(f"{data / RENDEZVOUS_FILE} can't be read: {error}") from None
 
 
-def find(data: Path | None, url: str | None, access_key: str | None, environment: Mapping[str, str]) -> Endpoint:
+def find(data: Path | None, url: str | None, access_key: str | None, environment: Mapping[str, str], ca_file: Path | None = None) -> Endpoint:
     """The gateway to talk to. What is given explicitly wins over the data folder; CommandError says what is missing."""
+    certificate = ""
     url = url or environment.get("SLUICEWAY_URL") or None
     if url is None and data is None:
         raise CommandError("which gateway? give its data folder with --data DIR, or --url http://HOST:PORT with --access-key ID")
@@ -77,9 +87,9 @@ def find(data: Path | None, url: str | None, access_key: str | None, environment
         rendezvous = read_rendezvous(data)
         if rendezvous is None:
             raise CommandError(f"no gateway runs on {data} (there is no {RENDEZVOUS_FILE}): start it with sluiceway run --data {data}")
-        url = rendezvous.http
+        url, certificate = rendezvous.http, rendezvous.certificate
     key = credential(data, access_key, environment)
-    return Endpoint(url or "", key.access_key_id, key.access_key_secret, key.instance_id)
+    return Endpoint(url or "", key.access_key_id, key.access_key_secret, key.instance_id, certificate, ca_file)
 
 
 def credential(data: Path | None, access_key: str | None, environment: Mapping[str, str]) -> Credential:

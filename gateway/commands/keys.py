@@ -34,7 +34,7 @@ def list_keys(endpoint: Endpoint, *, as_json: bool) -> None:
         return
     for key in answer["keys"]:
         state = "revoked" if key["revoked"] else "active"
-        print(f"{key['accessKeyId']}  {key['role']:<13}  {state:<7}  created {_when(key['created'])}")
+        print(f"{key['accessKeyId']}  {key['role']:<13}  {state:<7}  created {when(key['created'])}")
 
 
 def rotate_key(endpoint: Endpoint, key_id: str, valid_seconds: int, *, as_json: bool) -> None:
@@ -82,10 +82,10 @@ def show_group(endpoint: Endpoint, group: str, *, as_json: bool) -> None:
 
 def _status_line(answer: Mapping[str, Any]) -> str:
     where = f" from {answer['address']}" if answer["online"] else ""
-    return f"{answer['clientId']} is {'online' if answer['online'] else 'offline'} since {_when(answer['time'])}{where}"
+    return f"{answer['clientId']} is {'online' if answer['online'] else 'offline'} since {when(answer['time'])}{where}"
 
 
-def _when(milliseconds: int) -> str:
+def when(milliseconds: int) -> str:
     return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(sep=" ", timespec="seconds").removesuffix("+00:00") + " UTC"
 
 

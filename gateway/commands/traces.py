@@ -30,9 +30,7 @@ def add_trace(commands: Any, add_gateway: Callable[[argparse.ArgumentParser], No
     add_gateway(parser)
 
     def command(arguments: argparse.Namespace) -> int:
-        show_trace(
-            find(arguments), arguments.client, arguments.message, arguments.kind, arguments.since, arguments.limit, as_json=arguments.json
-        )
+        show_trace(find(arguments), arguments.client, arguments.message, arguments.kind, arguments.since, arguments.limit, as_json=arguments.json)
         return 0
 
     parser.set_defaults(command=command)

@@ -93,7 +93,8 @@ def _resource(kind: str) -> str:
 
 def _changes(call: Call) -> dict[str, Any]:
     """Description and Status, where they are given; a TargetType must be that of the connection."""
-    parameters, changes = call.parameters, dict[str, Any]()
+    parameters = call.parameters
+    changes: dict[str, Any] = {}
     if description := parameters.optional("Description", MAX_DESCRIPTION):
         changes["description"] = description
     if parameters.optional("Status"):

@@ -73,9 +73,7 @@ async def _find(call: Call, *, actions: tuple[TraceAction, ...], paged: bool = T
     reverse = parameters.optional("Reverse").lower()
     if reverse not in ("", "true", "false"):
         raise parameters.fault("Reverse", "must be true or false")
-    query = TraceQuery(
-        begin=begin, end=end, client=client, message=message, actions=actions, page=page, size=size, newest_first=reverse == "true"
-    )
+    query = TraceQuery(begin=begin, end=end, client=client, message=message, actions=actions, page=page, size=size, newest_first=reverse == "true")
     try:
         return await call.services.trace(query)
     except TraceOff:

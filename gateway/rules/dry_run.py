@@ -53,9 +53,7 @@ async def _outflow(engine: Engine, rule: Rule, count: int) -> dict[str, Any]:
     }
 
 
-async def _newest(
-    engine: Engine, topic: str, count: int, is_mine: Callable[[str], bool], sources: frozenset[int]
-) -> tuple[int, list[Record]]:
+async def _newest(engine: Engine, topic: str, count: int, is_mine: Callable[[str], bool], sources: frozenset[int]) -> tuple[int, list[Record]]:
     """How many records were looked at, and those that are the rule's."""
     log = engine.around.log
     looked, found = 0, []

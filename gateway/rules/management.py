@@ -266,5 +266,3 @@ async def _at_time(log: Log, topic: str, shard: int, time: int, otherwise: At) -
     finally:
         reader.close()
     return min(batch.first, otherwise, key=lambda at: at.offset + at.index)
-
-

@@ -176,13 +176,14 @@ def _disagreements(settings: Settings) -> Iterator[str]:
     for name, address in listeners:
         if settings.anonymous and not address.is_loopback:
             yield f"anonymous: it is for loopback listeners only and {name} has {address}; use 127.0.0.1 or switch anonymous off"
-    if (settings.mqtts or settings.wss) and not (settings.tls.certificate and settings.tls.key):
+    if (settings.mqtts or settings.wss or settings.tls.http) and not (settings.tls.certificate and settings.tls.key):
+        listener = "mqtts, wss" if settings.mqtts or settings.wss else "http, by tls.http"
         missing = "tls.certificate" if not settings.tls.certificate else "tls.key"
-        yield f"{missing}: a listener with TLS (mqtts, wss) needs tls.certificate and tls.key"
+        yield f"{missing}: a listener with TLS ({listener}) needs tls.certificate and tls.key"
     yield from _proxied(settings, {address for _, address in listeners})
     if settings.log.kind != "embedded":
         yield from _log_connection(settings)
-    if settings.node.many and (settings.log.kind == "embedded" or not settings.store.url):
+    if settings.node.many and (settings.log.kind != "kafka" or not settings.store.url):
         yield 'node.many: many nodes share a log and a store: set log.kind = "kafka" and store.url'
     limits = settings.limits
     if limits.topic_bytes >= limits.packet:

@@ -57,6 +57,7 @@ _GENERAL: Final = (
     Option("tls.client_ca", PATH, "PEM file of the authorities whose client certificates are demanded", "--tls-client-ca"),
     Option("tls.client_crl", PATH, "PEM file of revocation lists: certificates of an authority without a list in it are refused"),
     Option("tls.require_client_certificate", SWITCH, "demand a certificate of a registered authority from every client over TLS"),
+    Option("tls.http", SWITCH, "serve HTTP over TLS with this certificate, HTTPS, and not in clear text", "--tls-http"),
     Option("offline.pace", choice("acknowledged", "batches"), "how stored messages come to a client that returns"),
     Option("p2p.enabled", SWITCH, "deliver <parent>/p2p/<client id> to that client alone"),
     Option("p2p.parents", _NAMES, "parent topics under which P2P holds; empty for all"),
@@ -90,6 +91,7 @@ _GENERAL: Final = (
 _SIZE = size(1, MANY)
 _COUNT = number(1, MANY)
 _WAIT = seconds(0.01, DAY)
+_RATE = number(0, MANY)
 
 _LIMITS: Final = (
     Option("limits.packet", size(1 * KIB, 268_435_455), "largest MQTT packet"),
@@ -98,6 +100,7 @@ _LIMITS: Final = (
     Option("limits.client_id_bytes", size(23, 65_535), "length of a client id"),
     Option("limits.subscriptions_per_client", _COUNT, "subscriptions of one client"),
     Option("limits.filters_per_subscribe", _COUNT, "filters in one SUBSCRIBE"),
+    Option("limits.wildcards_per_parent", number(0, MANY), "different filters with wildcards under one parent topic; 0 for no limit"),
     Option("limits.window", number(1, 65_535), "deliveries in flight to a client that names no receive maximum"),
     Option("limits.receive_maximum", number(1, 65_535), "publishes in flight from a client, and unreleased QoS 2 ids"),
     Option("limits.topic_alias_maximum", number(0, 65_535), "topic aliases, each way"),
@@ -118,6 +121,14 @@ _LIMITS: Final = (
     Option("limits.parent_topics", _COUNT, "parent topics that were created"),
     Option("limits.login_failures_address", number(0, MANY), "failed logins a minute from one address; 0 for no limit"),
     Option("limits.login_failures_key", number(0, MANY), "failed logins a minute with one key or identity; 0 for no limit"),
+    Option("limits.connect_rate", _RATE, "CONNECTs a second on one listener; 0 for no limit"),
+    Option("limits.connect_rate_address", _RATE, "CONNECTs a second from one address; 0 for no limit"),
+    Option("limits.connections_per_address", number(0, MANY), "connections of one address; 0 for no limit"),
+    Option("limits.connections_per_principal", number(0, MANY), "connections of one access key, identity or other principal; 0 for no limit"),
+    Option("limits.message_rate", _RATE, "publishes a second of a connection, which is read more slowly past it; 0 for no limit"),
+    Option("limits.byte_rate", _RATE, "bytes a second of a connection, which is read more slowly past it; 0 for no limit"),
+    Option("limits.message_rate_principal", _RATE, "publishes a second of all connections of a principal; 0 for no limit"),
+    Option("limits.byte_rate_principal", _RATE, "bytes a second of all connections of a principal; 0 for no limit"),
     Option("limits.queue_messages", _COUNT, "deliveries that wait in memory for one client"),
     Option("limits.queue_bytes_node", _SIZE, "bytes of records that all queues may keep in memory"),
     Option("limits.unacknowledged_bytes", _SIZE, "a connection's publishes that are not durable yet"),

@@ -190,6 +190,9 @@ class MemoryStore:
             properties.setdefault(name, default)
         return properties.get(name)
 
+    async def put_property(self, name: str, value: str) -> None:
+        self._working().properties[name] = value
+
     async def close(self) -> None:
         """Nothing is kept for another opening."""
 

@@ -252,9 +252,7 @@ class OutflowRunner:
 
     def lag(self) -> int:
         """Records that are the rule's and not through; more than that while a part of the log was not looked at."""
-        unseen = sum(
-            max(0, number(self._counted_from[shard]) - number(at)) for shard, at in self._positions.items() if shard in self._counted_from
-        )
+        unseen = sum(max(0, number(self._counted_from[shard]) - number(at)) for shard, at in self._positions.items() if shard in self._counted_from)
         return max(0, self._matched - self._done) + unseen
 
     def backlog(self) -> int:
@@ -310,9 +308,7 @@ class OutflowRunner:
 def begin(state: RuleState | None, feed: Mapping[int, At], start: Mapping[int, At]) -> RuleState:
     """Where a rule begins that is made or switched on: at its own positions if it has some, else at ``start``; counting anew from the feed's."""
     known = state if state is not None else RuleState()
-    return msgspec.structs.replace(
-        known, positions=dict(known.positions or start), matched=0, done=0, counted_from=dict(feed), has_gap=False
-    )
+    return msgspec.structs.replace(known, positions=dict(known.positions or start), matched=0, done=0, counted_from=dict(feed), has_gap=False)
 
 
 def resume(state: RuleState, feed: Mapping[int, At]) -> RuleState:

@@ -251,4 +251,3 @@ class Sender:
 
     async def close(self) -> None:
         await self._target.close()
-

@@ -95,5 +95,3 @@ async def test_two_brokers_that_sync_are_shards_in_a_fixed_order(tmp_path: Path)
         for server in (*cluster.brokers, cluster.namesrv):
             assert server is not None
             server.kill()
-
-

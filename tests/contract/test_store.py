@@ -337,6 +337,10 @@ async def test_keys_and_properties(store: Store) -> None:
     assert await store.property("instance", "mqtt-1") == "mqtt-1"
     assert await store.property("instance", "mqtt-2") == "mqtt-1"
     assert await store.property("instance") == "mqtt-1"
+    await store.put_property("instance", "mqtt-3")
+    await store.put_property("other", "new")
+    assert await store.property("instance", "mqtt-2") == "mqtt-3"
+    assert await store.property("other") == "new"
 
 
 async def test_node_epochs_grow(store: Store) -> None:

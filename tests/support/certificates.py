@@ -126,9 +126,7 @@ class Authority:
             context.load_cert_chain(pair.certificate, pair.key)
         return context
 
-    def _builder(
-        self, subject: x509.Name, key: Key, begin: datetime, end: datetime, serial: int | None = None
-    ) -> x509.CertificateBuilder:
+    def _builder(self, subject: x509.Name, key: Key, begin: datetime, end: datetime, serial: int | None = None) -> x509.CertificateBuilder:
         builder = x509.CertificateBuilder(issuer_name=self._name, subject_name=subject, public_key=key.public_key())
         builder = builder.serial_number(serial or x509.random_serial_number()).not_valid_before(begin).not_valid_after(end)
         return builder.add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)

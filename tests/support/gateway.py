@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 START_WITHIN = 20.0
 STOP_WITHIN = 10.0
 """SIGTERM drains within this."""
-LISTENERS = ("mqtt", "http", "ws", "mqtts", "wss")
+LISTENERS = ("mqtt", "http", "https", "ws", "mqtts", "wss")
 
 
 class Endpoint(NamedTuple):

@@ -20,9 +20,7 @@ ORDERED_CONSUMER = "org.apache.rocketmq.example.ordermessage.Consumer"
 """Reads each queue in order, now and then twice. Its topic, tag and group are in its source:"""
 ORDERED_TOPIC, ORDERED_TAG = "TopicTest", "TagA"
 
-_MESSAGE = re.compile(
-    r"queueId=(?P<queue>\d+), .*?properties=\{(?P<properties>.*?)\}, body=\[(?P<body>[-\d, ]*)\]"
-)
+_MESSAGE = re.compile(r"queueId=(?P<queue>\d+), .*?properties=\{(?P<properties>.*?)\}, body=\[(?P<body>[-\d, ]*)\]")
 _RECORD = re.compile(rb"^Partition:(?P<partition>\d+)\tOffset:\d+\t(?P<headers>[^\t]*)\t(?P<key>[^\t]*)\t(?P<body>.*)$", re.MULTILINE)
 
 

@@ -77,9 +77,7 @@ def test_tokens_say_what_a_client_may_do(site: Site, version: int) -> None:
     assert [record.payload for record in site.bed.published()] == [b"x", b"hello"]
 
 
-@pytest.mark.parametrize(
-    ("topic", "code"), [("out/1/deep", 4), ("elsewhere", 4)]
-)
+@pytest.mark.parametrize(("topic", "code"), [("out/1/deep", 4), ("elsewhere", 4)])
 def test_a_publish_outside_the_resources_is_told_and_closed(site: Site, topic: str, code: int) -> None:
     party = site.connect(f"W|{site.token('W', 'out/+')}", 4)
     party.publish(topic, b"x", 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from gateway.api.services import NodeInfo, SessionInfo
 from gateway.auth.access import Access
+from gateway.auth.bearers import Bearers
 from gateway.auth.client_certificates import ClientCertificates
 from gateway.auth.login import Authenticator
 from gateway.auth.policies import Policies
@@ -27,6 +28,8 @@ class FakeServices:
         self.policies = Policies(store, rules)
         self.certificates = ClientCertificates(store, "registration-code")
         self.access = Access(keyring, policies=self.policies)
+        self.bearers = Bearers(store)
+        self.access.knows("bearer", self.bearers.is_known, lambda: self.bearers.version)
         self.limits = limits or Limits()
         self.reasons = []
         self.doubts = []

@@ -24,6 +24,10 @@ ROUTES = [
     ("POST", "/api/v1/keys", "administrator"),
     ("DELETE", "/api/v1/keys/none", "administrator"),
     ("POST", "/api/v1/keys/none/rotate", "administrator"),
+    ("POST", "/api/v1/signature", "manager"),
+    ("GET", "/api/v1/bearer-keys", "administrator"),
+    ("POST", "/api/v1/bearer-keys", "administrator"),
+    ("DELETE", "/api/v1/bearer-keys/none", "administrator"),
     ("GET", "/api/v1/groups", "manager"),
     ("POST", "/api/v1/groups", "manager"),
     ("DELETE", "/api/v1/groups/none", "manager"),
@@ -57,7 +61,7 @@ async def test_every_route_wants_its_key(api, method, path, needs):
     refused = await api.ask(method, path, json={"topic": "a"})
     assert error(refused, 401)["code"] == "unauthorized"
     assert refused.headers["www-authenticate"].startswith("Basic")
-    body = {} if "/keys" in path else {"topic": "a"}
+    body = {"name": "x"} if "bearer" in path else {} if "/keys" in path else {"topic": "a"}
     body = {"principal": "p", "action": "*", "filter": "a"} if "policies" in path else {"groupId": "x"} if "groups" in path else body
     as_device = await api.ask(method, path, key=api.device, json=body)
     as_manager = await api.ask(method, path, key=api.manager, json=body)
@@ -72,7 +76,7 @@ def test_the_table_of_routes_is_whole(api):
     names |= {"/connections/on/line": "/connections/{client_id}", "/keys/none": "/keys/{key_id}", "/keys/none/rotate": "/keys/{key_id}/rotate"}
     names |= {"/groups/GID_none/clients": "/groups/{group_id}/clients", "/history/on/line": "/history/{client_id}"}
     names |= {"/statuses?client=off": "/statuses"}
-    names |= {"/groups/none": "/groups/{group_id}", "/topics/none": "/topics/{topic}"}
+    names |= {"/bearer-keys/none": "/bearer-keys/{key_id}", "/groups/none": "/groups/{group_id}", "/topics/none": "/topics/{topic}"}
     known = {(method, "/api/v1" + names.get(path.removeprefix("/api/v1"), path.removeprefix("/api/v1"))) for method, path, _ in ROUTES}
     paths = api.app.openapi()["paths"]
     found = {(method.upper(), path) for path, methods in paths.items() for method in methods if not path.startswith("/api/v1/rules")}
@@ -103,8 +107,9 @@ async def test_the_open_pages(api):
     assert metrics.content == b"# HELP x y\n"
     assert metrics.headers["content-type"].startswith("text/plain; version=0.0.4")
     error(await api.ask("POST", "/metrics"), 405)
-    error(await api.ask("GET", "/docs"), 404)
-    error(await api.ask("GET", "/openapi.json"), 404)
+    error(await api.ask("GET", "/docs"), 401)
+    error(await api.ask("GET", "/openapi.json"), 401)
+    error(await api.ask("GET", "/redoc"), 404)
 
 
 async def test_not_ready_is_503_with_reasons(api):
@@ -322,3 +327,26 @@ async def test_a_fault_of_ours_is_500_without_internals(api, monkeypatch):
     monkeypatch.setattr(api.services, "node", broken)
     response = await api.ask("GET", "/api/v1/node", key=api.device, raise_errors=False)
     assert error(response, 500) == {"code": "internal", "message": "internal error; the log of the gateway says more"}
+
+
+async def test_what_is_wrong_with_a_signature_is_said_to_managers(api):
+    from gateway.auth.login import sign
+
+    user_name = f"Signature|{api.device.id}|mqtt-sw-test"
+    password = sign(api.device.secret.reveal().encode(), "dev").decode()
+
+    async def check(**fields):
+        body = {"clientId": "dev", "userName": user_name, "password": password} | fields
+        return (await api.ask("POST", "/api/v1/signature", key=api.manager, json=body)).json()
+
+    assert await check() == {"right": True, "problem": ""}
+    assert "another client id" in (await check(clientId="other"))["problem"]
+    assert "no active access key" in (await check(userName="Signature|none|mqtt-sw-test"))["problem"]
+    assert "instance id" in (await check(userName=f"Signature|{api.device.id}|other"))["problem"]
+    assert "mode word" in (await check(userName=f"signature|{api.device.id}|mqtt-sw-test"))["problem"]
+    assert "not base64" in (await check(password="!"))["problem"]
+    assert "not 3" in (await check(userName="dev"))["problem"]
+    fresh = await api.services.keyring.rotate(api.device.id, 2**42, 2**42)
+    assert (await check())["right"]
+    assert (await check(password=sign(fresh.secret.reveal().encode(), "dev").decode()))["right"]
+    assert api.device.secret.reveal() not in (await api.ask("POST", "/api/v1/signature", key=api.manager, json={})).text

@@ -82,6 +82,20 @@ async def test_json_of_list_and_revoke_is_the_apis(site):
     assert json.loads((await site.run("key", "revoke", key, "--json"))[1])["revoked"] is True
 
 
+async def test_bearer_keys(site):
+    code, out, _ = await site.run("bearer", "create", "dash board", "--scope", "write", "--valid", "60")
+    key_id, secret = (line.split()[-1] for line in out.splitlines()[:2])
+    assert code == 0
+    assert site.services.bearers.find(secret, 0).scope == "write"
+    listed = (await site.run("bearer", "list"))[1]
+    assert listed.startswith(f"{key_id}  write  created ")
+    assert listed.endswith("  dash board\n")
+    assert secret not in listed
+    assert json.loads((await site.run("bearer", "list", "--json"))[1])["bearerKeys"][0]["id"] == key_id
+    assert (await site.run("bearer", "revoke", key_id))[:2] == (0, f"{key_id} is revoked\n")
+    assert (await site.run("bearer", "revoke", key_id))[2] == "sluiceway: there is no bearer key of this id\n"
+
+
 async def test_status(site):
     code, out, _ = await site.run("status", "on/line")
     assert (code, out) == (0, "on/line is online since 2023-11-14 22:13:20 UTC from 127.0.0.1:9\n")

@@ -36,9 +36,7 @@ def refused(site: Site, status: int, action: str, **fields: str) -> str:
 
 def register(site: Site, authority: Authority) -> str:
     number = call(site, "GetRegisterCode")["RegisterCode"]
-    made = call(
-        site, "RegisterCaCertificate", CaName="mqtt_ca", CaContent=authority.pem, VerificationContent=authority.verification(number)
-    )
+    made = call(site, "RegisterCaCertificate", CaName="mqtt_ca", CaContent=authority.pem, VerificationContent=authority.verification(number))
     return made["Sn"]  # type: ignore[no-any-return]
 
 
