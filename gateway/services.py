@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from gateway.api.metrics import Gauges, MetricsPage
@@ -14,6 +15,7 @@ from gateway.rules.engine import Engine
 from gateway.rules.info import RuleStatus
 from gateway.rules.management import RuleManagement
 from gateway.waiting import Waiting
+from schemas.errors import StoreError
 from schemas.identities import Principal
 from schemas.presence import ClientStatus
 from schemas.reasons import ReasonCode
@@ -70,9 +72,10 @@ class Services:
         return self._node.weaknesses
 
     async def refresh(self) -> None:
-        """Count anew what only the store knows."""
-        counts = await self._node.store.counts()
-        self._stored = (counts.entries, counts.retained)
+        """Count anew what only the store knows; while it doesn't answer the last counts stand."""
+        with suppress(StoreError):
+            counts = await self._node.store.counts()
+            self._stored = (counts.entries, counts.retained)
 
     def _gauges(self) -> Gauges:
         node = self._node
