@@ -24,8 +24,9 @@ class Framer(Connection):
     """``limit`` is the largest packet in bytes, all of it."""
 
     def __init__(self, limit: int) -> None:
-        clock, counters = SimpleNamespace(wall=lambda: 0), SimpleNamespace(bytes_in=0)
-        self.stub: Any = SimpleNamespace(limits=Limits(packet=limit), clock=clock, counters=counters, tick=0.0)
+        clock, counters = SimpleNamespace(wall=lambda: 0), SimpleNamespace(bytes_in=0, published=0)
+        guarding = SimpleNamespace(is_rating=False)
+        self.stub: Any = SimpleNamespace(limits=Limits(packet=limit), clock=clock, counters=counters, tick=0.0, guarding=guarding)
         super().__init__(cast("Node", self.stub), ListenerSpec("mqtt", "127.0.0.1", 1883))
         self.state = ConnectionState.CONNECTED
         self.session = cast("Any", SimpleNamespace(queue=None, backlog=False, puback=self._puback))
