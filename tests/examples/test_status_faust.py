@@ -13,6 +13,7 @@ import aiomqtt
 import httpx
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from tests.examples.programs import Program
 from tests.examples.sending import to_kafka
@@ -54,7 +55,19 @@ def lag(kafka: Kafka, group: str, topic: str) -> int:
     return asyncio.run(ask())
 
 
+async def make_changelogs(kafka: Kafka, name: str) -> None:
+    """Before the worker does: on a busy machine Faust stops at a topic of its own that Kafka does not know with all its partitions yet."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=kafka.address)
+    await admin.start()
+    try:
+        names = [f"{name}-{table}-changelog" for table in ("channels", "connections")]
+        await admin.create_topics([NewTopic(each, PARTITIONS, 1, topic_configs={"cleanup.policy": "compact"}) for each in names])
+    finally:
+        await admin.close()
+
+
 def worker(start_example: Callable[..., Program], kafka: Kafka, topic: str, name: str, port: int, folder: Path) -> Program:
+    asyncio.run(make_changelogs(kafka, name))
     return start_example(
         "-m", "faust", "-A", "status_faust", "--datadir", str(folder / "data"), "worker", "--web-host", "127.0.0.1", "--web-port", str(port),
         KAFKA=kafka.address, STATUS_TOPIC=topic, PARTITIONS=str(PARTITIONS), APP=name,
