@@ -63,6 +63,7 @@ class Guarding:
         self._connection_rates = (("message_rate", limits.message_rate), ("byte_rate", limits.byte_rate))
         self._principal_rates = (("message_rate_principal", limits.message_rate_principal), ("byte_rate_principal", limits.byte_rate_principal))
         self.is_rating = any(rate for _, rate in (*self._connection_rates, *self._principal_rates))
+        self._counts = bool(self.is_rating or limits.connections_per_address or limits.connections_per_principal)
         self._listeners: dict[str, Bucket] = {}
         self._addresses: OrderedDict[str, Bucket] = OrderedDict()
         self._admitted: dict[Connection, tuple[str, str]] = {}
@@ -96,8 +97,8 @@ class Guarding:
 
     def admit(self, connection: Connection, principal: str, replaced: Connection | None) -> ReasonCode | None:
         """Count a connection whose login is right, or say why it is one too many. ``replaced`` is the one that it takes over from."""
-        if connection.is_closed():
-            return None  # nobody would take it out again
+        if not self._counts or connection.is_closed():
+            return None  # nobody asks for the counts, or nobody would take it out again
         limits, host = self._node.limits, connection.peer.host
         gone = self._admitted.get(replaced, ("", "")) if replaced is not None else ("", "")
         most = limits.connections_per_address

@@ -38,7 +38,8 @@ class PresenceEvents:
         self.append(Kind.CONNECT, presence, session.client, session.id, session.principal.name, self._node.clock.wall(), waiting)
         session.connected_at = None
         await waiting.future
-        session.connected_at = waiting.at
+        if self._node.owner:  # other nodes ask which connect came first
+            session.connected_at = waiting.at
 
     def event(self, kind: Kind, connection: Connection, session: Session, *, reason: str, will_due: int = 0) -> None:
         """A disconnect or tcpclean event; nobody waits for it."""
