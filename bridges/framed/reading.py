@@ -8,7 +8,7 @@ may follow. Without I/O; the bridges' readers fetch.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from typing import Final
 
@@ -16,12 +16,27 @@ import msgspec
 
 from schemas.positions import At
 from schemas.records import Frame, Record
-from streams.log import Batch
+from streams.log import Batch, Start
 
 RECORD_OVERHEAD: Final = 64
 """Bytes that a record counts beside its payload, topic and properties."""
 AVERAGED: Final = 1024
 """Frames whose size stands for that of the next ones."""
+EARLIEST: Final = -1
+"""The offset of a place that is wherever the shard begins."""
+
+
+def places_of(start: Start, tails: Mapping[int, int]) -> dict[int, tuple[int, int]]:
+    """By shard the places that follow from a start without asking anybody, so that the lag is known at once: none where it is a time.
+
+    ``tails``: where the shards ended when the reader was opened.
+    """
+    if isinstance(start, int):
+        return {}
+    if isinstance(start, Mapping):
+        wanted = {shard: start.get(shard) for shard in tails}
+        return {shard: (EARLIEST, 0) if at is None else (at.offset, at.index) for shard, at in wanted.items()}
+    return {shard: (tail if start == "latest" else EARLIEST, 0) for shard, tail in tails.items()}
 
 
 class Fetched(msgspec.Struct, frozen=True, gc=False):

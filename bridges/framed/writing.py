@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
-from typing import Final, Protocol
+from typing import Final
 from zlib import crc32
 
 from bridges.framed.lanes import Group, Lane, Medium, tell_runs
+from bridges.framed.options import FramedOptions
 from bridges.framed.reading import RECORD_OVERHEAD
 from schemas.errors import LogError
 from schemas.positions import At
@@ -22,25 +23,6 @@ from streams.log import Pressure, Sink
 _log = logging.getLogger(__name__)
 
 WATCH_EVERY: Final = 0.25
-
-
-class Limits(Protocol):
-    """The part of a log's options that is for this side; bytes and seconds unless the name says otherwise."""
-
-    @property
-    def group_records(self) -> int: ...
-    @property
-    def group_bytes(self) -> int: ...
-    @property
-    def pending_records(self) -> int: ...
-    @property
-    def pending_bytes(self) -> int: ...
-    @property
-    def refuse_after(self) -> float: ...
-    @property
-    def hang_after(self) -> float: ...
-    @property
-    def close_within(self) -> float: ...
 
 
 class Writing:
@@ -54,7 +36,7 @@ class Writing:
         identity: tuple[str, int],
         *,
         largest: int,
-        limits: Limits,
+        limits: FramedOptions,
         clock: Callable[[], float],
         durable: Callable[[Lane], None] = lambda _: None,
         watched: Callable[[], None] = lambda: None,

@@ -15,9 +15,10 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
+from bridges.framed.options import MIB
 from bridges.framed.writing import Writing
 from bridges.kafka.connection import Connection
-from bridges.kafka.log_options import MIB, KafkaLogOptions
+from bridges.kafka.log_options import KafkaLogOptions
 from bridges.kafka.log_reader import KafkaReader
 from bridges.kafka.log_topics import Found, prepare
 from bridges.kafka.producers import Clients, Producers

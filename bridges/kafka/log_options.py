@@ -1,51 +1,22 @@
-"""The limits and times of the log on Kafka in one table; tests make them small. Knows nobody."""
+"""The limits and times of the log on Kafka in one table; tests make them small. Neighbour: bridges/framed/options.py has the common ones."""
 
 from __future__ import annotations
 
-import msgspec
-
-KIB = 1024
-MIB = 1024 * KIB
+from bridges.framed.options import MIB, FramedOptions
 
 
-class KafkaLogOptions(msgspec.Struct, frozen=True, kw_only=True):
+class KafkaLogOptions(FramedOptions, frozen=True, kw_only=True):
     """Bytes and seconds unless the name says otherwise. The first part describes the topics, the rest what this process does."""
 
-    prefix: str = "sluiceway-"
-    """In front of `publish` and `presence`."""
-    shards: int = 6
-    """Partitions of each topic. A key's shard follows from this number, so it stays what it is."""
     replication: int = 3
-    retention_age: float = 24 * 3600.0
     retention_bytes: int = 8 * 1024 * MIB
     """Of a topic, all shards together, one replica."""
     message_bytes: int = 4 * MIB
     """The largest frame that the topics have to take: a group, or one record that is larger than a group."""
-    checked: bool = True
-    """Refuse topics that could lose what was acknowledged; else they are used as they are, and the log says so."""
 
-    group_records: int = 4096
-    """Most records of one frame."""
-    group_bytes: int = MIB
-    """A frame takes no further record past this size; one record may be larger."""
-    pending_records: int = 1_000_000
-    """Records that wait to be durable; more are refused. The sessions' own limit lies far below it."""
-    pending_bytes: int = 256 * MIB
     deliver_within: float = 12.0
     """A frame that is not answered by then is sent again by a new producer."""
-    refuse_after: float = 120.0
-    """A shard whose frame is on its way for that long refuses what waits behind it, until it is through."""
-    backoff: float = 0.2
-    """Between attempts to reach Kafka."""
-    hang_after: float = 1.0
-    """A frame that takes longer counts as a stall."""
-    close_within: float = 5.0
-    """How long ``close`` tries to make the rest durable."""
     answer_within: float = 10.0
     """For whatever is asked at start."""
-    read_ahead_bytes: int = 4 * MIB
-    """Frames in memory that a reader was not asked for yet."""
-    look_back: int = 32
-    """Frames before a reader's start that are looked at, so that their repeats behind it are known."""
     fetch_wait: float = 0.5
     """How long a broker may hold a request for records that are not there yet."""

@@ -15,7 +15,8 @@ from typing import Any, Final
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
-from bridges.framed.reading import Fetch
+from bridges.framed.outlet import Outlet
+from bridges.framed.reading import EARLIEST, Fetch, places_of
 from bridges.kafka.log_options import KafkaLogOptions
 from bridges.kafka.producers import Clients, undisturbed
 from schemas.errors import LogDamaged, LogError, SluicewayError
@@ -25,7 +26,6 @@ from streams.log import Batch, Start
 
 _log = logging.getLogger(__name__)
 
-EARLIEST: Final = -1
 FETCH_FRAMES: Final = 64
 
 
@@ -51,11 +51,8 @@ class KafkaReader:
         self._tails = {shard: ends[shard] for shard in shards}
         """Where each shard ended when the reader was opened: "latest"."""
         self._fetched = Fetch()
-        self._fetched.places = self._known(start)
-        self._news: asyncio.Future[None] | None = None
-        self._room = asyncio.Event()
-        self._failure: SluicewayError | None = None
-        self._closed = False
+        self._fetched.places = {} if start == "earliest" else places_of(start, self._tails)
+        self._outlet = Outlet(self._fetched)
         self._ill = False
         self.task = asyncio.get_running_loop().create_task(self._run())
 
@@ -63,21 +60,7 @@ class KafkaReader:
 
     async def next(self, max_records: int, max_bytes: int) -> Batch:
         """As the port says."""
-        while not self._fetched:
-            if self._closed:
-                raise LogError("the reader of the log is closed")
-            if self._failure is not None:
-                raise self._failure
-            self._news = asyncio.get_running_loop().create_future()
-            try:
-                await self._news
-            finally:
-                self._news = None
-        if self._closed:
-            raise LogError("the reader of the log is closed")
-        batch = self._fetched.cut(max_records, max_bytes)
-        self._room.set()
-        return batch
+        return await self._outlet.next(max_records, max_bytes)
 
     def lag(self) -> int:
         """As the port says."""
@@ -88,10 +71,8 @@ class KafkaReader:
 
     def close(self) -> None:
         """As the port says."""
-        self._closed = True
         self.task.cancel()
-        if self._news is not None:
-            self._news.cancel()
+        self._outlet.close()
         self._closed_by(self)
 
     # Fetching
@@ -101,8 +82,7 @@ class KafkaReader:
             try:
                 await self._follow()
             except (LogDamaged, FrameError) as error:
-                self._failure = error
-                self._wake()
+                self._outlet.fail(error)
                 return
             except (KafkaError, OSError, TimeoutError, SluicewayError) as error:
                 if not self._ill:
@@ -111,8 +91,7 @@ class KafkaReader:
                 await asyncio.sleep(self._options.backoff)
             except Exception as error:  # noqa: BLE001 - whoever reads must hear of it
                 _log.exception("log.reader_died")
-                self._failure = LogError(f"the reader of the log died: {error}")
-                self._wake()
+                self._outlet.fail(LogError(f"the reader of the log died: {error}"))
                 return
 
     async def _follow(self) -> None:
@@ -174,19 +153,8 @@ class KafkaReader:
                 self._fetched.times[shard] = (start, self._ends[shard])
         return places
 
-    def _known(self, start: Start) -> dict[int, tuple[int, int]]:
-        """Places that follow without asking anybody, so that the lag is known from the first moment on."""
-        if start == "latest":
-            return {shard: (tail, 0) for shard, tail in self._tails.items()}
-        if isinstance(start, Mapping):
-            wanted = {shard: start.get(shard) for shard in self._tails}
-            return {shard: (EARLIEST, 0) if at is None else (at.offset, at.index) for shard, at in wanted.items()}
-        return {}
-
     async def _fetch(self, consumer: AIOKafkaConsumer) -> None:
-        while self._fetched.size > self._options.read_ahead_bytes:
-            self._room.clear()
-            await self._room.wait()
+        await self._outlet.room(self._options.read_ahead_bytes)
         try:
             fetched = await consumer.getmany(timeout_ms=1000, max_records=FETCH_FRAMES)
         except OffsetOutOfRangeError:
@@ -199,7 +167,7 @@ class KafkaReader:
             for message in messages:
                 self._take(shard, message)
         if self._fetched:
-            self._wake()
+            self._outlet.wake()
 
     def _take(self, shard: int, message: Any) -> None:
         body = message.value or b""
@@ -208,7 +176,3 @@ class KafkaReader:
         except FrameError as error:
             raise FrameError(f"{self._name} shard {shard} offset {message.offset}: {error}") from error
         self._fetched.take(shard, message.offset, frame, len(body))
-
-    def _wake(self) -> None:
-        if self._news is not None and not self._news.done():
-            self._news.set_result(None)

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import msgspec
 
 from bridges.framed.lanes import Lane
-from bridges.framed.reading import Fetch
+from bridges.framed.outlet import Outlet
+from bridges.framed.reading import EARLIEST, Fetch, places_of
 from bridges.rocketmq import calls
 from bridges.rocketmq.client import Client
 from bridges.rocketmq.codes import RequestCode, ResponseCode
@@ -28,14 +29,13 @@ from bridges.rocketmq.messages import StoredMessage, decode_stored
 from bridges.rocketmq.routes import Queue
 from bridges.rocketmq.source import HURRIED, LISTED_WITHIN, MAY_WAIT_WITH_SUBSCRIPTION, POLL_GRACE, PULL_MESSAGES
 from bridges.rocketmq.target import ROUTE_IS_WRONG
-from schemas.errors import BackendError, LogDamaged, LogError, SluicewayError
+from schemas.errors import BackendError, LogDamaged, LogError
 from schemas.positions import At
 from schemas.records import FrameError, decode_frame
 from streams.log import Batch, Start
 
 _log = logging.getLogger(__name__)
 
-EARLIEST: Final = -1
 LOOKS: Final = 20
 """How often a queue is asked for its end, every ``LISTED_WITHIN``, before it counts as shorter than it was."""
 
@@ -76,14 +76,11 @@ class RocketmqReader:
         self._tails = {shard: topic.ends[shard] for shard in shards}
         """Where each shard ended when the reader was opened: "latest"."""
         self._fetched = Fetch()
-        self._fetched.places = self._known(start)
+        self._fetched.places = places_of(start, self._tails)
         self._following: dict[int, int] = {}
         """By shard the offset of the next pull, where it was begun."""
         self._confirmed = {shard: asyncio.Event() for shard in shards}
-        self._news: asyncio.Future[None] | None = None
-        self._room = asyncio.Event()
-        self._failure: SluicewayError | None = None
-        self._closed = False
+        self._outlet = Outlet(self._fetched)
         self._ill: set[int] = set()
         loop = asyncio.get_running_loop()
         self.tasks = [loop.create_task(self._run(shard)) for shard in shards]
@@ -92,21 +89,7 @@ class RocketmqReader:
 
     async def next(self, max_records: int, max_bytes: int) -> Batch:
         """As the port says."""
-        while not self._fetched:
-            if self._closed:
-                raise LogError("the reader of the log is closed")
-            if self._failure is not None:
-                raise self._failure
-            self._news = asyncio.get_running_loop().create_future()
-            try:
-                await self._news
-            finally:
-                self._news = None
-        if self._closed:
-            raise LogError("the reader of the log is closed")
-        batch = self._fetched.cut(max_records, max_bytes)
-        self._room.set()
-        return batch
+        return await self._outlet.next(max_records, max_bytes)
 
     def lag(self) -> int:
         """As the port says."""
@@ -117,11 +100,9 @@ class RocketmqReader:
 
     def close(self) -> None:
         """As the port says."""
-        self._closed = True
         for task in self.tasks:
             task.cancel()
-        if self._news is not None:
-            self._news.cancel()
+        self._outlet.close()
         self._closed_by(self)
 
     def confirm(self, shard: int) -> None:
@@ -138,7 +119,7 @@ class RocketmqReader:
                 while True:
                     await self._pull(shard)
             except (LogDamaged, FrameError) as error:
-                self._fail(error)
+                self._outlet.fail(error)
                 return
             except _Moved:
                 await asyncio.sleep(LISTED_WITHIN)
@@ -149,7 +130,7 @@ class RocketmqReader:
                 await asyncio.sleep(self._options.backoff)
             except Exception as error:  # noqa: BLE001 - whoever reads must hear of it
                 _log.exception("log.reader_died")
-                self._fail(LogError(f"the reader of the log died: {error}"))
+                self._outlet.fail(LogError(f"the reader of the log died: {error}"))
                 return
 
     async def _begin(self, shard: int) -> None:
@@ -189,15 +170,6 @@ class RocketmqReader:
         offset = await calls.offset_at(self._client, address, self._topic.name, self._topic.queues[shard], stored)
         return min(offset, self._tails[shard]), 0
 
-    def _known(self, start: Start) -> dict[int, tuple[int, int]]:
-        """Places that follow without asking anybody, so that the lag is known from the first moment on."""
-        if isinstance(start, int):
-            return {}
-        if isinstance(start, Mapping):
-            wanted = {shard: start.get(shard) for shard in self._tails}
-            return {shard: (EARLIEST, 0) if at is None else (at.offset, at.index) for shard, at in wanted.items()}
-        return {shard: (tail if start == "latest" else EARLIEST, 0) for shard, tail in self._tails.items()}
-
     def _skip(self, shard: int, first: int) -> None:
         """What the place asks for is gone."""
         asked = self._fetched.places[shard][0]
@@ -206,9 +178,7 @@ class RocketmqReader:
         self._fetched.places[shard] = (first, 0)
 
     async def _pull(self, shard: int) -> None:
-        while self._fetched.size > self._options.read_ahead_bytes:
-            self._room.clear()
-            await self._room.wait()
+        await self._outlet.room(self._options.read_ahead_bytes)
         loop = asyncio.get_running_loop()
         asked = loop.time()
         answer = await self._ask(shard)
@@ -273,15 +243,7 @@ class RocketmqReader:
             self._skip(shard, message.offset)
         self._fetched.take(shard, message.offset, frame, len(message.body))
         if self._fetched:
-            self._wake()
-
-    def _fail(self, error: SluicewayError) -> None:
-        self._failure = error
-        self._wake()
-
-    def _wake(self) -> None:
-        if self._news is not None and not self._news.done():
-            self._news.set_result(None)
+            self._outlet.wake()
 
 
 def _number(answer: Command, field: str) -> int:

@@ -14,12 +14,13 @@ from typing import Final
 
 import msgspec
 
+from bridges.framed.options import MIB
 from bridges.rocketmq import calls
 from bridges.rocketmq.brokersettings import BrokerSettings
 from bridges.rocketmq.client import Client
 from bridges.rocketmq.codes import ResponseCode
 from bridges.rocketmq.errors import Refused
-from bridges.rocketmq.log_options import MIB, RocketmqLogOptions
+from bridges.rocketmq.log_options import RocketmqLogOptions
 from bridges.rocketmq.outgoing import MESSAGE_LIMIT, topic_fault
 from bridges.rocketmq.routes import Queue, Route
 from bridges.rocketmq.terms import weakness_at
