@@ -11,15 +11,10 @@ import signal
 import sys
 import zlib
 from collections.abc import Callable, Coroutine
-from importlib import import_module
 from importlib.metadata import version as distribution_version
-from typing import Any
 
 import uvloop
 
-from bridges.database.store import DatabaseStore
-from bridges.local.log import open_log
-from bridges.local.options import LogOptions
 from bridges.local.recovery import lock_folder
 from bridges.trace.store import TraceFolder
 from gateway.api.routes import create_api
@@ -43,6 +38,7 @@ from gateway.logs import warn_of
 from gateway.membership import Membership
 from gateway.node import Node
 from gateway.openapi.endpoint import open_api_routes
+from gateway.opening import connect_backend, open_configured_log, open_store
 from gateway.presence import PRESENCE_READER, PresenceEvents
 from gateway.pressure import PressureValve
 from gateway.recovery import ROUTER_READER, clean_channels, load_sessions, replay, starting_positions
@@ -57,8 +53,6 @@ from gateway.transports.endpoints import first_address, listener_specs
 from gateway.transports.listeners import Listeners, start_listeners
 from gateway.transports.sockets import bind
 from schemas.connections import ConnectionSettings
-from schemas.errors import StartError
-from schemas.identities import Secret
 from schemas.reasons import ReasonCode
 from schemas.records import PRESENCE_TOPIC, PUBLISH_TOPIC
 from schemas.settings import Settings
@@ -76,9 +70,6 @@ DRAIN = 4.0
 """Seconds that a stop waits for what is on its way to the log."""
 SWITCH_INTERVAL = 0.0002
 """Seconds after which a busy thread lets another have the interpreter: the writer's two turns a commit wait no longer than that."""
-BACKENDS = {"kafka": ("bridges.kafka.backend", "KafkaBackend"), "rocketmq": ("bridges.rocketmq.backend", "RocketmqBackend")}
-LOGS = {"kafka": "bridges.kafka.log", "rocketmq": "bridges.rocketmq.log"}
-"""Imported when a connection, or the log, of the kind is configured: a plain install lacks what they need."""
 
 logger = logging.getLogger(__name__)
 
@@ -120,7 +111,7 @@ class App:
                 sock.close()
         probe(settings.http)
         self._lock = lock_folder(settings.data)
-        self._store = _open_store(settings, loop)
+        self._store = open_store(settings, loop)
         self._opened.append(self._store)
         epoch = await self._store.next_epoch()
         if settings.store.url:
@@ -335,55 +326,6 @@ class App:
             await self._listeners.close()
 
 
-async def open_configured_log(settings: Settings, epoch: int) -> tuple[Log, tuple[str, ...]]:
-    """The log that the settings ask for, and why an acknowledged record could be lost in it."""
-    wanted = settings.log
-    if wanted.kind == "embedded":
-        options = LogOptions(
-            segment_bytes=wanted.segment_bytes,
-            segment_age=wanted.segment_age,
-            retention_bytes=wanted.retention_bytes,
-            retention_age=wanted.retention_age,
-        )
-        return await open_log(settings.data / "log", node=settings.node.id, epoch=epoch, options=options), ()
-    connection = next(connection for connection in settings.connections if connection.name == wanted.connection)
-    module = _installed(LOGS[wanted.kind], connection)
-    log = await module.open_configured(connection, wanted, packet=settings.limits.packet, node=settings.node.id, epoch=epoch)
-    return log, log.weaknesses
-
-
-def _installed(module: str, connection: ConnectionSettings) -> Any:
-    """A bridge's module; StartError where what it needs isn't installed."""
-    try:
-        return import_module(module)
-    except ModuleNotFoundError as error:
-        raise StartError(
-            f"connections.{connection.name}.kind: {connection.kind} needs the package {error.name}, which isn't installed: "
-            f"pip install 'sluiceway[{connection.kind}]'"
-        ) from None
-
-
-def connect_backend(connection: ConnectionSettings) -> Backend:
-    """The connection's backend, which connects when it is used; StartError where what it needs isn't installed."""
-    module, name = BACKENDS[connection.kind]
-    make: Callable[[ConnectionSettings], Backend] = getattr(_installed(module, connection), name)
-    return make(connection)
-
-
-def _open_store(settings: Settings, loop: asyncio.AbstractEventLoop) -> DatabaseStore:
-    """The database that the settings name."""
-    if not settings.store.url:
-        return DatabaseStore.open(settings.data / "state.db", loop)
-    file, password = settings.store.password_file, None
-    if file is not None:
-        try:
-            password = Secret(file.read_text().strip("\r\n"))
-        except (OSError, UnicodeDecodeError) as error:
-            why = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-            raise StartError(f"store.password_file: {file} can't be read: {why}") from None
-    return DatabaseStore.connect(settings.store.url, loop, password)
-
-
 async def _main(settings: Settings) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -403,7 +345,7 @@ async def _main(settings: Settings) -> int:
 
 async def _rotate(settings: Settings) -> int:
     lock = lock_folder(settings.data)
-    store = _open_store(settings, asyncio.get_running_loop())
+    store = open_store(settings, asyncio.get_running_loop())
     try:
         return await rotate_seal(store, settings.seal_file)
     finally:

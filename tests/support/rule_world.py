@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
-from gateway.app import connect_backend
+from gateway.opening import connect_backend
 from schemas.connections import ConnectionSettings
 from schemas.errors import BackendError
 from streams.backend import Incoming, Outgoing

@@ -26,7 +26,7 @@ def site(request: pytest.FixtureRequest, start_rules: Start) -> RuleGateway:
 
 def backend_of(site: RuleGateway) -> Backend:
     """Another client of the same broker."""
-    from gateway.app import connect_backend
+    from gateway.opening import connect_backend
 
     return connect_backend(ConnectionSettings(name="test", kind=_kind(site), address=(site.broker.address,)))  # type: ignore[arg-type]
 
