@@ -17,13 +17,27 @@ Given = Annotated[dict[str, Any], Body()]
 DEFAULT_RECORDS = 100
 
 
-def rule_routes(services: ApiServices, headers: dict[str, str]) -> APIRouter:
-    _, administrator = guards(services)
-    router = APIRouter(prefix="/rules")
-    Administrator = Annotated[Principal, Depends(administrator)]
+class _Json:
+    """Answers with these headers."""
 
-    def json(value: Any, status: int = 200) -> Response:
-        return JSONResponse(msgspec.to_builtins(value), status_code=status, headers=headers)
+    def __init__(self, headers: dict[str, str]) -> None:
+        self._headers = headers
+
+    def __call__(self, value: Any, status: int = 200) -> Response:
+        return JSONResponse(msgspec.to_builtins(value), status_code=status, headers=self._headers)
+
+
+def rule_routes(services: ApiServices, headers: dict[str, str]) -> APIRouter:
+    """The rules, and the dead letters of each."""
+    router, json = APIRouter(), _Json(headers)
+    router.include_router(_rules(services, json))
+    router.include_router(_letters(services, json))
+    return router
+
+
+def _rules(services: ApiServices, json: _Json) -> APIRouter:
+    router = APIRouter(prefix="/rules")
+    Administrator = Annotated[Principal, Depends(guards(services)[1])]
 
     @router.get("")
     async def list_rules(principal: Administrator) -> Response:
@@ -69,7 +83,14 @@ def rule_routes(services: ApiServices, headers: dict[str, str]) -> APIRouter:
     async def dry_run(principal: Administrator, rule_id: str, body: Given) -> Response:
         return json(await services.rules.dry_run(rule_id, None, _records(body)))
 
-    @router.get("/{rule_id}/dead-letters")
+    return router
+
+
+def _letters(services: ApiServices, json: _Json) -> APIRouter:
+    router = APIRouter(prefix="/rules/{rule_id}/dead-letters")
+    Administrator = Annotated[Principal, Depends(guards(services)[1])]
+
+    @router.get("")
     async def letters(
         principal: Administrator,
         rule_id: str,
@@ -78,19 +99,19 @@ def rule_routes(services: ApiServices, headers: dict[str, str]) -> APIRouter:
     ) -> Response:
         return json({"deadLetters": await services.rules.letters(rule_id, after, limit)})
 
-    @router.post("/{rule_id}/dead-letters/resend")
+    @router.post("/resend")
     async def resend(principal: Administrator, rule_id: str, body: Given) -> Response:
         number = body.get("number")
         if set(body) - {"number"} or not (number is None or (isinstance(number, int) and not isinstance(number, bool) and 0 < number < 2**62)):
             raise RuleError("number", "it must be a dead letter's number, or be left out for all")
         return json(await services.rules.resend(rule_id, number))
 
-    @router.delete("/{rule_id}/dead-letters")
+    @router.delete("")
     async def drop_all(principal: Administrator, rule_id: str) -> Response:
         await services.rules.drop_letters(rule_id, None)
         return json({"id": rule_id, "dropped": True})
 
-    @router.delete("/{rule_id}/dead-letters/{number}")
+    @router.delete("/{number}")
     async def drop(principal: Administrator, rule_id: str, number: Annotated[int, Path(ge=1, lt=2**62)]) -> Response:
         await services.rules.drop_letters(rule_id, number)
         return json({"id": rule_id, "number": number, "dropped": True})
