@@ -23,6 +23,7 @@ from gateway.auth.credentials import first_start_lines, make_first_key, prepare_
 from gateway.auth.keys import open_keyring
 from gateway.auth.registers import open_registers
 from gateway.auth.resealing import rotate_seal
+from gateway.auth.seal import read_keys
 from gateway.backlog import Backlog
 from gateway.broker_topics import BrokerTopics
 from gateway.clock import Clock, RecordIds
@@ -344,6 +345,7 @@ async def _main(settings: Settings) -> int:
 
 
 async def _rotate(settings: Settings) -> int:
+    read_keys(settings.seal_file)  # a folder that is none of a gateway's stays as it is
     lock = lock_folder(settings.data)
     store = open_store(settings, asyncio.get_running_loop())
     try:

@@ -6,12 +6,21 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from tests.support.gateway import ROOT, Gateway, clean_environment
 
 pytestmark = pytest.mark.slow
+
+
+def test_a_folder_that_is_no_gateways_stays_as_it_is(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "gateway.cli", "rotate-seal", "--data", str(tmp_path / "elsewhere")]
+    refused = subprocess.run(command, env=clean_environment(), cwd=ROOT, capture_output=True, timeout=20, text=True, check=False)
+    assert refused.returncode == 2
+    assert "seal.key can't be read" in refused.stderr
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_seal_key_is_changed(start_gateway: Callable[..., Gateway]) -> None:
