@@ -49,6 +49,8 @@ class OpenSegment:
         self.checking = False
         self.help = False
         """The keeper can't catch up: the writer checks the rest in, so that the log starts over."""
+        self.turn = threading.Lock()
+        """Of checkpoints: a second one at a time is refused, so the writer waits for the keeper's where the log must not grow any more."""
 
 
 class Keeper:
@@ -208,11 +210,12 @@ class Keeper:
             if held.segment.sealed or held.segment not in self.segments:
                 return
             database = self._connection(held.segment)
-            for _ in range(_ROUNDS):
-                pages, done = database.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
-                held.wal = pages * WAL_STEP
-                if pages == done:
-                    break
+            with held.turn:
+                for _ in range(_ROUNDS):
+                    pages, done = database.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+                    held.wal = pages * WAL_STEP
+                    if pages == done:
+                        break
             held.help = held.wal * 4 > self._options.wal_bytes * 3
         finally:
             held.checking = False

@@ -282,7 +282,8 @@ class Writer:
         if held.help or held.wal > 4 * max(self._options.wal_bytes, self._options.checkpoint_bytes):
             held.help, held.unchecked = False, 0
             try:
-                pages, done = held.database.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+                with held.turn:
+                    pages, done = held.database.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
             except apsw.Error as error:
                 _log.warning("log.checkpoint_failed error=%s", error)
                 return
