@@ -11,6 +11,7 @@ import socket
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from tests.support.brokers import java
@@ -32,6 +33,8 @@ USER, PASSWORD = "alice", "alice-secret"
 """Known to the listener `sasl`, under PLAIN and SCRAM. OAUTHBEARER there takes unsigned tokens."""
 API_VERSIONS = struct.pack(">ihhih", 10, 18, 0, 1, -1)
 """A request as its length, key, version, number and client id, which is none."""
+METADATA = struct.pack(">ihhihi", 14, 3, 0, 2, -1, 0)
+"""Of all topics. The answer: its length, the number, how many brokers there are, and then who."""
 TOOLS = "org.apache.kafka.tools."
 
 
@@ -71,14 +74,22 @@ class Node(java.Jvm):
 
     def _answers(self) -> bool:
         """ApiVersions is served when all else is; before that the port is closed or silent."""
+        return len(self._ask(API_VERSIONS, 4)) == 4
+
+    def _knows(self, nodes: int) -> bool:
+        """So many brokers may be given partitions."""
+        answer = self._ask(METADATA, 12)
+        return len(answer) == 12 and struct.unpack(">iii", answer)[2] == nodes
+
+    def _ask(self, request: bytes, size: int) -> bytes:
         with socket.socket() as probe:
             probe.settimeout(0.5)
             try:
                 probe.connect(("127.0.0.1", self.ports.plain))
-                probe.sendall(API_VERSIONS)
-                return len(probe.recv(4)) == 4
+                probe.sendall(request)
+                return probe.recv(size, socket.MSG_WAITALL)
             except OSError:
-                return False
+                return b""
 
 
 class Kafka:
@@ -102,6 +113,8 @@ class Kafka:
             node.spawn(node._line, node._env, node.folder)
         for node in self.nodes:
             node.until(node._answers, 120.0, "it answered")
+        for node in self.nodes:
+            node.until(partial(node._knows, len(self.nodes)), 60.0, "it knew all nodes")
         return self
 
     @property
