@@ -46,7 +46,7 @@ class Registers:
 
     async def load(self) -> None:
         """Everything as the store has it."""
-        for register in (self.keyring, self.resources, self.policies, self.devices, self.identities, self.tags, self.mint):
+        for register in (self.keyring, self.resources, self.policies, self.devices, self.identities, self.tags, self.mint, self.bearers):
             await register.load()
 
     def access(self) -> Access:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 AT_MOST: Final = 0.5
 """Seconds between two readings: many changes at once cost one."""
 AT_LEAST: Final = 30.0
+NONCE: Final = "nonce"
+"""Documents that no register holds: one comes with each call of the OpenAPI, on whichever node."""
 
 logger = logging.getLogger(__name__)
 
@@ -44,5 +46,5 @@ class RegisterWatch:
             stop()
 
     def _heard(self, notice: Notice) -> None:
-        if notice.topic in (KEYS, DOCUMENTS):
+        if notice.topic == KEYS or (notice.topic == DOCUMENTS and notice.detail != NONCE):
             self._news.set()

@@ -11,11 +11,12 @@ import pytest
 from gateway.protocol.packets import Ack, Connack, Disconnect, PacketType, Publish
 from gateway.rules.management import RuleManagement
 from schemas.errors import StoreError
-from schemas.identities import AccessRule
+from schemas.identities import AccessRule, Principal
 from schemas.reasons import ReasonCode
 from schemas.records import Kind
 from schemas.rules import RuleError
 from streams.log import Batch
+from streams.store import Document
 from tests.support.many_bed import ManyBed
 from tests.support.party import will
 
@@ -344,6 +345,40 @@ def test_what_is_registered_on_one_counts_on_all(make_many: Make) -> None:
     bed.advance(1)
     assert not two.node.registers.keyring.secret_or_dummy(key.id)[1]
     party.exchange("forbidden", b"not any more")
+
+
+def test_a_bearer_key_comes_and_goes_on_all_nodes(make_many: Make) -> None:
+    bed = make_many()
+    one, two = bed.start("one"), bed.start("two")
+    key, secret = bed.loop.finish(one.node.registers.bearers.create("x", "read", 0, 0))
+    bed.advance(1)
+    found = two.node.registers.bearers.find(secret.reveal(), 0)
+    assert found == key
+    assert two.node.access.may(Principal("bearer:" + key.id), "publish", "t")
+    bed.loop.finish(one.node.registers.bearers.revoke(key.id))
+    bed.advance(1)
+    assert two.node.registers.bearers.find(secret.reveal(), 0) is None
+    assert not two.node.access.may(Principal("bearer:" + key.id), "publish", "t")
+
+
+def test_nonces_make_nobody_read_the_registers_again(make_many: Make) -> None:
+    bed = make_many()
+    one, two = bed.start("one"), bed.start("two")
+    bed.advance(1)
+    seen: list[int] = []
+    load = two.node.registers.load
+
+    async def counted() -> None:
+        seen.append(1)
+        await load()
+
+    two.node.registers.load = counted  # type: ignore[method-assign]
+    bed.loop.finish(one.node.store.add_document(Document("nonce", "a", expires_at=2**50)))
+    bed.advance(2)
+    assert seen == []
+    bed.loop.finish(one.node.store.add_document(Document("other", "a")))
+    bed.advance(2)
+    assert seen == [1]
 
 
 def test_rules_run_on_one_node_that_the_others_name(make_many: Make) -> None:
