@@ -107,7 +107,7 @@ class ClientCertificates:
         """As the store has them, at a start and whenever another node may have changed some."""
         async with self._changing:
             authorities, devices = self._authorities.version, self._devices.version
-            active, refused, known = self._standing()
+            refused, known = self._standing()
             await self._authorities.load()
             await self._devices.load()
             if (authorities, devices) == (self._authorities.version, self._devices.version):
@@ -119,15 +119,14 @@ class ClientCertificates:
             if authorities != self._authorities.version:
                 self._index()
                 return
-            active_now, refused_now, known_now = self._standing()
-            if not active <= active_now or refused != refused_now or any(known.get(name, True) is not is_so for name, is_so in known_now.items()):
+            refused_now, known_now = self._standing()
+            if refused != refused_now or any(known.get(name, True) is not is_so for name, is_so in known_now.items()):
                 self.version += 1
 
-    def _standing(self) -> tuple[set[str], set[str], dict[str, bool]]:
-        """The certificates that are active and those that are refused, and which principals are known by them."""
-        devices = self._devices.items()
-        active = {key for key, device in devices.items() if device.state is State.ACTIVE}
-        return active, devices.keys() - active, {name: self.is_known(name) for name in self._holders}
+    def _standing(self) -> tuple[set[str], dict[str, bool]]:
+        """The certificates that are refused, and which principals are known by all there are."""
+        refused = {key for key, device in self._devices.items().items() if device.state is not State.ACTIVE}
+        return refused, {name: self.is_known(name) for name in self._holders}
 
     def __len__(self) -> int:
         return len(self._authorities)
