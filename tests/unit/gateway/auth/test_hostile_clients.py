@@ -6,6 +6,7 @@ its own, and asks of a filter whether any topic that it reaches, of all that are
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator
 from typing import Final
@@ -42,7 +43,8 @@ HOSTILE: Final = tuple(
             *("GID_g12@@@@", "GID_g12@@@@@@", "@@@GID_g12@@@dev", "GID_g12@@@dev@@@x", "GID_g12@@dev", "GID_g12 @@@dev", "GID_victim@@@dev/../x"),
             *(f"$share/{group}/{rest}" for group in ("g", "", "+") for rest in ("#", "victim", "")),
             *("$SYS/broker/x", "$SYS", "$share", "$sluiceway", "$", "$sys/x", "%SYS", "__internal", "%RETRY%g", "victim\x00", "VICTIM", "victim "),
-            *("x" * 65, "x" * 65_535, "GID_" + "g" * 70 + "@@@dev", "GID_g12@@@" + "d" * 70, "a/" * 200, "+/" * 50 + "#", "é" * 64, "e\u0301", "\xe9"),
+            *("x" * 65, "x" * 65_535, "GID_" + "g" * 70 + "@@@dev", "GID_g12@@@" + "d" * 70, "a/" * 200, "+/" * 50 + "#"),
+            *("é" * 64, "e\u0301", "\xe9"),
             *("../victim", "own/victim", "own/p2p/victim", "p2p", "p2p/victim", "own", "dev/#", "dev/+"),
         )
     )
@@ -93,14 +95,16 @@ def topics_of(shape: str, named: dict[str, str]) -> Iterator[str]:
         yield from (topic for topic in (topic, topic + "/x", topic.rstrip("/")) if topic and "\x00" not in topic)
 
 
+@functools.cache
+def reach(topic_filter: str) -> re.Pattern[str]:
+    """The topics that a filter reaches, as a regular expression. One that begins with a wildcard reaches no topic that begins with `$`."""
+    parts = ["[^/]*" if level == "+" else re.escape(level) for level in topic_filter.removesuffix("#").removesuffix("/").split("/")]
+    text = "/".join(parts) + ("(/.*)?" if topic_filter.endswith("/#") else "")
+    return re.compile(("(?![$])" if topic_filter[0] in "+#" else "") + (".*" if topic_filter == "#" else text), re.DOTALL)
+
+
 def reaches(topic_filter: str, topic: str) -> bool:
-    """Whether a filter reaches a topic; by a regular expression."""
-    if topic_filter[:1] in ("+", "#") and topic[:1] == "$":
-        return False
-    parts = [re.escape(level).replace(r"\+", "[^/]*") if level == "+" else re.escape(level) for level in topic_filter.split("/")]
-    if parts[-1] == re.escape("#"):
-        return re.fullmatch("/".join(parts[:-1]) + "(/.*)?" if len(parts) > 1 else ".*", topic, re.DOTALL) is not None
-    return re.fullmatch("/".join(parts), topic, re.DOTALL) is not None
+    return reach(topic_filter).fullmatch(topic) is not None
 
 
 def is_closed(topic: str, action: str) -> bool:
@@ -115,7 +119,15 @@ def test_there_are_three_hundred_ids_and_twenty_shapes():
 
 @pytest.mark.parametrize(
     ("topic_filter", "topic", "reached"),
-    [("#", "a/b", True), ("a/#", "a", True), ("a/#", "ab", False), ("a/+", "a/b", True), ("a/+", "a", False), ("+", "$x", False), ("a.", "ab", False)],
+    [
+        ("#", "a/b", True),
+        ("a/#", "a", True),
+        ("a/#", "ab", False),
+        ("a/+", "a/b", True),
+        ("a/+", "a", False),
+        ("+", "$x", False),
+        ("a.", "ab", False),
+    ],
 )
 def test_the_oracle_reads_filters(topic_filter, topic, reached):
     assert reaches(topic_filter, topic) is reached

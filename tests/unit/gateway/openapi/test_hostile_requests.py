@@ -259,8 +259,8 @@ def roomy(made: Made) -> Made:
 
 def shouted(made: Made) -> Made:
     head, _, signature = made[2]["authorization"].rpartition("=")
-    first, _, names = head.partition("SignedHeaders=")
-    return *made[:2], made[2] | {"authorization": f"{first}SignedHeaders={names.upper().replace(',SIGNATURE', ',Signature')}={signature.upper()}"}, made[3]
+    first, _, names = head.removesuffix(",Signature").partition("SignedHeaders=")
+    return *made[:2], made[2] | {"authorization": f"{first}SignedHeaders={names.upper()},Signature={signature.upper()}"}, made[3]
 
 
 @pytest.mark.parametrize("words", [reordered, spelled, in_form])
