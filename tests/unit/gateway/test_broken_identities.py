@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -140,9 +141,19 @@ def everything(bed: Testbed) -> Any:
     return documents, dict(bed.store._state.keys), bed.keyring.all(), list(bed.node.registers.policies.stored()), len(bed.node.registers.identities)
 
 
-@pytest.fixture
-def site(bed: Testbed) -> Site:
-    return Site(bed)
+class AdministratedSite(Site):
+    def __init__(self, bed: Testbed) -> None:
+        super().__init__(bed)
+        key = bed.loop.finish(bed.keyring.create("administrator", 0))
+        self.administrator = key.id, key.secret.reveal()
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AdministratedSite]:
+    """One for all: nothing that is tried here changes it."""
+    bed = Testbed(tmp_path_factory.mktemp("bed"))
+    yield AdministratedSite(bed)
+    bed.close()
 
 
 @pytest.mark.parametrize("broken", OPENAPI, ids=lambda broken: f"{broken.what}-{broken.field}")
@@ -166,16 +177,15 @@ def certificates(tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("broken", REST, ids=lambda broken: f"{broken.what}-{broken.field}")
-def test_through_the_rest_api(site: Site, certificates: dict[str, str], broken: Broken) -> None:
+def test_through_the_rest_api(site: AdministratedSite, certificates: dict[str, str], broken: Broken) -> None:
     bed = site.bed
-    key = bed.loop.finish(bed.keyring.create("administrator", 0))
     before = everything(bed)
     method, _, path = broken.what.partition(" ")
     body = {name: certificates.get(value, value) if isinstance(value, str) else value for name, value in broken.given.items()}
 
     async def ask() -> httpx.Response:
         transport = httpx.ASGITransport(site.app, client=("127.0.0.1", 9))
-        async with httpx.AsyncClient(transport=transport, base_url="http://gateway", auth=(key.id, key.secret.reveal())) as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://gateway", auth=site.administrator) as client:
             return await client.request(method, f"/api/v1/{path}", json=body)
 
     reply = bed.loop.finish(ask())
@@ -240,8 +250,9 @@ def test_through_commands(capsys: pytest.CaptureFixture[str], tmp_path: Path, br
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_was_broken_is_taken_when_it_is_mended(site: Site) -> None:
+def test_what_was_broken_is_taken_when_it_is_mended(bed: Testbed) -> None:
     """The tables' right halves are right: what they refuse, they refuse for the one field that was changed."""
+    site = Site(bed)
     site.call("AddCustomAuthIdentity", **IDENTITY)
     site.call("AddCustomAuthPermission", **PERMISSION)
     assert len(site.bed.node.registers.identities) == 1
