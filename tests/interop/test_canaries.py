@@ -148,6 +148,15 @@ async def logins(site: Site, clients: Clients, good: Iterable[tuple[str, bytes]]
             await wire.closed()
 
 
+async def other_logins(site: Site, clients: Clients, *logins: tuple[str, bytes]) -> None:
+    """Sessions belong to whom they were made by: all but the last come with client ids of their own, and the last, a device's, is refused."""
+    for number, (user, password) in enumerate(logins, start=1):
+        is_last = number == len(logins)
+        wire = await clients.dial(site.gateway.mqtt)
+        wire.send(connect_packet(CLIENT if is_last else f"{CLIENT}{number}", user_name=user, password=password))
+        assert ((await wire.expect(Connack)).reason_code != 0) is is_last
+
+
 def readable(app_paths: Iterable[str]) -> list[str]:
     return [path.replace("{client_id}", CLIENT).replace("{group_id}", "GID_canary").replace("{rule_id}", "out") for path in app_paths]
 
@@ -200,13 +209,8 @@ async def everything(site: Site, clients: Clients, web_key: ECKey) -> None:
         (f"Signature|{secret}|{made['instanceId']}", secret.encode()),
         (text, text.encode()),
     ]
-    # Sessions belong to whom they were made by: the others have client ids of their own
     await logins(site, clients, good, bad)
-    for number, (name, password) in enumerate([("canary", IDENTITY.encode()), ("canary", text.encode()), (names["device"], of_device)]):
-        client = CLIENT if number == 2 else f"{CLIENT}{number}"
-        wire = await clients.dial(site.gateway.mqtt)
-        wire.send(connect_packet(client, user_name=name, password=password))
-        assert ((await wire.expect(Connack)).reason_code == 0) is (number < 2)  # the device's client id is the access key's by now
+    await other_logins(site, clients, ("canary", IDENTITY.encode()), ("canary", text.encode()), (names["device"], of_device))
     await wrong_requests(site, made, secret, token, bearer, device["DeviceAccessKeySecret"])
     await listings(site, made, secret, bearer)
     rotated = json.loads(await site.command("key", "rotate", made["accessKeyId"], "--json", name="rotated key"))
