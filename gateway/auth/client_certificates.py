@@ -104,11 +104,30 @@ class ClientCertificates:
         """By principal how many of its certificates are refused, and how many active."""
 
     async def load(self) -> None:
-        await self._authorities.load()
-        await self._devices.load()
-        for device in self._devices.items().values():
-            self._count(device, 1)
-        self._index()
+        """As the store has them, at a start and whenever another node may have changed some."""
+        async with self._changing:
+            authorities, devices = self._authorities.version, self._devices.version
+            active, refused, known = self._standing()
+            await self._authorities.load()
+            await self._devices.load()
+            if (authorities, devices) == (self._authorities.version, self._devices.version):
+                return
+            self._digests.clear()
+            self._holders.clear()
+            for device in self._devices.items().values():
+                self._count(device, 1)
+            if authorities != self._authorities.version:
+                self._index()
+                return
+            active_now, refused_now, known_now = self._standing()
+            if not active <= active_now or refused != refused_now or any(known.get(name, True) is not is_so for name, is_so in known_now.items()):
+                self.version += 1
+
+    def _standing(self) -> tuple[set[str], set[str], dict[str, bool]]:
+        """The certificates that are active and those that are refused, and which principals are known by them."""
+        devices = self._devices.items()
+        active = {key for key, device in devices.items() if device.state is State.ACTIVE}
+        return active, devices.keys() - active, {name: self.is_known(name) for name in self._holders}
 
     def __len__(self) -> int:
         return len(self._authorities)
@@ -160,7 +179,8 @@ class ClientCertificates:
                 self._forget_expired(now)
             if not await self._devices.add(holder.key, device, expires_at=device.end):
                 return False
-            self._count(device, 1)
+            if device.digest not in self._digests:  # else ``load`` has found it in the store meanwhile
+                self._count(device, 1)
             refused, active = self._holders[holder.principal]
             if refused and active == 1:
                 self.version += 1  # who was refused is there again, with a new certificate

@@ -106,8 +106,8 @@ async def _serve(node: "Node", services: "Services", claim: Claim, peer: Peer) -
 
 def _authenticate(node: "Node", claim: Claim, peer: Peer, now: int) -> Principal:
     """Whose key signed; a wrong signature and a key that nobody has cost the same."""
-    budgets, host = node.budgets, peer.address.rpartition(":")[0]
-    if budgets and budgets.is_spent(host, claim.key_id, node.monotonic()):
+    failed = node.failed_logins
+    if failed.refuse(peer.host, claim.key_id):
         raise Fault("Throttling")
     keyring = node.registers.keyring
     secret, known = keyring.secret_or_dummy(claim.key_id)
@@ -116,7 +116,7 @@ def _authenticate(node: "Node", claim: Claim, peer: Peer, now: int) -> Principal
         previous = keyring.previous_secret(claim.key_id, now)
         signed = previous is not None and claim.is_signed_with(previous)
     if not signed:
-        budgets.failed(host, claim.key_id, node.monotonic(), is_loopback=peer.is_loopback)
+        failed.add(peer.host, claim.key_id, is_loopback=peer.is_loopback)
         _log.warning("openapi-refused peer=%s key=%r", peer.address, claim.key_id[:64])
         if not known:
             raise Fault("InvalidAccessKeyId.NotFound")
