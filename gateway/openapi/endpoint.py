@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 MAX_PARAMETERS: Final = 500
 MAX_SHOWN: Final = 16_384
 """Bytes of a string to sign that a refusal repeats to its sender."""
+NOT_SHOWN: Final = frozenset({"Secret", "Token", "SecurityToken"})
+"""Parameters with which it repeats none: what a caller is told, it may log."""
 FORM: Final = "application/x-www-form-urlencoded"
 
 _log = logging.getLogger(__name__)
@@ -119,7 +121,8 @@ def _authenticate(node: "Node", claim: Claim, peer: Peer, now: int) -> Principal
         if not known:
             raise Fault("InvalidAccessKeyId.NotFound")
         # The classic SDK compares this with what it has signed, to tell a wrong secret from a request that was changed on its way
-        raise Fault("SignatureDoesNotMatch", detail="server string to sign is:" + claim.signed[:MAX_SHOWN].decode(errors="replace"))
+        shown = "" if NOT_SHOWN & claim.parameters.keys() else "server string to sign is:" + claim.signed[:MAX_SHOWN].decode(errors="replace")
+        raise Fault("SignatureDoesNotMatch", detail=shown)
     admitted = node.authenticator.admit_signed(claim.key_id, peer)
     if isinstance(admitted, LoginRefused):
         raise Fault("Forbidden.Plaintext" if admitted.reason_code == ReasonCode.NOT_AUTHORIZED else "SignatureDoesNotMatch")
