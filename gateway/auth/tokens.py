@@ -120,6 +120,11 @@ class Mint:
     async def load(self) -> None:
         await self._revoked.load()
 
+    @property
+    def version(self) -> int:
+        """Grows when a token was revoked, here or on another node."""
+        return self._revoked.version
+
     def apply(self, key_id: str, resources: Iterable[str], actions: str, expires: int, now: int) -> str:
         """A new token; TokenRefused where it can't be as asked."""
         wanted = tuple(dict.fromkeys(resources))
