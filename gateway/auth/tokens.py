@@ -92,15 +92,16 @@ class ShownTokens:
 
     def covers(self, action: str, subject: str) -> bool:
         applies = covers if action == "subscribe" else matches
-        return any(applies(resource, subject) for token in self._for(action) for resource in token.resources)
+        return any(applies(resource, subject) for kind in self.types(action) for resource in self.by_type[kind].resources)
 
     def has(self, action: str) -> bool:
         """Whether there is a token for the action at all."""
-        return bool(self._for(action))
+        return bool(self.types(action))
 
-    def _for(self, action: str) -> list[Token]:
+    def types(self, action: str) -> list[str]:
+        """The types of the tokens there are for the action."""
         types = ("W", "RW") if action == "publish" else ("R", "RW")
-        return [self.by_type[name] for name in types if name in self.by_type]
+        return [name for name in types if name in self.by_type]
 
 
 class PropertyStore(DocumentStore, Protocol):

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gateway.auth.tokens import Token
-from gateway.protocol.packets import PacketType, Publish
+from gateway.protocol.packets import PacketType, Publish, Subscribe, SubscriptionRequest
 from schemas.reasons import ReasonCode
 from tests.support.party import Party
 from tests.support.testbed import Testbed
@@ -90,6 +90,19 @@ def test_a_publish_without_a_token_to_write_is_another_code(site: Site) -> None:
     party.publish("out/1", b"x", 1)
     assert notices(party) == [(INVALID, {"code": 5, "type": "W"})]
     assert party.closed
+
+
+@pytest.mark.parametrize("kind", ["RW", "W", "R"])
+def test_the_notice_names_the_type_of_the_token_that_was_asked(site: Site, kind: str) -> None:
+    site.bed.node.strict = True
+    password = f"{kind}|{site.token(','.join(kind), 'in/+')}"
+    writer, reader = site.connect(password, 4, client="writer"), site.connect(password, 4, client="reader")
+    if "W" in kind:
+        writer.publish("elsewhere", b"x", 1)
+        assert notices(writer) == [(INVALID, {"code": 4, "type": kind})]
+    if "R" in kind:
+        reader.send(Subscribe(packet_id=7, requests=(SubscriptionRequest(filter="elsewhere", qos=1),)))
+        assert notices(reader) == [(INVALID, {"code": 4, "type": kind})]
 
 
 @VERSIONS
