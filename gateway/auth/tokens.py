@@ -155,7 +155,10 @@ class Mint:
         return token if isinstance(token, TokenFault) else self.fault(token, now) or token
 
     def open(self, text: str) -> Token | TokenFault:
-        """A token that we made, whether it is valid or not. Nothing is unpacked before its signature is verified."""
+        """A token that we made, whether it is valid or not. Nothing is unpacked before its signature is verified.
+
+        FORGED: it has not even the form of a token; SIGNATURE: it has, and was changed or signed by somebody else.
+        """
         if len(text) > MAX_TOKEN:
             return TokenFault.FORGED
         try:
@@ -163,8 +166,10 @@ class Mint:
         except (binascii.Error, ValueError):
             return TokenFault.FORGED
         content, mac = signed[:-_MAC_BYTES], signed[-_MAC_BYTES:]
-        if not hmac.compare_digest(hmac.digest(self._secret, content, "sha256"), mac) or not content:
+        if len(content) < 2 or content[0] not in (_PLAIN, _PACKED):
             return TokenFault.FORGED
+        if not hmac.compare_digest(hmac.digest(self._secret, content, "sha256"), mac):
+            return TokenFault.SIGNATURE
         return msgspec.msgpack.decode(zlib.decompress(content[1:]) if content[0] == _PACKED else content[1:], type=Token)
 
     def fault(self, token: Token, now: int) -> TokenFault | None:

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from cryptography.exceptions import UnsupportedAlgorithm
-from joserfc import jwt
-from joserfc.errors import JoseError
+from joserfc import jws, jwt
+from joserfc.errors import BadSignatureError, JoseError
 from joserfc.jwk import ECKey, KeySet, OctKey, OKPKey, RSAKey
 
 from gateway.auth.identities import name_problem
@@ -24,6 +24,8 @@ from schemas.policies import filter_problem
 
 ALGORITHMS: Final = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "Ed25519", "EdDSA")
 MAX_WEB_TOKEN: Final = 8192
+MAX_PEM_KEYS: Final = 8
+"""Keys of a PEM file, each of which is tried: they have no names. A JWKS may have more."""
 MAX_RULES: Final = 100
 """Filters that one token may bring."""
 LEEWAY: Final = 30
@@ -31,6 +33,18 @@ LEEWAY: Final = 30
 
 _UNREADABLE: Final = (JoseError, ValueError, TypeError, KeyError, UnsupportedAlgorithm)
 """What is said to keys that are broken, or of a kind that nobody knows."""
+
+_FITS: Final = {
+    **dict.fromkeys(("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"), ("RSA",)),
+    "ES256": ("P-256",),
+    "ES384": ("P-384",),
+    "ES512": ("P-521",),
+    "Ed25519": ("Ed25519",),
+    "EdDSA": ("Ed25519", "Ed448"),
+}
+"""By algorithm the kinds of keys that it may be used with: RSA, or a curve."""
+
+_Key = OctKey | RSAKey | ECKey | OKPKey
 
 _ACL: Final = {"publish": ("publish", "allow"), "subscribe": ("subscribe", "allow"), "deny": ("*", "deny")}
 
@@ -42,8 +56,10 @@ class WebTokenRefused(Exception):
 class WebTokens:
     """Verifies with the keys of a file: a JWKS, or one or more public keys in PEM."""
 
-    def __init__(self, keys: KeySet, issuer: str = "", audience: str = "") -> None:
+    def __init__(self, keys: KeySet, issuer: str = "", audience: str = "", *, named: bool = True) -> None:
+        """``named``: keys are found by `kid`, else each that fits is tried."""
         self._keys = keys
+        self._named = named
         self._issuer = issuer
         self._audience = audience
 
@@ -57,14 +73,17 @@ class WebTokens:
         keys = _read_keys(path, text)
         if not keys:
             raise StartError(f"jwt.keys: {path} holds no public key: it must be a JWKS, or RSA, EC or Ed25519 public keys in PEM")
-        return cls(KeySet(keys), issuer, audience)
+        named = _is_jwks(text)
+        if not named and len(keys) > MAX_PEM_KEYS:
+            raise StartError(f"jwt.keys: {path} holds more than {MAX_PEM_KEYS} keys in PEM: remove some, or make it a JWKS")
+        return cls(KeySet(keys), issuer, audience, named=named)
 
     def read(self, text: str, client_id: str, now: int) -> tuple[str, tuple[AccessRule, ...], int]:
         """Subject, rules and expiry (ms) of a token that is valid now; WebTokenRefused where it isn't."""
         if len(text) > MAX_WEB_TOKEN:
             raise WebTokenRefused("jwt too long")
         try:
-            claims = jwt.decode(text, self._key_of, algorithms=list(ALGORITHMS)).claims
+            claims = self._verified(text)
         except (JoseError, ValueError, TypeError, KeyError, RecursionError) as error:
             raise WebTokenRefused(f"jwt not valid: {type(error).__name__}") from None
         expires = self._check_claims(claims, client_id, now)
@@ -91,12 +110,21 @@ class WebTokens:
             raise WebTokenRefused("jwt of another client id")
         return int(min(expires, 2**40) * 1000)
 
-    def _key_of(self, token: Any) -> Any:
-        """By `kid`; a token without one is of the only key that there is."""
-        kid = token.headers().get("kid")
-        if kid is None and len(self._keys.keys) == 1:
-            return self._keys.keys[0]
-        return self._keys.get_by_kid(kid)
+    def _verified(self, text: str) -> dict[str, Any]:
+        """The claims of a token that one of the keys has signed; JoseError and others of its kind where none has."""
+        header = jws.extract_compact(text.encode()).headers()
+        for key in self._keys_for(header):
+            try:
+                return jwt.decode(text, key, algorithms=list(ALGORITHMS)).claims
+            except BadSignatureError:
+                continue
+        raise BadSignatureError
+
+    def _keys_for(self, header: dict[str, Any]) -> list[_Key]:
+        """Of a JWKS the key that `kid` names, or without one the only key that there is; of a PEM file all that fit `alg`, whatever `kid` says."""
+        fits = _FITS.get(str(header.get("alg")), ())
+        found = [self._keys.get_by_kid(header.get("kid"))] if self._named else self._keys.keys
+        return [key for key in found if (key.curve_name if isinstance(key, ECKey | OKPKey) else key.key_type) in fits]
 
 
 def rules_of(claims: dict[str, Any], principal: str) -> tuple[AccessRule, ...]:
@@ -129,11 +157,15 @@ def _number(claims: dict[str, Any], name: str) -> float | None:
     return value
 
 
-def _read_keys(path: Path, text: str) -> list[OctKey | RSAKey | ECKey | OKPKey]:
+def _is_jwks(text: str) -> bool:
+    return text.lstrip().startswith("{")
+
+
+def _read_keys(path: Path, text: str) -> list[_Key]:
     """The public keys of a file. A private key, or one for HMAC, has no place there."""
-    found: list[OctKey | RSAKey | ECKey | OKPKey] = []
+    found: list[_Key] = []
     try:
-        if text.lstrip().startswith("{"):
+        if _is_jwks(text):
             content = json.loads(text)
             keys = KeySet.import_key_set(content if "keys" in content else {"keys": [content]}).keys
             found += [key for key in keys if not isinstance(key, OctKey)]

@@ -54,6 +54,10 @@ def notices(party: Party) -> list[tuple[str, dict[str, Any]]]:
     return [(p.topic, json.loads(p.payload)) for p in party.take(Publish) if p.topic.startswith("$SYS/")]
 
 
+def _altered(token: str) -> str:
+    return token[:-5] + ("B" if token[-5] == "A" else "A") + token[-4:]
+
+
 def upload(party: Party, token: str, kind: str) -> None:
     party.publish("$SYS/uploadToken", json.dumps({"token": token, "type": kind}).encode(), 1)
     party.bed.settle()
@@ -178,12 +182,12 @@ def test_an_uploaded_token_takes_the_place_of_its_type(site: Site) -> None:
     assert [record.payload for record in site.bed.published()] == [b"1", b"2"]
 
 
-@pytest.mark.parametrize(("token", "code"), [("nonsense", 1), ("{other}", -1), ("{w}", 5), ("{revoked}", 3)])
+@pytest.mark.parametrize(("token", "code"), [("nonsense", 1), ("{altered}", 8), ("{other}", -1), ("{w}", 5), ("{revoked}", 3)])
 def test_an_uploaded_token_that_is_not_valid_ends_the_connection(site: Site, token: str, code: int) -> None:
     other, revoked = Site(site.bed).token("R", "a"), site.token("R", "a")
     site.revoke(revoked)
     party = site.connect(f"R|{site.token('R', 'a')}")
-    upload(party, token.format(other=other, w=site.token("W", "a"), revoked=revoked), "R")
+    upload(party, token.format(other=other, w=site.token("W", "a"), revoked=revoked, altered=_altered(site.token("R", "a"))), "R")
     assert notices(party) == [(INVALID, {"code": code, "type": "R"})]
     assert party.closed
 
