@@ -56,9 +56,11 @@ class Rights:
                 self.filter_queue(session)
 
     def stands(self, connection: Connection) -> bool:
-        """Whether the principal is still there, and the certificate that it came with, and its client id is not blocked."""
+        """Whether the principal is still there, and the certificate or the JWT's key that it came with, and its client id is not blocked."""
         certificate, principal, registers = connection.certificate, connection.principal, self._node.registers
         if registers.identities.is_blocked(principal.client) or not self._node.access.is_known(principal):
+            return False
+        if not registers.has_signer(principal):
             return False
         return not certificate or registers.certificates.is_current(certificate)
 

@@ -79,8 +79,8 @@ class TokenWatch:
             self._look(connection)
 
     def as_of(self, principal: Principal, now: int) -> Principal | None:
-        """A principal of a connection that may be over, with those tokens that are valid; None where its time has run out."""
-        if 0 < principal.expires <= now:
+        """A principal of a connection that may be over, with those tokens that are valid; None where its time has run out or its signer is gone."""
+        if 0 < principal.expires <= now or not self._node.registers.has_signer(principal):
             return None
         if not isinstance(principal.tokens, ShownTokens):
             return principal

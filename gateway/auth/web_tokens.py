@@ -3,14 +3,16 @@
 `sub` names the principal `jwt:<sub>`, `exp` is demanded and ends the connection, `client_id` where it is there must be the client id. The claim
 `acl` is `{"publish": [filters], "subscribe": [filters], "deny": [filters]}`, with the variables of access rules; without it a client may do nothing
 until a stored rule says so. Only signatures are taken (no `none`, no HMAC: a public key must not be usable as a shared secret).
+The file of keys is read again when it changes; connections whose key is no longer in it are closed (gateway/rights.py).
 A signature takes 30 to 100 microseconds to verify, less than handing it to a thread would.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from joserfc import jws, jwt
@@ -48,49 +50,77 @@ _Key = OctKey | RSAKey | ECKey | OKPKey
 
 _ACL: Final = {"publish": ("publish", "allow"), "subscribe": ("subscribe", "allow"), "deny": ("*", "deny")}
 
+_log = logging.getLogger(__name__)
+
 
 class WebTokenRefused(Exception):
     """Why a token is not taken, for the log."""
 
 
-class WebTokens:
-    """Verifies with the keys of a file: a JWKS, or one or more public keys in PEM."""
+class WebToken(NamedTuple):
+    """What a token that is valid says; ``expires`` in ms, ``signed_by`` the thumbprint of the key."""
 
-    def __init__(self, keys: KeySet, issuer: str = "", audience: str = "", *, named: bool = True) -> None:
-        """``named``: keys are found by `kid`, else each that fits is tried."""
-        self._keys = keys
-        self._named = named
+    subject: str
+    rules: tuple[AccessRule, ...]
+    expires: int
+    signed_by: str
+
+
+class _Keys(NamedTuple):
+    """``named``: a key is found by `kid`, else each that fits is tried."""
+
+    set: KeySet
+    named: bool
+    thumbprints: frozenset[str]
+
+
+class WebTokens:
+    """Verifies with the keys of a file: a JWKS, or one or more public keys in PEM. ``version`` grows when they change."""
+
+    def __init__(self, path: Path, issuer: str = "", audience: str = "") -> None:
+        """StartError where the file holds no public key that can be used."""
+        self._path = path
         self._issuer = issuer
         self._audience = audience
+        self._complaint = ""
+        self._seen = _identity(path)
+        self._keys = _load(path)
+        self.version = 0
 
-    @classmethod
-    def open(cls, path: Path, issuer: str = "", audience: str = "") -> WebTokens:
-        """StartError where the file holds no public key that can be used."""
+    def check(self) -> None:
+        """Take a changed file into force. One that doesn't load is tried again each time, and the keys that were there stay."""
+        seen = _identity(self._path)
+        if seen == self._seen and not self._complaint:
+            return
+        self._seen = seen  # taken before loading: what changes during it is loaded by the next check
         try:
-            text = path.read_text("utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise StartError(f"jwt.keys: {path} can't be read: {getattr(error, 'strerror', None) or 'it is not text'}") from None
-        keys = _read_keys(path, text)
-        if not keys:
-            raise StartError(f"jwt.keys: {path} holds no public key: it must be a JWKS, or RSA, EC or Ed25519 public keys in PEM")
-        named = _is_jwks(text)
-        if not named and len(keys) > MAX_PEM_KEYS:
-            raise StartError(f"jwt.keys: {path} holds more than {MAX_PEM_KEYS} keys in PEM: remove some, or make it a JWKS")
-        return cls(KeySet(keys), issuer, audience, named=named)
+            self._keys = _load(self._path)
+        except StartError as error:
+            if str(error) != self._complaint:
+                self._complaint = str(error)
+                _log.warning("jwt keys kept, the new ones don't load reason=%s", error)
+            return
+        self._complaint = ""
+        self.version += 1
+        _log.info("jwt keys loaded file=%s keys=%d", self._path, len(self._keys.thumbprints))
 
-    def read(self, text: str, client_id: str, now: int) -> tuple[str, tuple[AccessRule, ...], int]:
-        """Subject, rules and expiry (ms) of a token that is valid now; WebTokenRefused where it isn't."""
+    def is_current(self, thumbprint: str) -> bool:
+        """Whether a key is still among those of the file."""
+        return thumbprint in self._keys.thumbprints
+
+    def read(self, text: str, client_id: str, now: int) -> WebToken:
+        """A token that is valid now; WebTokenRefused where it isn't."""
         if len(text) > MAX_WEB_TOKEN:
             raise WebTokenRefused("jwt too long")
         try:
-            claims = self._verified(text)
+            claims, signed_by = self._verified(text)
         except (JoseError, ValueError, TypeError, KeyError, RecursionError) as error:
             raise WebTokenRefused(f"jwt not valid: {type(error).__name__}") from None
         expires = self._check_claims(claims, client_id, now)
         subject = claims.get("sub")
         if not isinstance(subject, str) or name_problem(subject):
             raise WebTokenRefused("jwt without a usable sub")
-        return subject, rules_of(claims, "jwt:" + subject), expires
+        return WebToken(subject, rules_of(claims, "jwt:" + subject), expires, signed_by)
 
     def _check_claims(self, claims: dict[str, Any], client_id: str, now: int) -> int:
         seconds = now / 1000
@@ -110,12 +140,12 @@ class WebTokens:
             raise WebTokenRefused("jwt of another client id")
         return int(min(expires, 2**40) * 1000)
 
-    def _verified(self, text: str) -> dict[str, Any]:
-        """The claims of a token that one of the keys has signed; JoseError and others of its kind where none has."""
+    def _verified(self, text: str) -> tuple[dict[str, Any], str]:
+        """The claims of a token that one of the keys has signed, and which; JoseError and others of its kind where none has."""
         header = jws.extract_compact(text.encode()).headers()
         for key in self._keys_for(header):
             try:
-                return jwt.decode(text, key, algorithms=list(ALGORITHMS)).claims
+                return jwt.decode(text, key, algorithms=list(ALGORITHMS)).claims, key.thumbprint()
             except BadSignatureError:
                 continue
         raise BadSignatureError
@@ -123,7 +153,8 @@ class WebTokens:
     def _keys_for(self, header: dict[str, Any]) -> list[_Key]:
         """Of a JWKS the key that `kid` names, or without one the only key that there is; of a PEM file all that fit `alg`, whatever `kid` says."""
         fits = _FITS.get(str(header.get("alg")), ())
-        found = [self._keys.get_by_kid(header.get("kid"))] if self._named else self._keys.keys
+        keys = self._keys.set
+        found = [keys.get_by_kid(header.get("kid"))] if self._keys.named else keys.keys
         return [key for key in found if (key.curve_name if isinstance(key, ECKey | OKPKey) else key.key_type) in fits]
 
 
@@ -155,6 +186,29 @@ def _number(claims: dict[str, Any], name: str) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
         raise WebTokenRefused(f"jwt with {name} that is not a number")
     return value
+
+
+def _identity(path: Path) -> tuple[int, int, int] | None:
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_mtime_ns, stat.st_size, stat.st_ino
+
+
+def _load(path: Path) -> _Keys:
+    """StartError where the file holds no public key that can be used."""
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise StartError(f"jwt.keys: {path} can't be read: {getattr(error, 'strerror', None) or 'it is not text'}") from None
+    keys = _read_keys(path, text)
+    if not keys:
+        raise StartError(f"jwt.keys: {path} holds no public key: it must be a JWKS, or RSA, EC or Ed25519 public keys in PEM")
+    named = _is_jwks(text)
+    if not named and len(keys) > MAX_PEM_KEYS:
+        raise StartError(f"jwt.keys: {path} holds more than {MAX_PEM_KEYS} keys in PEM: remove some, or make it a JWKS")
+    return _Keys(KeySet(keys), named, frozenset(key.thumbprint() for key in keys))
 
 
 def _is_jwks(text: str) -> bool:

@@ -19,6 +19,7 @@ class _Rights(msgspec.Struct, frozen=True, array_like=True):
     tokens: tuple[Token, ...] | None
     claims: tuple[AccessRule, ...]
     expires: int
+    signed_by: str
 
 
 def encode(principal: Principal) -> bytes:
@@ -26,7 +27,7 @@ def encode(principal: Principal) -> bytes:
     shown = tuple(principal.tokens.by_type.values()) if isinstance(principal.tokens, ShownTokens) else None
     if shown is None and not principal.claims and not principal.expires:
         return b""
-    return msgspec.msgpack.encode(_Rights(principal.user, shown, principal.claims, principal.expires))
+    return msgspec.msgpack.encode(_Rights(principal.user, shown, principal.claims, principal.expires, principal.signed_by))
 
 
 def restore(principal: Principal, rights: bytes) -> Principal:
@@ -35,4 +36,4 @@ def restore(principal: Principal, rights: bytes) -> Principal:
         return principal
     kept = msgspec.msgpack.decode(rights, type=_Rights)
     tokens = None if kept.tokens is None else ShownTokens(kept.tokens)
-    return msgspec.structs.replace(principal, user=kept.user, tokens=tokens, claims=kept.claims, expires=kept.expires)
+    return msgspec.structs.replace(principal, user=kept.user, tokens=tokens, claims=kept.claims, expires=kept.expires, signed_by=kept.signed_by)

@@ -98,3 +98,20 @@ def test_a_will_is_decided_by_the_tokens_rules_and_its_end(bed: Testbed, crash: 
     bed.advance(6)
     assert [record.topic for record in bed.published()] == ([topic] if comes else [])
     assert bed.node.counters.refused["will_not_authorized"] == (not comes)
+
+
+def test_a_key_that_is_withdrawn_ends_its_connections_and_no_others(bed: Testbed, tmp_path: Path) -> None:
+    path, other = tmp_path / "key.pem", ECKey.generate_key("P-256")
+    path.write_bytes(KEY.as_pem(private=False) + other.as_pem(private=False))
+    bed.advance(2)
+    by_other = jwt.encode({"alg": "ES256"}, {"sub": "bob", "exp": NOON / 1000 + 60}, other).encode()
+    first = connect(bed, token(acl={"publish": ["w"]}), will=will("w"))
+    second = bed.connect("d", user_name="anything", password=by_other)
+    path.write_bytes(other.as_pem(private=False))
+    bed.advance(2)
+    assert first.closed
+    assert not second.closed
+    assert bed.published() == [], "nor is a will of theirs published"
+    refused = bed.dial()
+    refused.connect("c", user_name="anything", password=token())
+    assert refused.closed

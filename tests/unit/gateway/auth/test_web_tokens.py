@@ -39,11 +39,11 @@ def jwks(tmp_path):
 
 @pytest.fixture
 def tokens(jwks):
-    return WebTokens.open(jwks, "issuer", "gateway")
+    return WebTokens(jwks, "issuer", "gateway")
 
 
 def read(tokens, text, client="c1", now=NOW):
-    return tokens.read(text, client, now)
+    return tokens.read(text, client, now)[:3]
 
 
 def good(**more):
@@ -60,13 +60,13 @@ def test_one_key_in_pem_needs_no_key_id(tmp_path, algorithm):
     path = tmp_path / "key.pem"
     path.write_bytes(KEYS[algorithm].as_pem(private=False))
     text = sign(claims(), algorithm, kid=None)
-    assert read(WebTokens.open(path), text)[0] == "alice"
+    assert read(WebTokens(path), text)[0] == "alice"
 
 
 def pem(tmp_path, *keys):
     path = tmp_path / "keys.pem"
     path.write_bytes(b"".join(key.as_pem(private=False) for key in keys))
-    return WebTokens.open(path)
+    return WebTokens(path)
 
 
 @pytest.mark.parametrize("kid", [None, "whatever", "ec"])
@@ -211,12 +211,12 @@ def test_a_file_without_a_public_key_stops_the_start(tmp_path, content, words):
     path = tmp_path / "keys"
     path.write_text(content)
     with pytest.raises(StartError, match=words):
-        WebTokens.open(path)
+        WebTokens(path)
 
 
 def test_a_file_that_is_missing_stops_the_start(tmp_path):
     with pytest.raises(StartError, match=r"jwt.keys: .*none can't be read"):
-        WebTokens.open(tmp_path / "none")
+        WebTokens(tmp_path / "none")
 
 
 def test_what_looks_like_a_jwt():
@@ -231,3 +231,30 @@ def test_verification_is_quick_enough_for_the_loop(tokens):
     for _ in range(200):
         read(tokens, text)
     assert (time.process_time() - began) / 200 < 0.002
+
+
+def test_a_changed_file_comes_into_force_and_one_that_does_not_load_changes_nothing(tmp_path, caplog):
+    caplog.set_level("INFO")
+    old, new = KEYS["ES256"], ECKey.generate_key("P-256")
+    tokens = pem(tmp_path, old)
+    signed_by = tokens.read(sign(claims(), key=old), "c1", NOW).signed_by
+    tokens.check()
+    assert tokens.version == 0
+    (tmp_path / "keys.pem").write_text("no key at all")
+    tokens.check()
+    tokens.check()
+    assert tokens.version == 0
+    assert [record.message for record in caplog.records if "jwt keys kept" in record.message] == caplog.messages
+    assert len(caplog.messages) == 1
+    assert read(tokens, sign(claims(), key=old))[0] == "alice"
+    pem(tmp_path, old, new)
+    tokens.check()
+    assert tokens.version == 1
+    assert tokens.is_current(signed_by)
+    assert read(tokens, sign(claims(), key=new))[0] == "alice"
+    pem(tmp_path, new)
+    tokens.check()
+    assert tokens.version == 2
+    assert not tokens.is_current(signed_by)
+    with pytest.raises(WebTokenRefused):
+        read(tokens, sign(claims(), key=old))

@@ -29,5 +29,5 @@ def test_no_token_is_not_the_same_as_no_login_by_token():
 
 @pytest.mark.parametrize("claims", [(), (AccessRule("jwt:a", "publish", "out/${user}"), AccessRule("jwt:a", "*", "x", "deny"))])
 def test_claims_and_their_end_come_back(claims):
-    principal = Principal("jwt:a", client="c", user="u", claims=claims, expires=99)
+    principal = Principal("jwt:a", client="c", user="u", claims=claims, expires=99, signed_by="x")
     assert will_rights.restore(Principal("jwt:a", client="c"), will_rights.encode(principal)) == principal
