@@ -10,8 +10,8 @@ import secrets
 from typing import TYPE_CHECKING, Final
 
 from gateway.auth import scram
-from gateway.auth.scram import ScramRefused
-from gateway.protocol.packets import Auth, Connect
+from gateway.auth.scram import ClientFirst, ScramRefused
+from gateway.protocol.packets import Auth
 from gateway.protocol.properties import NONE, Properties
 from gateway.protocol.states import ConnectionState
 from schemas.identities import Principal
@@ -34,18 +34,17 @@ class Authenticating:
         self._room = asyncio.Semaphore(AT_ONCE)
         self._finals: dict[Connection, bytes] = {}
 
-    async def exchange(self, connection: Connection, packet: Connect) -> Principal:
+    async def exchange(self, connection: Connection, client: str, first: ClientFirst) -> Principal:
         """The principal of a client that has proved who it is; ScramRefused or TimeoutError where it hasn't."""
         registers = self._node.registers
-        first = scram.read_first((packet.properties or NONE).authentication_data or b"")
-        identity, known = registers.identities.find(first.user, packet.client_id)
+        identity, known = registers.identities.find(first.user, client)
         salt = registers.mint.derive("scram salt " + first.user)[:16]
         async with self._room:
             password = await asyncio.to_thread(scram.salted, identity.secret.reveal().encode(), salt)
         sent = scram.server_first(first, secrets.token_urlsafe(18), salt)
         answer = await self._ask(connection, sent.encode())
         self._finals[connection] = scram.finish(first, sent, answer, password, known=known)
-        return Principal(identity.principal, "device", packet.client_id, first.user)
+        return Principal(identity.principal, "device", client, first.user)
 
     async def _ask(self, connection: Connection, data: bytes) -> bytes:
         """Send AUTH and wait for the client's [MQTT-4.12.0-2] [MQTT-4.12.0-3]."""

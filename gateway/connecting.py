@@ -17,7 +17,7 @@ from gateway import failpoints, keeping, resuming
 from gateway.auth.client_certificates import Holder
 from gateway.auth.login import LoginRefused, Peer
 from gateway.auth.scram import METHOD as SCRAM
-from gateway.auth.scram import ScramRefused
+from gateway.auth.scram import ScramRefused, read_first
 from gateway.auth.shelf import ShelfFull
 from gateway.authenticating import Authenticating
 from gateway.connection import Connection
@@ -121,16 +121,18 @@ class Connecting:
         if method != SCRAM or not len(node.registers.identities):
             raise ConnectRefused(ReasonCode.BAD_AUTHENTICATION_METHOD, "no such authentication method")  # [MQTT-4.12.0-1] [MQTT-4.12.0-4]
         peer = connection.peer
-        host, key = peer.host, packet.client_id
         if not (peer.is_loopback or peer.is_secure or node.settings.allow_plaintext_login):
             raise ConnectRefused(ReasonCode.NOT_AUTHORIZED, "login in clear text from another machine")
-        if node.failed_logins.refuse(host, key):
-            raise ConnectRefused(ReasonCode.CONNECTION_RATE_EXCEEDED, "too many failed logins")
+        key = ""  # not the client id, which is whatever an attacker likes
         try:
-            return await self.authenticating.exchange(connection, packet)
+            first = read_first((packet.properties or NONE).authentication_data or b"")
+            key = key_of(first.user)
+            if not node.failed_logins.refuse(peer.host, key):
+                return await self.authenticating.exchange(connection, packet.client_id, first)
         except (ScramRefused, TimeoutError) as refused:
-            node.failed_logins.add(host, key, is_loopback=peer.is_loopback)
+            node.failed_logins.add(peer.host, key, is_loopback=peer.is_loopback)
             raise ConnectRefused(ReasonCode.NOT_AUTHORIZED, str(refused) or "authentication took too long") from None
+        raise ConnectRefused(ReasonCode.CONNECTION_RATE_EXCEEDED, "too many failed logins")
 
     def _holder(self, connection: Connection) -> Holder | None:
         """Whose certificate TLS was shown, if it says who that is; one that is refused ends the connect, whatever login comes with it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from gateway.auth import will_rights
 from gateway.waiting import Waiting
 from schemas.errors import LogError
 from schemas.positions import At
@@ -34,7 +35,9 @@ class PresenceEvents:
         """The connect event, durable when this returns. Raises LogError."""
         waiting = Waiting(self._node.loop)
         peer, certificates = connection.peer.address, _certificates(connection)
-        presence = Presence(connection.channel, peer, session_expiry=expiry, will=connection.will, certificates=certificates)
+        will = connection.will
+        rights = b"" if will is None else will_rights.encode(connection.principal)
+        presence = Presence(connection.channel, peer, session_expiry=expiry, will=will, certificates=certificates, rights=rights)
         self.append(Kind.CONNECT, presence, session.client, session.id, session.principal.name, self._node.clock.wall(), waiting)
         session.connected_at = None
         await waiting.future

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from gateway.auth import will_rights
 from gateway.persistence import position_name
 from gateway.session import Session
 from gateway.wills import Due
@@ -141,6 +142,6 @@ async def clean_channels(node: Node, keyring: KeyRing, wills_seen: set[bytes], r
         if seen:
             node.ending.wills.settle_seen(row.channel)
         else:
-            principal = principal_of(keyring, row.principal, row.client)
+            principal = will_rights.restore(principal_of(keyring, row.principal, row.client), row.rights)
             node.ending.wills.add(Due(row.channel, row.client, principal, row.session_expiry > 0, row.will, due, row.session), passed)
     logger.info("recovered sessions=%d", len(node.registry.sessions))

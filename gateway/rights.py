@@ -29,13 +29,17 @@ class Rights:
     def __init__(self, node: Node) -> None:
         self._node = node
         self._version = node.access.version
+        self._revoked = node.registers.mint.version
 
     def tick(self) -> None:
         """Nothing, unless something has changed; many changes within a tick cost as much as one."""
-        version = self._node.access.version
+        version, revoked = self._node.access.version, self._node.registers.mint.version
         if version != self._version:
             self._version = version
             self.evaluate()
+        elif revoked != self._revoked:
+            self._node.token_watch.evaluate()
+        self._revoked = revoked
 
     def evaluate(self) -> None:
         node = self._node
@@ -52,9 +56,13 @@ class Rights:
                 self.filter_queue(session)
 
     def stands(self, connection: Connection) -> bool:
-        """Whether the principal is still there, and the certificate that it came with."""
-        certificate, node = connection.certificate, self._node
-        return node.access.is_known(connection.principal) and (not certificate or node.registers.certificates.is_current(certificate))
+        """Whether the principal is still there, and the certificate or the JWT's key that it came with, and its client id is not blocked."""
+        certificate, principal, registers = connection.certificate, connection.principal, self._node.registers
+        if registers.identities.is_blocked(principal.client) or not self._node.access.is_known(principal):
+            return False
+        if not registers.has_signer(principal):
+            return False
+        return not certificate or registers.certificates.is_current(certificate)
 
     def filter_queue(self, session: Session) -> None:
         """Drop what waits in memory and may no longer be sent."""

@@ -71,6 +71,8 @@ class Ticks:
             if now >= slow_at:
                 slow_at = now + SLOW
                 node.ending.expire(node.clock.due())
+                if node.registers.web_tokens is not None:
+                    node.registers.web_tokens.check()
             if now >= sweep_at:
                 sweep_at = now + SWEEP
                 await self._sweep()

@@ -8,12 +8,13 @@ meanwhile. Notices are QoS 0 and need no subscription; the close may overtake th
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
 from gateway.auth.tokens import ShownTokens, Token, TokenFault
 from gateway.protocol.packets import Publish
+from schemas.identities import Principal
 from schemas.reasons import ReasonCode
 from streams.control import parse_upload_token
 from streams.expiry import TimerWheel
@@ -77,12 +78,22 @@ class TokenWatch:
         for connection in list(self._noticed):
             self._look(connection)
 
-    def refused(self, connection: Connection, action: str) -> None:
-        """A publish or subscription that no token covers."""
+    def as_of(self, principal: Principal, now: int) -> Principal | None:
+        """A principal of a connection that may be over, with those tokens that are valid; None where its time has run out or its signer is gone."""
+        if 0 < principal.expires <= now or not self._node.registers.has_signer(principal):
+            return None
+        if not isinstance(principal.tokens, ShownTokens):
+            return principal
+        fault, shown = self._node.registers.mint.fault, principal.tokens.by_type.values()
+        return msgspec.structs.replace(principal, tokens=ShownTokens(token for token in shown if fault(token, now) is None))
+
+    def refused(self, connection: Connection, action: Literal["publish", "subscribe"]) -> None:
+        """A publish or subscription that no token covers. The type told is that of the token which was asked."""
         shown = shown_by(connection)
         if shown is not None and connection.ready:
-            fault = TokenFault.RESOURCE if shown.has(action) else TokenFault.ACTION
-            self._send(connection, INVALID_NOTICE, {"code": int(fault), "type": "W" if action == "publish" else "R"})
+            asked = shown.types(action)
+            fault, kind = (TokenFault.RESOURCE, asked[0]) if asked else (TokenFault.ACTION, "W" if action == "publish" else "R")
+            self._send(connection, INVALID_NOTICE, {"code": int(fault), "type": kind})
 
     def close(self, connection: Connection, fault: TokenFault, kind: str) -> None:
         """Say why, then close."""

@@ -50,7 +50,7 @@ class Wills:
 
     def fall_due(self, connection: Connection, session: Session, will: Will, at: int) -> None:
         """A connection with a will ended."""
-        due = Due(connection.channel, session.client, session.principal, session.expiry > 0, will, at, session.id)
+        due = Due(connection.channel, session.client, connection.principal, session.expiry > 0, will, at, session.id)
         self.add(due, self._node.clock.wall())
 
     def add(self, due: Due, now: int) -> None:
@@ -90,11 +90,12 @@ class Wills:
 
     def _publish(self, due: Due) -> None:
         node, will = self._node, due.will
-        if not node.access.may(due.principal, "publish", will.topic):
+        now = node.clock.wall()
+        principal = node.token_watch.as_of(due.principal, now)
+        if principal is None or not node.access.may(principal, "publish", will.topic):
             node.counters.refused["will_not_authorized"] += 1
             self._settled(due.channel)
             return
-        now = node.clock.wall()
         p2p = node.is_p2p(will.topic)
         flags = (Flag.P2P if p2p else Flag.RETAIN if will.retain else 0) | (Flag.PERSISTENT if due.persistent else 0)
         record = Record(

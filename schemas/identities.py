@@ -41,7 +41,8 @@ class Principal(msgspec.Struct, frozen=True):
 
     The name is an access key's id, ANONYMOUS, or a kind and a name: `user:` and `client:` (custom identities), `device:` (device
     credentials), `cert:` (client certificates), `jwt:`. ``client`` and ``user`` are what a connection said of itself; ``tokens`` narrow
-    a Token login, ``claims`` are the rules that a JWT brings, ``expires`` (ms, 0 for never) is when it ends.
+    a Token login, ``claims`` are the rules that a JWT brings, ``signed_by`` is the thumbprint of the key that signed it, ``expires`` (ms, 0
+    for never) is when it ends.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Principal(msgspec.Struct, frozen=True):
     tokens: Tokens | None = None
     claims: tuple[AccessRule, ...] = ()
     expires: int = 0
+    signed_by: str = ""
 
 
 class Secret:

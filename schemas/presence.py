@@ -22,6 +22,7 @@ class Presence(msgspec.Struct, frozen=True, gc=False, array_like=True):
 
     ``channel`` is 32 hex characters, unique to a connection. On connect: ``will`` and ``session_expiry`` (seconds).
     On tcpclean: ``reason`` in words, and ``will_due`` (milliseconds of the wall clock), 0 where no will is to be published.
+    ``rights``: what may be decided of the will by, beside its principal's name (gateway/auth/will_rights.py).
     ``certificates``: serial numbers of the client's certificate and of its authority, separated by a comma; empty where it has shown none.
     """
 
@@ -32,6 +33,7 @@ class Presence(msgspec.Struct, frozen=True, gc=False, array_like=True):
     will: Will | None = None
     will_due: int = 0
     certificates: str = ""
+    rights: bytes = b""
 
 
 class ClientStatus(msgspec.Struct, frozen=True, gc=False, array_like=True):

@@ -103,6 +103,7 @@ def _connect(record: Record, presence: Presence, row: OpenChannel | None, *, was
         connected=record.time,
         session_expiry=presence.session_expiry,
         will=presence.will,
+        rights=presence.rights,
     )
     if row is None:
         return [] if was_closed else [PutChannel(opened)]

@@ -49,7 +49,7 @@ class OpenChannel(msgspec.Struct, frozen=True):
     """A connection that has a connect event and no tcpclean yet, or one whose will is not published yet.
 
     ``node_epoch`` is that of the node that accepted it. ``will_due`` is 0 while the connection lives, else the ms of the wall clock
-    at which its will falls due.
+    at which its will falls due, ``rights`` what the connect event says.
     """
 
     channel: str
@@ -62,6 +62,7 @@ class OpenChannel(msgspec.Struct, frozen=True):
     session_expiry: int
     will: Will | None
     will_due: int = 0
+    rights: bytes = b""
 
 
 class PutChannel(msgspec.Struct, frozen=True, tag=True):

@@ -98,7 +98,7 @@ class Identities:
 
     @property
     def version(self) -> int:
-        return self._shelf.version
+        return self._shelf.version + self._blocked.version
 
     def is_known(self, principal: str) -> bool:
         """Whether there is an identity that a principal's name stands for."""

@@ -5,6 +5,7 @@ Knows no login form (login.py) and no rule (access.py). ``version`` changes with
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import secrets
 import string
@@ -71,6 +72,10 @@ class KeyRing:
         self.seal = seal
         self.instance_id = instance_id
         self.version = 0
+        self._changes = 0
+        """Grows with each change that is made here."""
+        self._changing = asyncio.Lock()
+        """One change at a time: a rotation that is on its way must not undo a revocation."""
         self._keys: dict[str, AccessKey] = {}
         self._secrets: dict[str, bytes] = {}
         self._previous: dict[str, tuple[bytes, int]] = {}
@@ -90,7 +95,11 @@ class KeyRing:
 
     async def load(self) -> None:
         """Keys as the store has them: another node may have made or changed some."""
-        keys = await self._store.keys()
+        while True:
+            before = self._changes
+            keys = await self._store.keys()
+            if before == self._changes:  # else what was read may be older than what was changed here meanwhile
+                break
         if {key.id: key for key in keys} != self._keys:
             self._take(keys)
 
@@ -123,41 +132,43 @@ class KeyRing:
 
     async def create(self, role: Role, now: int) -> NewKey:
         """Make a key; it is stored when this returns. ``now`` in ms of the wall clock."""
-        if len(self._secrets) >= MAX_KEYS:
-            raise KeyLimit(f"there are {MAX_KEYS} active keys already: revoke some")
-        key_id, secret = "SW" + _random(_ID_LENGTH), _random(_SECRET_LENGTH)
-        key = AccessKey(key_id, role, self.seal.seal(secret, seal_name(key_id, role)), now)
-        await self._store.put_key(key)
-        self._keys[key_id] = key
-        self._secrets[key_id] = secret.encode()
-        self.version += 1
+        async with self._changing:
+            if len(self._secrets) >= MAX_KEYS:
+                raise KeyLimit(f"there are {MAX_KEYS} active keys already: revoke some")
+            key_id, secret = "SW" + _random(_ID_LENGTH), _random(_SECRET_LENGTH)
+            await self._put(AccessKey(key_id, role, self.seal.seal(secret, seal_name(key_id, role)), now))
+            self._secrets[key_id] = secret.encode()
         return NewKey(key_id, role, Secret(secret), self.instance_id)
 
     async def rotate(self, key_id: str, now: int, valid_ms: int) -> NewKey | None:
         """A new secret for an active key; the one it had stays valid for so long beside it. None where there is no such key."""
-        key = self._keys.get(key_id)
-        if key is None or key_id not in self._secrets:
-            return None
-        secret, until = _random(_SECRET_LENGTH), now + valid_ms
-        sealed = self.seal.seal(secret, seal_name(key_id, key.role))
-        rotated = msgspec.structs.replace(key, sealed_secret=sealed, sealed_previous=key.sealed_secret, previous_until=until)
-        await self._store.put_key(rotated)
-        self._keys[key_id] = rotated
-        self._previous[key_id] = (self._secrets[key_id], until)
-        self._secrets[key_id] = secret.encode()
-        self.version += 1
+        async with self._changing:
+            before = self._secrets.get(key_id)
+            if before is None:
+                return None
+            key, secret, until = self._keys[key_id], _random(_SECRET_LENGTH), now + valid_ms
+            sealed = self.seal.seal(secret, seal_name(key_id, key.role))
+            await self._put(msgspec.structs.replace(key, sealed_secret=sealed, sealed_previous=key.sealed_secret, previous_until=until))
+            self._previous[key_id] = (before, until)
+            self._secrets[key_id] = secret.encode()
         return NewKey(key_id, key.role, Secret(secret), self.instance_id)
 
     async def revoke(self, key_id: str) -> bool:
-        """Revoke a key, at once for new decisions and durably when this returns; False where there is none active of that id."""
-        if key_id not in self._secrets:
-            return False
-        self._keys[key_id] = revoked = msgspec.structs.replace(self._keys[key_id], revoked=True)
-        del self._secrets[key_id]
-        self._previous.pop(key_id, None)
-        self.version += 1
-        await self._store.put_key(revoked)
+        """Revoke a key: durable, and in force, when this returns; False where there is none active of that id."""
+        async with self._changing:
+            if key_id not in self._secrets:
+                return False
+            await self._put(msgspec.structs.replace(self._keys[key_id], revoked=True))
+            self._secrets.pop(key_id, None)
+            self._previous.pop(key_id, None)
         return True
+
+    async def _put(self, key: AccessKey) -> None:
+        """Into the store first. The caller changes the secrets before anybody else runs."""
+        await self._store.put_key(key)
+        self._keys[key.id] = key
+        self._changes += 1
+        self.version += 1
 
 
 async def open_keyring(store: KeyStore, seal_file: Path, instance_id: str = "") -> KeyRing:

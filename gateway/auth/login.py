@@ -211,10 +211,11 @@ class Authenticator:
 
     def _login_web_token(self, web_tokens: WebTokens, user_name: str, password: bytes, client_id: str, now: int) -> Principal | LoginRefused:
         try:
-            subject, rules, expires = web_tokens.read(password.decode("ascii", "replace"), client_id, now)
+            token = web_tokens.read(password.decode("ascii", "replace"), client_id, now)
         except WebTokenRefused as refused:
             return _bad(str(refused))
-        return Principal("jwt:" + subject, "device", client_id, user_name, claims=rules, expires=expires)
+        name = "jwt:" + token.subject
+        return Principal(name, "device", client_id, user_name, claims=token.rules, expires=token.expires, signed_by=token.signed_by)
 
     def may_send_secrets(self, peer: Peer) -> bool:
         """Whether what such a peer sends is read by nobody else, or the settings don't mind."""

@@ -16,6 +16,7 @@ from gateway.auth.resources import Resources
 from gateway.auth.tags import Tags
 from gateway.auth.tokens import Mint, PropertyStore, open_mint
 from gateway.auth.web_tokens import WebTokens
+from schemas.identities import Principal
 from schemas.settings import Settings
 
 
@@ -50,6 +51,10 @@ class Registers:
         for register in (*of_access, self.tags, self.mint):
             await register.load()
 
+    def has_signer(self, principal: Principal) -> bool:
+        """Whether the key that signed a JWT is still there; True for every other login."""
+        return not principal.signed_by or (self.web_tokens is not None and self.web_tokens.is_current(principal.signed_by))
+
     def access(self) -> Access:
         """The one function that decides, over these registers."""
         access = Access(self.keyring, policies=self.policies, resources=self.resources)
@@ -58,7 +63,7 @@ class Registers:
         access.knows("client", self.identities.is_known, lambda: self.identities.version)
         access.knows("cert", self.certificates.is_known, lambda: self.certificates.version)
         access.knows("bearer", self.bearers.is_known, lambda: self.bearers.version)
-        access.knows("jwt", lambda _: self.web_tokens is not None, lambda: 0)
+        access.knows("jwt", lambda _: self.web_tokens is not None, lambda: 0 if self.web_tokens is None else self.web_tokens.version)
         return access
 
     def authenticator(self, settings: Settings) -> Authenticator:
@@ -89,5 +94,5 @@ async def open_registers(store: PropertyStore, keyring: KeyRing, settings: Setti
     registers.bearers = Bearers(store)
     await registers.bearers.load()
     if settings.jwt.keys is not None:
-        registers.web_tokens = WebTokens.open(settings.jwt.keys, settings.jwt.issuer, settings.jwt.audience)
+        registers.web_tokens = WebTokens(settings.jwt.keys, settings.jwt.issuer, settings.jwt.audience)
     return registers

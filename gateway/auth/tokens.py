@@ -92,15 +92,16 @@ class ShownTokens:
 
     def covers(self, action: str, subject: str) -> bool:
         applies = covers if action == "subscribe" else matches
-        return any(applies(resource, subject) for token in self._for(action) for resource in token.resources)
+        return any(applies(resource, subject) for kind in self.types(action) for resource in self.by_type[kind].resources)
 
     def has(self, action: str) -> bool:
         """Whether there is a token for the action at all."""
-        return bool(self._for(action))
+        return bool(self.types(action))
 
-    def _for(self, action: str) -> list[Token]:
+    def types(self, action: str) -> list[str]:
+        """The types of the tokens there are for the action."""
         types = ("W", "RW") if action == "publish" else ("R", "RW")
-        return [self.by_type[name] for name in types if name in self.by_type]
+        return [name for name in types if name in self.by_type]
 
 
 class PropertyStore(DocumentStore, Protocol):
@@ -119,6 +120,11 @@ class Mint:
 
     async def load(self) -> None:
         await self._revoked.load()
+
+    @property
+    def version(self) -> int:
+        """Grows when a token was revoked, here or on another node."""
+        return self._revoked.version
 
     def apply(self, key_id: str, resources: Iterable[str], actions: str, expires: int, now: int) -> str:
         """A new token; TokenRefused where it can't be as asked."""
@@ -149,7 +155,10 @@ class Mint:
         return token if isinstance(token, TokenFault) else self.fault(token, now) or token
 
     def open(self, text: str) -> Token | TokenFault:
-        """A token that we made, whether it is valid or not. Nothing is unpacked before its signature is verified."""
+        """A token that we made, whether it is valid or not. Nothing is unpacked before its signature is verified.
+
+        FORGED: it has not even the form of a token; SIGNATURE: it has, and was changed or signed by somebody else.
+        """
         if len(text) > MAX_TOKEN:
             return TokenFault.FORGED
         try:
@@ -157,8 +166,10 @@ class Mint:
         except (binascii.Error, ValueError):
             return TokenFault.FORGED
         content, mac = signed[:-_MAC_BYTES], signed[-_MAC_BYTES:]
-        if not hmac.compare_digest(hmac.digest(self._secret, content, "sha256"), mac) or not content:
+        if len(content) < 2 or content[0] not in (_PLAIN, _PACKED):
             return TokenFault.FORGED
+        if not hmac.compare_digest(hmac.digest(self._secret, content, "sha256"), mac):
+            return TokenFault.SIGNATURE
         return msgspec.msgpack.decode(zlib.decompress(content[1:]) if content[0] == _PACKED else content[1:], type=Token)
 
     def fault(self, token: Token, now: int) -> TokenFault | None:

@@ -7,11 +7,14 @@ import hashlib
 import hmac
 import time
 
+import msgspec
 import pytest
 
+from gateway.auth.failures import FailedLogins
 from gateway.protocol.packets import Auth, Connack, Disconnect, Publish
 from gateway.protocol.properties import Properties
 from schemas.identities import AccessRule
+from schemas.limits import Limits
 from schemas.reasons import ReasonCode
 from tests.support.party import Party
 from tests.support.testbed import Testbed
@@ -186,6 +189,37 @@ def test_an_auth_on_a_connection_that_lives_is_a_protocol_error(bed: Testbed) ->
     client.answer(b"again", reason=ReasonCode.REAUTHENTICATE)
     assert client.party.one(Disconnect).reason_code == ReasonCode.PROTOCOL_ERROR
     assert client.party.closed
+
+
+def test_failed_logins_are_counted_by_the_user_whatever_the_client_id(bed: Testbed) -> None:
+    """One budget with plain logins of the same name."""
+    bed.node.failed_logins = FailedLogins(Limits(login_failures_key=3), bed.node.monotonic, bed.node.counters.refused)
+    for number in range(2):
+        connack = Client(bed, secret="wrong", client=f"c{number}").login()
+        assert connack is not None
+        assert connack.reason_code == ReasonCode.NOT_AUTHORIZED
+    plain = bed.dial(5)
+    plain.connect("c2", user_name="user", password=b"wrong")
+    spent = Client(bed, client="c3")
+    assert spent.begin() is None
+    assert spent.party.one(Connack).reason_code == ReasonCode.CONNECTION_RATE_EXCEEDED
+    bed.loop.finish(bed.node.registers.identities.add("other", "USER", "", "secret", "ORIGIN"))
+    connack = Client(bed, "other", client="c0").login()
+    assert connack is not None
+    assert connack.reason_code == 0
+
+
+def test_a_first_message_that_is_none_counts_for_the_address(bed: Testbed) -> None:
+    bed.node.failed_logins = FailedLogins(Limits(login_failures_address=2), bed.node.monotonic, bed.node.counters.refused)
+    bed.node.settings = msgspec.structs.replace(bed.node.settings, allow_plaintext_login=True)
+    for _ in range(2):
+        client = Client(bed)
+        client.party = bed.dial(5, host="192.0.2.7")
+        assert client.begin(data=b"junk") is None
+        assert client.party.one(Connack).reason_code == ReasonCode.NOT_AUTHORIZED
+    client.party = bed.dial(5, host="192.0.2.7")
+    assert client.begin() is None
+    assert client.party.one(Connack).reason_code == ReasonCode.CONNECTION_RATE_EXCEEDED
 
 
 def test_from_another_machine_it_wants_tls(bed: Testbed) -> None:

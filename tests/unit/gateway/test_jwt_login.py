@@ -10,8 +10,9 @@ import pytest
 from joserfc import jwt
 from joserfc.jwk import ECKey
 
+from schemas.identities import AccessRule
 from schemas.settings import JwtSettings
-from tests.support.party import Party
+from tests.support.party import Party, will
 from tests.support.testbed import NOON, Testbed
 
 KEY = ECKey.generate_key("P-256")
@@ -79,3 +80,38 @@ def test_a_session_is_of_its_subject(bed: Testbed) -> None:
     party.connect("c", user_name="x", password=token(sub="bob"), **KEPT)
     assert party.connack is not None
     assert party.connack.reason_code == 0x87
+
+
+@pytest.mark.parametrize("crash", [False, True])
+@pytest.mark.parametrize(("topic", "seconds", "comes"), [("out/c", 60, True), ("elsewhere", 60, False), ("out/c", 3, False)])
+def test_a_will_is_decided_by_the_tokens_rules_and_its_end(bed: Testbed, crash: bool, topic: str, seconds: int, comes: bool) -> None:
+    """After a crash as before it. ``elsewhere`` was allowed by a stored rule until the connection was there."""
+    policies = bed.node.registers.policies
+    rule = AccessRule("jwt:alice", "publish", "elsewhere")
+    bed.loop.finish(policies.put(rule))
+    party = connect(bed, token(seconds, acl={"publish": ["out/${client}"]}), will=will(topic, delay=5), **KEPT)
+    bed.loop.finish(policies.drop(rule))
+    if crash:
+        bed.crash()
+    else:
+        party.drop()
+    bed.advance(6)
+    assert [record.topic for record in bed.published()] == ([topic] if comes else [])
+    assert bed.node.counters.refused["will_not_authorized"] == (not comes)
+
+
+def test_a_key_that_is_withdrawn_ends_its_connections_and_no_others(bed: Testbed, tmp_path: Path) -> None:
+    path, other = tmp_path / "key.pem", ECKey.generate_key("P-256")
+    path.write_bytes(KEY.as_pem(private=False) + other.as_pem(private=False))
+    bed.advance(2)
+    by_other = jwt.encode({"alg": "ES256"}, {"sub": "bob", "exp": NOON / 1000 + 60}, other).encode()
+    first = connect(bed, token(acl={"publish": ["w"]}), will=will("w"))
+    second = bed.connect("d", user_name="anything", password=by_other)
+    path.write_bytes(other.as_pem(private=False))
+    bed.advance(2)
+    assert first.closed
+    assert not second.closed
+    assert bed.published() == [], "nor is a will of theirs published"
+    refused = bed.dial()
+    refused.connect("c", user_name="anything", password=token())
+    assert refused.closed

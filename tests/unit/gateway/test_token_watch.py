@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gateway.auth.tokens import Token
-from gateway.protocol.packets import PacketType, Publish
+from gateway.protocol.packets import PacketType, Publish, Subscribe, SubscriptionRequest
 from schemas.reasons import ReasonCode
 from tests.support.party import Party
 from tests.support.testbed import Testbed
@@ -54,6 +54,10 @@ def notices(party: Party) -> list[tuple[str, dict[str, Any]]]:
     return [(p.topic, json.loads(p.payload)) for p in party.take(Publish) if p.topic.startswith("$SYS/")]
 
 
+def _altered(token: str) -> str:
+    return token[:-5] + ("B" if token[-5] == "A" else "A") + token[-4:]
+
+
 def upload(party: Party, token: str, kind: str) -> None:
     party.publish("$SYS/uploadToken", json.dumps({"token": token, "type": kind}).encode(), 1)
     party.bed.settle()
@@ -90,6 +94,19 @@ def test_a_publish_without_a_token_to_write_is_another_code(site: Site) -> None:
     party.publish("out/1", b"x", 1)
     assert notices(party) == [(INVALID, {"code": 5, "type": "W"})]
     assert party.closed
+
+
+@pytest.mark.parametrize("kind", ["RW", "W", "R"])
+def test_the_notice_names_the_type_of_the_token_that_was_asked(site: Site, kind: str) -> None:
+    site.bed.node.strict = True
+    password = f"{kind}|{site.token(','.join(kind), 'in/+')}"
+    writer, reader = site.connect(password, 4, client="writer"), site.connect(password, 4, client="reader")
+    if "W" in kind:
+        writer.publish("elsewhere", b"x", 1)
+        assert notices(writer) == [(INVALID, {"code": 4, "type": kind})]
+    if "R" in kind:
+        reader.send(Subscribe(packet_id=7, requests=(SubscriptionRequest(filter="elsewhere", qos=1),)))
+        assert notices(reader) == [(INVALID, {"code": 4, "type": kind})]
 
 
 @VERSIONS
@@ -165,12 +182,12 @@ def test_an_uploaded_token_takes_the_place_of_its_type(site: Site) -> None:
     assert [record.payload for record in site.bed.published()] == [b"1", b"2"]
 
 
-@pytest.mark.parametrize(("token", "code"), [("nonsense", 1), ("{other}", -1), ("{w}", 5), ("{revoked}", 3)])
+@pytest.mark.parametrize(("token", "code"), [("nonsense", 1), ("{altered}", 8), ("{other}", -1), ("{w}", 5), ("{revoked}", 3)])
 def test_an_uploaded_token_that_is_not_valid_ends_the_connection(site: Site, token: str, code: int) -> None:
     other, revoked = Site(site.bed).token("R", "a"), site.token("R", "a")
     site.revoke(revoked)
     party = site.connect(f"R|{site.token('R', 'a')}")
-    upload(party, token.format(other=other, w=site.token("W", "a"), revoked=revoked), "R")
+    upload(party, token.format(other=other, w=site.token("W", "a"), revoked=revoked, altered=_altered(site.token("R", "a"))), "R")
     assert notices(party) == [(INVALID, {"code": code, "type": "R"})]
     assert party.closed
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from gateway.auth.login import sign, signature_user_name
+from gateway.auth.tokens import Token
 from gateway.protocol.errors import Unencodable
 from gateway.protocol.packets import Disconnect, Publish
 from schemas.identities import AccessRule
 from schemas.limits import Limits
 from schemas.reasons import ReasonCode
 from schemas.records import Kind, Source
-from tests.support.party import will
+from tests.support.party import Party, will
 from tests.support.testbed import Testbed
 
 Make = Callable[..., Testbed]
@@ -22,6 +24,31 @@ KEPT = {"clean_start": False, "session_expiry": 600}
 
 def wills(bed: Testbed) -> list[bytes]:
     return [record.payload for record in bed.published() if record.source == Source.WILL]
+
+
+class TokenLogin:
+    """Clients that log in with tokens of one key, each for the topic `w` and a minute; ``tokens`` holds the one to write with."""
+
+    def __init__(self, bed: Testbed) -> None:
+        self.bed = bed
+        self.key = bed.loop.finish(bed.keyring.create("device", 0)).id
+        self.tokens: dict[str, Token] = {}
+
+    def connect(self, kinds: str, client: str = "c", **fields: Any) -> Party:
+        mint, now = self.bed.node.registers.mint, self.bed.clock.wall()
+        password = []
+        for kind in kinds.split("|"):
+            text = mint.apply(self.key, ["w"], ",".join(kind), now + 60_000, now)
+            password += [kind, text]
+            token = mint.open(text)
+            assert isinstance(token, Token)
+            self.tokens[client] = token
+        return self.bed.connect(client, user_name=f"Token|{self.key}|bed", password="|".join(password).encode(), **fields)
+
+    def revoke(self, client: str) -> None:
+        node, token = self.bed.node, self.tokens[client]
+        self.bed.loop.finish(node.registers.mint.revoke(token, self.bed.clock.wall()))
+        node.token_watch.revoked(token)
 
 
 @pytest.mark.parametrize("version", [4, 5])
@@ -122,6 +149,37 @@ def test_a_will_is_authorised_again_when_it_is_published(bed: Testbed) -> None:
     bed.advance(1)
     assert wills(bed) == []
     assert bed.node.counters.refused["will_not_authorized"] == 1
+    assert bed.store._state.channels == {}
+
+
+@pytest.mark.parametrize("kinds", ["W", "R|W", "RW"])
+@pytest.mark.parametrize("crash", [False, True])
+def test_a_revoked_token_publishes_no_will(bed: Testbed, kinds: str, crash: bool) -> None:
+    login = TokenLogin(bed)
+    party = login.connect(kinds, will=will("w"))
+    stays = login.connect(kinds, client="other", will=will("w", b"theirs"))
+    if crash:
+        bed.loop.finish(bed.node.registers.mint.revoke(login.tokens["c"], bed.clock.wall()))
+        bed.crash()
+    else:
+        login.revoke("c")
+        assert party.closed
+        stays.drop()
+    bed.advance(1)
+    assert wills(bed) == [b"theirs"]
+    assert bed.node.counters.refused["will_not_authorized"] == 1
+    assert bed.store._state.channels == {}
+
+
+@pytest.mark.parametrize("crash", [False, True])
+def test_a_token_that_expired_before_the_delay_publishes_no_will(bed: Testbed, crash: bool) -> None:
+    login = TokenLogin(bed)
+    login.connect("W", will=will("w", b"late", delay=90), **KEPT).drop()
+    login.connect("W", client="other", will=will("w", b"in time", delay=50), **KEPT).drop()
+    if crash:
+        bed.crash()
+    bed.advance(100)
+    assert wills(bed) == [b"in time"]
     assert bed.store._state.channels == {}
 
 

@@ -1,5 +1,6 @@
 """Access keys: made once, kept sealed, revoked for good; the first start's instance id, administrator and key."""
 
+import asyncio
 import json
 import re
 
@@ -72,6 +73,61 @@ async def test_a_key_that_was_not_stored_is_not_there(tmp_path):
     with pytest.raises(StoreError):
         await keyring.create("device", 0)
     assert keyring.all() == []
+
+
+async def test_a_revocation_that_was_not_stored_changes_nothing(tmp_path):
+    store = MemoryKeys()
+    keyring = await new_keyring(tmp_path, store)
+    made = await keyring.create("device", 0)
+    store.is_failing = True
+    with pytest.raises(StoreError):
+        await keyring.revoke(made.id)
+    assert keyring.role(made.id) == "device"
+    assert keyring.is_secret_of(made.id, made.secret.reveal().encode(), 0)
+
+
+@pytest.mark.parametrize("change", ["create", "rotate", "revoke"])
+async def test_a_reading_that_began_before_a_change_does_not_undo_it(tmp_path, change):
+    store = MemoryKeys()
+    keyring = await new_keyring(tmp_path, store)
+    made = await keyring.create("device", 0)
+    read, began, go = store.keys, asyncio.Event(), asyncio.Event()
+
+    async def slow():
+        rows = await read()
+        began.set()
+        await go.wait()
+        return rows
+
+    store.keys = slow
+    loading = asyncio.create_task(keyring.load())
+    await began.wait()
+    if change == "create":
+        made = await keyring.create("device", 0)
+    elif change == "rotate":
+        made = await keyring.rotate(made.id, 0, 0)
+    else:
+        await keyring.revoke(made.id)
+    go.set()
+    await loading
+    assert keyring.is_secret_of(made.id, made.secret.reveal().encode(), 0) is (change != "revoke")
+    assert keyring.role(made.id) == (None if change == "revoke" else "device")
+
+
+async def test_a_rotation_on_its_way_does_not_undo_a_revocation(tmp_path):
+    store = MemoryKeys()
+    keyring = await new_keyring(tmp_path, store)
+    made = await keyring.create("device", 0)
+    put = store.put_key
+
+    async def slow(key):
+        await asyncio.sleep(0)
+        await put(key)
+
+    store.put_key = slow
+    await asyncio.gather(keyring.rotate(made.id, 0, 0), keyring.revoke(made.id))
+    assert store.rows[made.id].revoked
+    assert keyring.role(made.id) is None
 
 
 async def test_keys_have_a_limit(tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """JWT login: keys in JWKS and PEM, claims that must hold, rules that a token brings, and what nobody gets in with."""
 
+import base64
 import json
 import time
 
@@ -7,7 +8,7 @@ import pytest
 from joserfc import jwt
 from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
 
-from gateway.auth.web_tokens import WebTokenRefused, WebTokens, looks_like
+from gateway.auth.web_tokens import MAX_PEM_KEYS, WebTokenRefused, WebTokens, looks_like
 from schemas.errors import StartError
 from schemas.identities import AccessRule
 
@@ -38,11 +39,11 @@ def jwks(tmp_path):
 
 @pytest.fixture
 def tokens(jwks):
-    return WebTokens.open(jwks, "issuer", "gateway")
+    return WebTokens(jwks, "issuer", "gateway")
 
 
 def read(tokens, text, client="c1", now=NOW):
-    return tokens.read(text, client, now)
+    return tokens.read(text, client, now)[:3]
 
 
 def good(**more):
@@ -59,7 +60,61 @@ def test_one_key_in_pem_needs_no_key_id(tmp_path, algorithm):
     path = tmp_path / "key.pem"
     path.write_bytes(KEYS[algorithm].as_pem(private=False))
     text = sign(claims(), algorithm, kid=None)
-    assert read(WebTokens.open(path), text)[0] == "alice"
+    assert read(WebTokens(path), text)[0] == "alice"
+
+
+def pem(tmp_path, *keys):
+    path = tmp_path / "keys.pem"
+    path.write_bytes(b"".join(key.as_pem(private=False) for key in keys))
+    return WebTokens(path)
+
+
+@pytest.mark.parametrize("kid", [None, "whatever", "ec"])
+@pytest.mark.parametrize("algorithm", sorted(KEYS))
+@pytest.mark.parametrize("several", [False, True])
+def test_keys_in_pem_have_no_names_and_each_that_fits_is_tried(tmp_path, kid, algorithm, several):
+    others = [ECKey.generate_key("P-256"), OKPKey.generate_key("Ed25519"), RSAKey.generate_key(2048)] if several else []
+    assert read(pem(tmp_path, *others, KEYS[algorithm]), sign(claims(), algorithm, kid=kid))[0] == "alice"
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_what_no_key_in_pem_has_signed_is_refused(tmp_path, several):
+    tokens = pem(tmp_path, KEYS["RS256"], *([KEYS["ES256"], KEYS["Ed25519"]] if several else []))
+    public = KEYS["RS256"].as_pem(private=False)
+    head, body, signature = sign(claims(), "RS256").split(".")
+    by_public_key = jwt.encode({"alg": "HS256"}, claims(), OctKey.import_key(json.dumps({"kty": "oct", "k": b64(public)})), algorithms=["HS256"])
+    altered = [b64(header) for header in (b'{"alg":"HS256"}', b'{"alg":"none"}', b'{"alg":"ES256"}', b'{"alg":["RS256"]}', b"[]")]
+    for forged in (
+        sign(claims(), key=ECKey.generate_key("P-256")),
+        sign(claims(), "RS256", key=RSAKey.generate_key(2048)),
+        by_public_key,
+        f"{altered[0]}.{body}.{signature}",
+        f"{altered[1]}.{body}.",
+        f"{altered[2]}.{body}.{signature}",
+        f"{altered[3]}.{body}.{signature}",
+        f"{altered[4]}.{body}.{signature}",
+        f"{head}.{body}.",
+    ):
+        with pytest.raises(WebTokenRefused):
+            read(tokens, forged)
+
+
+def b64(data):
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def test_an_algorithm_of_another_curve_is_refused(tmp_path):
+    key = ECKey.generate_key("P-384")
+    text = sign(claims(), "ES384", key=key)
+    assert read(pem(tmp_path, KEYS["ES256"], key), text)[0] == "alice"
+    with pytest.raises(WebTokenRefused):
+        read(pem(tmp_path, key), ".".join((b64(b'{"alg":"ES256"}'), *text.split(".")[1:])))
+
+
+def test_keys_in_pem_have_a_limit(tmp_path):
+    pem(tmp_path, *[KEYS["ES256"]] * MAX_PEM_KEYS)
+    with pytest.raises(StartError, match=f"more than {MAX_PEM_KEYS} keys in PEM"):
+        pem(tmp_path, *[KEYS["ES256"]] * (MAX_PEM_KEYS + 1))
 
 
 def test_rules_come_with_the_token(tokens):
@@ -156,12 +211,12 @@ def test_a_file_without_a_public_key_stops_the_start(tmp_path, content, words):
     path = tmp_path / "keys"
     path.write_text(content)
     with pytest.raises(StartError, match=words):
-        WebTokens.open(path)
+        WebTokens(path)
 
 
 def test_a_file_that_is_missing_stops_the_start(tmp_path):
     with pytest.raises(StartError, match=r"jwt.keys: .*none can't be read"):
-        WebTokens.open(tmp_path / "none")
+        WebTokens(tmp_path / "none")
 
 
 def test_what_looks_like_a_jwt():
@@ -176,3 +231,30 @@ def test_verification_is_quick_enough_for_the_loop(tokens):
     for _ in range(200):
         read(tokens, text)
     assert (time.process_time() - began) / 200 < 0.002
+
+
+def test_a_changed_file_comes_into_force_and_one_that_does_not_load_changes_nothing(tmp_path, caplog):
+    caplog.set_level("INFO")
+    old, new = KEYS["ES256"], ECKey.generate_key("P-256")
+    tokens = pem(tmp_path, old)
+    signed_by = tokens.read(sign(claims(), key=old), "c1", NOW).signed_by
+    tokens.check()
+    assert tokens.version == 0
+    (tmp_path / "keys.pem").write_text("no key at all")
+    tokens.check()
+    tokens.check()
+    assert tokens.version == 0
+    assert [record.message for record in caplog.records if "jwt keys kept" in record.message] == caplog.messages
+    assert len(caplog.messages) == 1
+    assert read(tokens, sign(claims(), key=old))[0] == "alice"
+    pem(tmp_path, old, new)
+    tokens.check()
+    assert tokens.version == 1
+    assert tokens.is_current(signed_by)
+    assert read(tokens, sign(claims(), key=new))[0] == "alice"
+    pem(tmp_path, new)
+    tokens.check()
+    assert tokens.version == 2
+    assert not tokens.is_current(signed_by)
+    with pytest.raises(WebTokenRefused):
+        read(tokens, sign(claims(), key=old))
