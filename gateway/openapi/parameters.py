@@ -49,7 +49,7 @@ class Parameters:
             raise self.fault(name, f"must be one of {', '.join(words)}")
         return value
 
-    def listed(self, name: str, limit: int, *, required: bool = True) -> list[str]:
+    def listed(self, name: str, limit: int, *, required: bool = True, longest: int = MAX_NAME) -> list[str]:
         """`Name.1`, `Name.2` and so on, without gaps."""
         found: list[str] = []
         while (value := self._values.get(f"{name}.{len(found) + 1}")) is not None:
@@ -58,9 +58,20 @@ class Parameters:
                 raise self.fault(name, f"has more than {limit} entries")
         if not found and required:
             raise self.fault(name, "is missing")
-        if any(not value or len(value) > MAX_NAME or "\x00" in value for value in found):
-            raise self.fault(name, f"has an entry that is empty or longer than {MAX_NAME} characters")
+        if any(not value or len(value) > longest or "\x00" in value for value in found):
+            raise self.fault(name, f"has an entry that is empty or longer than {longest} characters")
         return found
+
+    def numbered(self, name: str, limit: int) -> int:
+        """How many groups of parameters `Name.1.…`, `Name.2.…` there are: at least one, without gaps."""
+        numbers = {key.removeprefix(f"{name}.").partition(".")[0] for key in self._values if key.startswith(f"{name}.")}
+        if not numbers:
+            raise self.fault(name, "is missing")
+        if len(numbers) > limit:
+            raise self.fault(name, f"has more than {limit} entries")
+        if numbers != {str(number) for number in range(1, len(numbers) + 1)}:
+            raise self.fault(name, "must be numbered from 1 without gaps")
+        return len(numbers)
 
     def pairs(self, name: str, limit: int) -> list[tuple[str, str]]:
         """`Name.1.Key`, `Name.1.Value` and so on."""
