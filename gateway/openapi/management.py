@@ -157,11 +157,7 @@ async def list_devices(call: Call) -> Fields:
     group, size = parameters.text("GroupId"), parameters.number("PageSize", 1, MAX_PAGE)
     page, token = parameters.number("PageNo", 1, MAX_PAGES, 1), parameters.optional("NextToken")
     devices = call.node.registers.devices
-    if token or page == 1:
-        clients, total = devices.clients(group, token, size)
-    else:
-        clients, total = devices.clients(group, "", page * size)
-        clients = clients[(page - 1) * size :]
+    clients, total = devices.clients(group, token, size, 0 if token else (page - 1) * size)
     following = clients[-1] if len(clients) == size else ""
     shown = {"ClientIdList": list(clients), "PageNo": str(page), "PageSize": str(size), "Total": str(total), "NextToken": following}
     return {"DeviceCredentialClientIdList": shown}
