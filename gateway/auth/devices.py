@@ -16,6 +16,7 @@ import msgspec
 from gateway.auth.seal import Seal
 from gateway.auth.shelf import DocumentStore, Shelf
 from schemas.identities import Secret
+from schemas.resources import SEPARATOR
 
 MAX_CREDENTIALS: Final = 1_000_000
 """As many as there may be sessions, each of some 0.6 KB in memory."""
@@ -76,10 +77,10 @@ class Devices:
         row = self._shelf.get(client)
         return None if row is None else self._shown(client, row)
 
-    def clients(self, group: str, after: str, limit: int) -> tuple[Sequence[str], int]:
-        """Client ids of a group that have a credential, by name behind ``after``, and how many there are in all."""
-        names = sorted(name for name in self._shelf.items() if name.startswith(group + "@@@"))
-        return [name for name in names if name > after][:limit], len(names)
+    def clients(self, group: str, after: str, limit: int, skipped: int = 0) -> tuple[Sequence[str], int]:
+        """Client ids of a group that have a credential, by name behind ``after`` and so many more, and how many there are in all."""
+        prefix = group + SEPARATOR
+        return self._shelf.names(after, limit, prefix, skipped), self._shelf.count(prefix)
 
     async def register(self, client: str, now: int) -> DeviceCredential:
         """A new credential, in the place of an older one."""

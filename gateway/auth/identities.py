@@ -128,16 +128,15 @@ class Identities:
     def page(self, after: str, limit: int, *, user: str = "", identity_type: str = "", client: str = "") -> Iterator[tuple[str, Identity]]:
         """Identities by their name in the store behind ``after``; empty arguments filter nothing."""
         found = 0
-        for key in sorted(self._shelf.items()):
-            parts = key.split("\x00")
-            wanted = (identity_type, user, client)
-            if key <= after or any(want and want != part for want, part in zip(wanted, (*parts, ""), strict=False)):
-                continue
-            row = self._shelf.get(key)
-            if found == limit or row is None:
-                return
-            found += 1
-            yield key, self._shown(key, row)
+        for kind in sorted((identity_type,) if identity_type else TYPES):
+            for key, row in self._shelf.page(after, len(self), f"{kind}\x00{user}"):
+                _, of_user, of_client = (*key.split("\x00"), "")[:3]
+                if user not in ("", of_user) or client not in ("", of_client):
+                    continue
+                if found == limit:
+                    return
+                found += 1
+                yield key, self._shown(key, row)
 
     async def add(self, user: str, identity_type: str, client: str, secret: str, sign_mode: str) -> None:
         key, row = self._row(user, identity_type, client, secret, sign_mode)

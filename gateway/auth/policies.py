@@ -6,7 +6,7 @@ Knows which rules speak of a principal; what they come to is decided in access.p
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from gateway.auth.shelf import DocumentStore, Shelf
@@ -62,9 +62,11 @@ class Policies:
 
     def stored(self, principal: str = "") -> Iterable[AccessRule]:
         """Stored rules in the order of principal, filter and action; ``principal`` empty for all."""
-        rules = [self._stored.get(principal, {})] if principal else list(self._stored.values())
-        named = sorted((name, rule) for of_one in rules for name, rule in of_one.items())
-        return (rule for _, rule in named)
+        return (rule for _, rule in self.page("", f"{principal}\x00" if principal else ""))
+
+    def page(self, after: str, beginning: str) -> Iterator[tuple[str, AccessRule]]:
+        """Stored rules by their name in the store, behind ``after``, with a principal that begins like this."""
+        return iter(()) if self._shelf is None else self._shelf.page(after, MAX_RULES, beginning)
 
     def of_filter(self, principal: str, rule_filter: str) -> list[AccessRule]:
         """Stored rules of a principal that have this very filter."""

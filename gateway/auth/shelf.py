@@ -6,6 +6,7 @@ every change, so that what was derived from it can be dropped.
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from typing import Final, Generic, Protocol, TypeVar
 
@@ -43,6 +44,8 @@ class Shelf(Generic[T]):
         self._decode = msgspec.msgpack.Decoder(form).decode
         self._limit = limit
         self._items: dict[str, T] = {}
+        self._order: list[str] | None = None
+        """All names in order, from the first time that a page is wanted."""
         self._adding: set[str] = set()
         self.version = 0
         self._changes = 0
@@ -58,6 +61,7 @@ class Shelf(Generic[T]):
         if found != self._items or not self.version:
             self._items.clear()
             self._items.update(found)
+            self._order = None
             self.version += 1
 
     async def _read(self) -> dict[str, T]:
@@ -87,8 +91,28 @@ class Shelf(Generic[T]):
 
     def page(self, after: str, limit: int, prefix: str = "") -> Iterator[tuple[str, T]]:
         """By name behind ``after``, at most ``limit``."""
-        names = sorted(name for name in self._items if name > after and name.startswith(prefix))[:limit]
-        return ((name, self._items[name]) for name in names)
+        return ((name, self._items[name]) for name in self.names(after, limit, prefix))
+
+    def names(self, after: str, limit: int, prefix: str = "", skipped: int = 0) -> list[str]:
+        """Of such a page, without so many at its beginning."""
+        order, start, end = self._range(prefix)
+        start = max(start, bisect_right(order, after)) + skipped
+        return order[start : min(start + limit, end)]
+
+    def count(self, prefix: str) -> int:
+        _, start, end = self._range(prefix)
+        return end - start
+
+    def _range(self, prefix: str) -> tuple[list[str], int, int]:
+        """All names in order, and which of them begin with this. They are sorted once, since the event loop waits for it."""
+        if self._order is None:
+            self._order = sorted(self._items)
+        start = bisect_left(self._order, prefix)
+        return self._order, start, bisect_right(self._order, prefix, start, key=lambda name: name[: len(prefix)])
+
+    def _leave(self, name: str) -> None:
+        if self._items.pop(name, None) is not None and self._order is not None:
+            del self._order[bisect_left(self._order, name)]
 
     async def add(self, name: str, item: T, *, expires_at: int = 0) -> bool:
         """Insert; False where there is one of that name, or one is on its way."""
@@ -121,7 +145,10 @@ class Shelf(Generic[T]):
         changes += [PutDocument(Document(self._kind, name, msgspec.msgpack.encode(item), expires_at)) for name, item in put.items()]
         await self._store.commit(changes)
         for name in dropped:
-            self._items.pop(name, None)
+            self._leave(name)
+        for name in put:
+            if self._order is not None and name not in self._items:
+                insort(self._order, name)
         self._items.update(put)
         self._changes += 1
         self.version += 1
@@ -135,4 +162,4 @@ class Shelf(Generic[T]):
     def forget(self, names: Sequence[str]) -> None:
         """Out of memory only: the store's sweep takes what is past its time by itself."""
         for name in names:
-            self._items.pop(name, None)
+            self._leave(name)

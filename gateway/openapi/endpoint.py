@@ -11,8 +11,9 @@ import uuid
 from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qsl
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, HTTPException, Response
 from fastapi import Request as HttpRequest
+from starlette.requests import ClientDisconnect
 
 from gateway.auth.login import LoginRefused, Peer
 from gateway.openapi.answers import answer, fault_answer
@@ -47,7 +48,7 @@ def open_api_routes(node: "Node", services: "Services") -> APIRouter:
 
     async def call(request: HttpRequest) -> Response:
         request_id = str(uuid.uuid4()).upper()
-        xml = False
+        xml, host = False, request.headers.get("host", "")[:255]
         try:
             read = await _read(request)
             xml = dict((*read.query, *read.form)).get("Format", "JSON").upper() == "XML"
@@ -55,10 +56,17 @@ def open_api_routes(node: "Node", services: "Services") -> APIRouter:
             fields = await _serve(node, services, claim, _peer(request))
             return answer(claim.action, fields, request_id, xml=xml)
         except Fault as fault:
-            return fault_answer(fault, request.headers.get("host", "")[:255], request_id, xml=xml)
+            return fault_answer(fault, host, request_id, xml=xml)
+        except HTTPException as refused:  # of the layer before all routes: a body that is too large or too slow
+            return fault_answer(Fault("InvalidParameter", detail=f"{refused.detail}."), host, request_id, xml=xml)
+        except ClientDisconnect:
+            return Response(status_code=400)  # nobody is there to read it
         except SluicewayError as error:
             _log.warning("openapi-failed error=%s", type(error).__name__)
-            return fault_answer(Fault("SystemOverFlow"), "", request_id, xml=xml)
+            return fault_answer(Fault("SystemOverFlow"), host, request_id, xml=xml)
+        except Exception:  # noqa: BLE001 - SDKs read no error of another form; the log has what it was
+            _log.exception("openapi-failed request=%s", request_id)
+            return fault_answer(Fault("InternalError"), host, request_id, xml=xml)
 
     router.add_route("/", call, methods=["GET", "POST"], include_in_schema=False)
     return router

@@ -5,7 +5,7 @@ No public text lists the words of PermitAction and Effect; ours are PUB, SUB and
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from typing import Any, Final
 
 from gateway.auth.identities import TYPES, IdentityRefused, name_problem, principal_name
@@ -16,6 +16,8 @@ from gateway.openapi.faults import Fault
 from schemas.identities import AccessRule
 
 MAX_PAGE: Final = 100
+MAX_TOKEN: Final = 16_384
+"""Characters of a NextToken: a rule's name holds a filter, and a character of it is up to eight here."""
 
 _ACTIONS: Final = {"PUB": "publish", "SUB": "subscribe", "ALL": "*", "PUB_SUB": "*"}
 _WORDS: Final = {"publish": "PUB", "subscribe": "SUB", "read": "SUB", "*": "ALL"}
@@ -67,8 +69,8 @@ async def query_identities(call: Call) -> Fields:
     kind = parameters.choice("IdentityType", TYPES) if parameters.optional("IdentityType") else ""
     found = list(
         call.node.registers.identities.page(
-            _token(parameters.optional("NextToken", 512)),
-            size,
+            _token(call),
+            size + 1,
             user=parameters.optional("Username"),
             identity_type=kind,
             client=parameters.optional("ClientId"),
@@ -77,15 +79,21 @@ async def query_identities(call: Call) -> Fields:
     results = [
         {"Username": i.user, "Secret": i.secret.reveal(), "IdentityType": i.type, "ClientId": i.client, "SignMode": i.sign_mode} for _, i in found
     ]
-    return {**_DONE, "Data": {"NextToken": found[-1][0].encode().hex() if len(found) == size else "", "Results": results}}
+    return _page([name for name, _ in found], results, size)
 
 
-def _token(text: str) -> str:
+def _token(call: Call) -> str:
     """Where a page begins: a name of ours in hex, since names may hold what a URL may not."""
     try:
-        return bytes.fromhex(text).decode()
+        return bytes.fromhex(call.parameters.optional("NextToken", MAX_TOKEN)).decode()
     except (ValueError, UnicodeDecodeError):
         raise Fault("InvalidParameter", "NextToken", "is not one that was given out") from None
+
+
+def _page(names: Sequence[str], results: Sequence[Fields], size: int) -> Fields:
+    """One more than ``size`` was looked for, to know whether there is another page; it goes on behind the last name of this one."""
+    following = names[size - 1].encode().hex() if len(names) > size else ""
+    return {**_DONE, "Data": {"NextToken": following, "Results": results[:size]}}
 
 
 def _principal(call: Call) -> tuple[str, str]:
@@ -137,19 +145,20 @@ async def delete_permission(call: Call) -> Fields:
 async def query_permissions(call: Call) -> Fields:
     call.check_instance()
     parameters = call.parameters
-    size, after = parameters.number("Size", 1, MAX_PAGE), parameters.optional("NextToken", 32)
-    start = int(after) if after.isascii() and after.isdigit() else 0
+    size, after = parameters.number("Size", 1, MAX_PAGE), _token(call)
     kind = parameters.choice("IdentityType", TYPES) if parameters.optional("IdentityType") else ""
     identity, topic = parameters.optional("Identity"), parameters.optional("Topic", 1024)
-    found = []
-    for rule in call.node.registers.policies.stored():
-        of_kind, _, name = rule.principal.partition(":")
-        wanted = of_kind.upper() in TYPES and kind in ("", of_kind.upper()) and identity in ("", name) and topic in ("", rule.filter)
-        if wanted:
-            word = {"Identity": name, "IdentityType": of_kind.upper(), "Topic": rule.filter}
-            found.append({**word, "PermitAction": _WORDS[rule.action], "Effect": rule.effect.upper()})
-    following = str(start + size) if start + size < len(found) else ""
-    return {**_DONE, "Data": {"NextToken": following, "Results": found[start : start + size]}}
+    names: list[str] = []
+    results: list[Fields] = []
+    for of_kind in sorted((kind,) if kind else TYPES):
+        for name, rule in call.node.registers.policies.page(after, principal_name(of_kind, identity) + ("\x00" if identity else "")):
+            if topic in ("", rule.filter):
+                named = {"Identity": rule.principal.partition(":")[2], "IdentityType": of_kind, "Topic": rule.filter}
+                results.append({**named, "PermitAction": _WORDS[rule.action], "Effect": rule.effect.upper()})
+                names.append(name)
+            if len(names) > size:
+                return _page(names, results, size)
+    return _page(names, results, size)
 
 
 async def add_block(call: Call) -> Fields:
@@ -173,9 +182,10 @@ async def query_blocks(call: Call) -> Fields:
     call.check_instance()
     parameters, identities = call.parameters, call.node.registers.identities
     size, client = parameters.number("Size", 1, MAX_PAGE), parameters.optional("ClientId")
-    if client:
-        clients = [client] if identities.is_blocked(client) else []
-    else:
-        clients = identities.blocked(_token(parameters.optional("NextToken", 512)), size)
-    results = [{"ClientId": name, "PermitAction": "CONNECT", "Effect": "DENY"} for name in clients]
-    return {**_DONE, "Data": {"NextToken": clients[-1].encode().hex() if len(clients) == size else "", "Results": results}}
+    if not client:
+        return _blocks(identities.blocked(_token(call), size + 1), size)
+    return _blocks([client] if identities.is_blocked(client) else [], size)
+
+
+def _blocks(clients: Sequence[str], size: int) -> Fields:
+    return _page(clients, [{"ClientId": client, "PermitAction": "CONNECT", "Effect": "DENY"} for client in clients], size)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from gateway.auth.devices import DeviceCredential
 from gateway.auth.resources import ResourceRefused
 from gateway.auth.tags import MAX_TAGS, RESOURCE_TYPES
 from gateway.openapi.calls import Call, Fields
 from gateway.openapi.faults import Fault
+from gateway.openapi.parameters import MAX_TEXT
 from schemas.resources import ParentTopic, group_id_problem, parent_topic_problem
 
 MAX_PAGE = 100
@@ -21,13 +24,13 @@ async def create_group(call: Call) -> Fields:
     group = call.parameters.text("GroupId")
     if problem := group_id_problem(group):
         raise call.parameters.fault("GroupId", problem)
-    tags = call.parameters.pairs("Tags", MAX_TAGS)
+    tags = call.parameters.tags("Tags", MAX_TAGS)
     try:
         await call.node.registers.resources.create_group(group, call.principal.name, call.now)
     except ResourceRefused:
         raise Fault("GroupIdAlreadyExsited") from None
     if tags:
-        await call.node.registers.tags.put("GROUP", [group], dict(tags))
+        await call.node.registers.tags.put("GROUP", [group], tags)
     return {}
 
 
@@ -42,7 +45,7 @@ async def delete_group(call: Call) -> Fields:
 
 async def list_groups(call: Call) -> Fields:
     call.check_instance()
-    tags = call.node.registers.tags
+    wanted = call.parameters.tags("Tags", MAX_TAGS)
     data = [
         {
             "GroupId": group.id,
@@ -50,11 +53,17 @@ async def list_groups(call: Call) -> Fields:
             "IndependentNaming": True,
             "CreateTime": group.created,
             "UpdateTime": group.updated,
-            "Tags": [{"TagKey": key, "TagValue": value} for key, value in tags.of("GROUP", group.id)],
+            "Tags": [{"TagKey": key, "TagValue": value} for key, value in tags.items()],
         }
         for group in call.node.registers.resources.groups()
+        if _has(tags := dict(call.node.registers.tags.of("GROUP", group.id)), wanted)
     ]
     return {"Data": data}
+
+
+def _has(tags: Mapping[str, str], wanted: Mapping[str, str]) -> bool:
+    """Whether all that are wanted are there; one without a value, with any value."""
+    return all(key in tags and value in (tags[key], "") for key, value in wanted.items())
 
 
 # Parent topics: names of the product, fields of our own, as no public description has any
@@ -148,11 +157,7 @@ async def list_devices(call: Call) -> Fields:
     group, size = parameters.text("GroupId"), parameters.number("PageSize", 1, MAX_PAGE)
     page, token = parameters.number("PageNo", 1, MAX_PAGES, 1), parameters.optional("NextToken")
     devices = call.node.registers.devices
-    if token or page == 1:
-        clients, total = devices.clients(group, token, size)
-    else:
-        clients, total = devices.clients(group, "", page * size)
-        clients = clients[(page - 1) * size :]
+    clients, total = devices.clients(group, token, size, 0 if token else (page - 1) * size)
     following = clients[-1] if len(clients) == size else ""
     shown = {"ClientIdList": list(clients), "PageNo": str(page), "PageSize": str(size), "Total": str(total), "NextToken": following}
     return {"DeviceCredentialClientIdList": shown}
@@ -162,6 +167,8 @@ async def list_devices(call: Call) -> Fields:
 
 
 async def list_instances(call: Call) -> Fields:
+    tags = dict(call.node.registers.tags.of("INSTANCE", call.instance))
+    is_wanted = _has(tags, call.parameters.tags("Tags", MAX_TAGS))
     instance = {
         "InstanceId": call.instance,
         "InstanceName": call.node.settings.node.id,
@@ -173,9 +180,9 @@ async def list_instances(call: Call) -> Fields:
         "ExpireTime": 0,
         "OrderId": "",
         "Specific": "",
-        "MqttTags": [{"TagKey": key, "TagValue": value} for key, value in call.node.registers.tags.of("INSTANCE", call.instance)],
+        "MqttTags": [{"TagKey": key, "TagValue": value} for key, value in tags.items()],
     }
-    return {"Code": "200", "Success": "true", "Message": "operation success.", "Instances": [instance]}
+    return {"Code": "200", "Success": "true", "Message": "operation success.", "Instances": [instance] if is_wanted else []}
 
 
 async def tag_resources(call: Call) -> Fields:
@@ -222,13 +229,23 @@ def _tagged(call: Call) -> tuple[str, list[str]]:
     return kind, ids
 
 
-async def disaster(call: Call) -> Fields:
+async def recover(call: Call) -> Fields:
+    return _one_instance(call, "RecoveryInstanceId")
+
+
+async def downgrade(call: Call) -> Fields:
+    return _one_instance(call, "DowngradeInstanceId")
+
+
+def _one_instance(call: Call, other: str) -> Fields:
     """There is one instance here, and no other to take over."""
     call.check_instance()
+    call.parameters.text(other)
     return {"Code": 404, "Success": False, "Message": "this installation has one instance: there is none to recover to."}
 
 
 async def set_sni(call: Call) -> Fields:
     """Certificates are files of this installation (tls.certificate), which are read again when they change."""
     call.check_instance("MqttInstanceId")
+    call.parameters.text("DefaultCertificate", MAX_TEXT)
     raise Fault("ApiNotSupport", detail="Certificates are files that the settings name: tls.certificate, and tls.certificates by server name.")

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import msgspec
+
 from gateway.auth.tokens import Token, TokenFault, TokenRefused
 from gateway.openapi.calls import Call, Fields
 from gateway.openapi.faults import Fault
@@ -14,6 +18,9 @@ MAX_CLIENTS = 10
 """Clients of one batch query."""
 MAX_PAGE = 100
 MAX_MESSAGES = 32
+MAX_TOPICS = 10
+"""Topics of one message of a batch."""
+MAX_ID = 2**53
 MAX_TOKEN_TEXT = 8192
 MAX_TIME = 2**53
 
@@ -66,41 +73,73 @@ async def close_connection(call: Call) -> Fields:
 async def send_message(call: Call) -> Fields:
     call.check_instance()
     parameters = call.parameters
-    return {"MsgId": await _send(call, parameters.text("MqttTopic", 1024), parameters.text("Payload", call.node.limits.packet))}
+    topic, body = parameters.text("MqttTopic", 1024), parameters.text("Payload", call.node.limits.packet).encode()
+    _check(call, "MqttTopic", topic, "Payload", body)
+    return {"MsgId": await _send(call, topic, body)}
 
 
-async def _send(call: Call, topic: str, payload: str) -> str:
-    """The message id, once the message is durable. The payload goes as it is, base64 or not."""
-    limits, body = call.node.limits, payload.encode()
+def _check(call: Call, topic_name: str, topic: str, payload_name: str, body: bytes) -> None:
+    limits = call.node.limits
     if not is_topic_name(topic) or len(topic.encode()) > limits.topic_bytes or topic.count("/") >= limits.topic_levels:
-        raise call.parameters.fault("MqttTopic", f"must be a topic without + and #, of at most {limits.topic_bytes} bytes")
+        raise call.parameters.fault(topic_name, f"must be a topic without + and #, of at most {limits.topic_bytes} bytes")
     if len(body) + len(topic.encode()) + 16 > limits.packet:
-        raise call.parameters.fault("Payload", f"must fit in a packet of {limits.packet} bytes")
+        raise call.parameters.fault(payload_name, f"must fit in a packet of {limits.packet} bytes")
     if not call.node.access.may(call.principal, "publish", topic) or topic.startswith("$"):
         raise Fault("PermissionCheckFailed")
+
+
+async def _send(call: Call, topic: str, body: bytes) -> str:
+    """The message id, once the message is durable. The payload goes as it is, base64 or not."""
     try:
         return (await call.services.publish(topic, body, 1, False, NONE, call.principal)).hex().upper()
     except LogError:
         raise Fault("SystemOverFlow") from None
 
 
+class _Message(msgspec.Struct, frozen=True):
+    """One of a batch, to be sent to each of its topics; or ``fault``, for which it isn't sent at all."""
+
+    id: int
+    topics: Sequence[str] = ()
+    body: bytes = b""
+    fault: Fault | None = None
+
+
 async def batch_send_messages(call: Call) -> Fields:
-    """Each message by itself: those that fail say why, the others are sent."""
+    """Each message by itself: those that fail say why, the others are sent. None is, where the batch has a fault of its own: its caller
+    will repeat the whole."""
     if call.parameters.optional("InstanceId"):
         call.check_instance()
-    answers = []
-    for number in range(1, MAX_MESSAGES + 1):
-        message_id = call.parameters.optional(f"Messages.{number}.Id")
-        if not message_id:
-            break
-        topics = call.parameters.listed(f"Messages.{number}.Topics", MAX_CLIENTS)
-        payload = call.parameters.text(f"Messages.{number}.Payload", call.node.limits.packet)
-        try:
-            sent = [await _send(call, topic, payload) for topic in topics]
-            answers.append({"Id": message_id, "MsgId": ",".join(sent), "ErrorCode": 0, "ErrorMessage": ""})
-        except Fault as fault:
-            answers.append({"Id": message_id, "MsgId": "", "ErrorCode": fault.status, "ErrorMessage": fault.message})
-    return {"Responses": answers}
+    count = call.parameters.numbered("Messages", MAX_MESSAGES)
+    messages = [_message(call, f"Messages.{number}") for number in range(1, count + 1)]
+    return {"Responses": [await _send_each(call, message) for message in messages]}
+
+
+def _message(call: Call, name: str) -> _Message:
+    """A message without an id is a fault of the batch: there is no other name to answer it by."""
+    parameters = call.parameters
+    message_id = parameters.number(f"{name}.Id", 0, MAX_ID)
+    try:
+        topics = parameters.listed(f"{name}.Topics", MAX_TOPICS, longest=1024)
+        body = parameters.text(f"{name}.Payload", call.node.limits.packet).encode()
+        for topic in topics:
+            _check(call, f"{name}.Topics", topic, f"{name}.Payload", body)
+    except Fault as fault:
+        return _Message(message_id, fault=fault)
+    return _Message(message_id, topics, body)
+
+
+async def _send_each(call: Call, message: _Message) -> Fields:
+    """What was sent before a fault is told with it: that much is not to be sent again."""
+    sent: list[str] = []
+    fault = message.fault
+    try:
+        for topic in message.topics:
+            sent.append(await _send(call, topic, message.body))  # noqa: PERF401 - of a fault halfway, what is there stays
+    except Fault as halfway:
+        fault = halfway
+    problem = {"ErrorCode": 0, "ErrorMessage": ""} if fault is None else {"ErrorCode": fault.status, "ErrorMessage": fault.message}
+    return {"Id": message.id, "MsgId": ",".join(sent), **problem}
 
 
 async def apply_token(call: Call) -> Fields:

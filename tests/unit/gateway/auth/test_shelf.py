@@ -94,3 +94,25 @@ async def test_what_cant_be_read_stops_the_start():
     await store.commit([PutDocument(Document("thing", "a", b"\xc1"))])
     with pytest.raises(StartError, match="thing that can't be read"):
         await shelf(store).load()
+
+
+async def test_pages_are_in_order_and_sorted_once(monkeypatch):
+    """However often a page is wanted and whatever changes in between."""
+    sortings = []
+    monkeypatch.setattr("gateway.auth.shelf.sorted", lambda names: sortings.append(1) or sorted(names), raising=False)
+    store = MemoryStore()
+    things = shelf(store, 100)
+    for number in (5, 1, 9):
+        await things.put(f"a{number}", Thing(number))
+    await things.put("b", Thing(0))
+    assert [name for name, _ in things.page("", 9)] == ["a1", "a5", "a9", "b"]
+    await things.change({"a3": Thing(3), "a5": Thing(50), "A": Thing(0)}, ["a1"])
+    things.forget(["b", "not there"])
+    assert list(things.page("", 9)) == [("A", Thing(0)), ("a3", Thing(3)), ("a5", Thing(50)), ("a9", Thing(9))]
+    assert (things.names("", 9, "a"), things.count("a")) == (["a3", "a5", "a9"], 3)
+    assert (things.names("a3", 1, "a"), things.names("", 1, "a", 2), things.names("b", 9, "a"), things.names("", 9, "a", 3)) == (
+        ["a5"], ["a9"], [], [],
+    )  # fmt: skip
+    assert len(sortings) == 1
+    await things.load()
+    assert [name for name, _ in things.page("", 9)] == ["A", "a3", "a5", "a9", "b"]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import httpx
 import pytest
 
+from gateway.api.guard import MAX_BODY
 from gateway.api.routes import create_api
 from gateway.auth.keys import NewKey
 from gateway.openapi.endpoint import open_api_routes
@@ -210,6 +212,52 @@ def test_no_parameter_breaks_an_action(site: Site, name: str) -> None:
     check(site.send(site.make(name, **version, InstanceId="other", **dict.fromkeys(fields.split(), "x"))))
     added = {key for key in site.bed.store._state.documents if key[0] != "nonce"} - before
     assert added <= {("topic", "null"), ("topic", "1e9")} or {kind for kind, _ in added} == {"blocked client"}
+
+
+def test_a_body_that_is_too_large_is_a_fault_with_a_code(site: Site) -> None:
+    method, target, headers, _ = site.make("ListGroupId")
+    response = site.send((method, target, headers, b"x" * (MAX_BODY + 1)))
+    assert code(response, 400) == "InvalidParameter"
+    assert f"larger than {MAX_BODY} bytes" in response.json()["Message"]
+
+
+def test_a_body_that_is_too_slow_is_a_fault_with_a_code(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.api.guard.BODY_TIMEOUT", 0.0)
+
+    async def slow() -> AsyncIterator[bytes]:
+        yield b"x"
+        await asyncio.Event().wait()
+
+    async def ask() -> httpx.Response:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(site.app), base_url="http://gateway") as client:
+            return await client.post("/", content=slow())
+
+    response = site.bed.loop.finish(ask())
+    assert code(response, 400) == "InvalidParameter"
+    assert "too slowly" in response.json()["Message"]
+
+
+def test_what_nobody_foresaw_is_a_fault_with_a_code_and_in_the_log(
+    site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(site.bed.node.registers.resources, "groups", lambda: 1 / 0)
+    response = site.send(site.make("ListGroupId"))
+    assert code(response, 500) == "InternalError"
+    [line] = [record for record in caplog.records if record.message == f"openapi-failed request={response.json()['RequestId']}"]
+    assert line.exc_info is not None
+    assert line.exc_info[0] is ZeroDivisionError
+
+
+def test_who_leaves_while_sending_is_no_failure_of_ours(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        pass
+
+    scope = {"type": "http", "method": "POST", "path": "/", "query_string": b"", "headers": [], "scheme": "http", "server": ("gateway", 80)}
+    site.bed.loop.finish(site.app(scope, receive, send))
+    assert not [line for line in caplog.messages if "openapi" in line]
 
 
 def test_answers_come_in_xml(site: Site) -> None:
