@@ -15,24 +15,20 @@ import subprocess
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from queue import Queue
 
-import paho.mqtt.client as paho
 import pytest
 from aiokafka.errors import TopicAuthorizationFailedError
-from paho.mqtt.enums import CallbackAPIVersion
 
 from bridges.kafka.connection import Connection
-from gateway.auth.login import sign
 from gateway.settings.load import load
-from tests.deployments.shapes import COMPOSE, Shape, make_secrets
+from tests.deployments.running import Device, copied_for_localhost, replaced, stand_in
 from tests.support.brokers import java
-from tests.support.brokers.kafka import HEAP, JARS, LOGGING
-from tests.support.gateway import AccessKey, Gateway
+from tests.support.brokers.kafka import HEAP, JARS, LOGGING, VERSION
+from tests.support.gateway import Gateway
 from tests.support.postgresql import fresh
 from tests.support.process import Process
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 TOOLS = {"kafka-storage.sh": "kafka.tools.StorageTool", "kafka-server-start.sh": "kafka.Kafka", "kafka-acls.sh": "org.apache.kafka.tools.AclCommand"}
 BROKER_PORTS = ("9092", "9094", "9095")
@@ -45,6 +41,11 @@ def haproxy() -> str:
     return found
 
 
+def listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 class Balancer(Process):
     def __init__(self, folder: Path, config: str, port: int) -> None:
         super().__init__("haproxy", folder)
@@ -54,12 +55,8 @@ class Balancer(Process):
 
     def start(self) -> Balancer:
         self.spawn([haproxy(), "-db", "-f", str(self._file)], java.environment(self.folder), self.folder)
-        self.until(self._listens, 20, "it listened")
+        self.until(lambda: listens(self.port), 20, "it listened")
         return self
-
-    def _listens(self) -> bool:
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
 
 class Site:
@@ -67,24 +64,14 @@ class Site:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        compose = folder / "compose"
-        shutil.copytree(COMPOSE, compose, ignore=lambda at, _: ["secrets"] if Path(at).parent == COMPOSE else [])
-        script = compose / "secrets"
-        text = script.read_text("utf-8")
-        assert '"$kafka" "$node"' in text
-        script.write_text(text.replace('"$kafka" "$node"', '"$kafka" "$node" localhost'), "utf-8")
-        made = make_secrets(compose, "kafka")
-        assert made.returncode == 0, made.stderr
-        self.shape = Shape(compose, "kafka")
+        self.shape = copied_for_localhost(folder, "kafka", '"$kafka" "$node"')
         ports = iter(java.free_ports(len(NODES) * len(BROKER_PORTS)))
         self.ports = {(node, port): next(ports) for node in NODES for port in BROKER_PORTS}
         self.bin = folder / "bin"
         self.bin.mkdir()
         for name, main in TOOLS.items():
             lasting = HEAP if main == "kafka.Kafka" else java.QUICK
-            line = java.command(java.classpath(JARS), main, ['"$@"'], folder, (*lasting, f"-Dlog4j2.configurationFile={folder}/log4j2.properties"))
-            (self.bin / name).write_text(f"#!/bin/bash\nexec {' '.join(line)}\n", "utf-8")
-            (self.bin / name).chmod(0o755)
+            stand_in(self.bin / name, JARS, main, (*lasting, f"-Dlog4j2.configurationFile={folder}/log4j2.properties"))
         (folder / "log4j2.properties").write_text(LOGGING, "utf-8")
 
     def placed(self, text: str, node: str = "") -> str:
@@ -92,15 +79,14 @@ class Site:
         text = text.replace("kafka-@NODE@:", f"kafka-{node}:")
         text = re.sub(r"kafka-(\d):(\d{4})", lambda found: f"localhost:{self.ports[found[1], found[2]]}", text)
         text = re.sub(r"://:(\d{4})", lambda found: f"://localhost:{self.ports[node, found[1]]}", text)
-        for there, here in {
+        places = {
             "/run/secrets": self.shape.secrets,
             "/etc/sluiceway": self.folder / f"etc{node}",
             "/opt/kafka/bin": self.bin,
             "/tmp/server.properties": self.folder / f"server-{node}.properties",
             "/var/lib/kafka": self.folder / f"kafka-{node}",
-        }.items():
-            text = text.replace(there, str(here))
-        return text
+        }
+        return replaced(text, places)
 
     def command(self, service: str, node: str = "") -> list[str]:
         """What a service runs, with the files that it mounts."""
@@ -141,47 +127,15 @@ class Site:
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     site = Site(tmp_path_factory.mktemp("kafka-shape"))
-    brokers = [site.broker(node) for node in NODES]
+    brokers = {node: site.broker(node) for node in NODES}
     try:
+        for node, broker in brokers.items():
+            broker.until(lambda port=site.ports[node, "9092"]: listens(port), 120, "it listened")  # type: ignore[misc]
         site.give_rights()
         yield site
     finally:
-        for broker in brokers:
+        for broker in brokers.values():
             broker.kill()
-
-
-class Device:
-    """Paho, by TLS through the load balancer."""
-
-    def __init__(self, site: Site, port: int, name: str, key: AccessKey) -> None:
-        self.messages: Queue[bytes] = Queue(100)
-        self._done: Queue[object] = Queue(100)
-        self._client = client = paho.Client(CallbackAPIVersion.VERSION2, client_id=name, protocol=paho.MQTTv5)
-        client.tls_set(ca_certs=str(site.shape.secrets / "ca.crt"))
-        client.username_pw_set(f"Signature|{key.id}|{key.instance}", sign(key.secret.encode(), name).decode())
-        client.on_connect = lambda *_: self._done.put("connected")
-        client.on_subscribe = lambda *_: self._done.put("subscribed")
-        client.on_message = lambda client, data, message: self.messages.put(message.payload)
-        client.connect("localhost", port)
-        client.loop_start()
-        assert self._done.get(timeout=20) == "connected"
-        assert client.is_connected()
-
-    @property
-    def port(self) -> int:
-        port: int = self._client.socket().getsockname()[1]
-        return port
-
-    def subscribe(self, topic: str) -> None:
-        self._client.subscribe(topic, 1)
-        assert self._done.get(timeout=20) == "subscribed"
-
-    def publish(self, topic: str, payload: bytes) -> None:
-        self._client.publish(topic, payload, 1).wait_for_publish(20)
-
-    def close(self) -> None:
-        self._client.disconnect()
-        self._client.loop_stop()
 
 
 def connections(site: Site, gateway: Gateway) -> int:
@@ -192,13 +146,17 @@ def connections(site: Site, gateway: Gateway) -> int:
     return int(float(found[1]))
 
 
+def test_the_image_has_the_version_that_the_tests_run(site: Site) -> None:
+    assert site.shape.services["kafka-1"]["image"] == f"apache/kafka:{VERSION}"
+
+
 def test_devices_behind_the_balancer_reach_each_other_over_three_gateways(site: Site, start_gateway: Callable[..., Gateway], servers: None) -> None:
     config = site.settings(fresh())
     nodes = [gateway["environment"] for gateway in site.shape.gateways.values()]
     gateways = [start_gateway(node["SLUICEWAY_NODE_ID"], config=config, env=node, listen=("mqtts",), anonymous=False) for node in nodes]
     balancer = site.balancer(gateways).start()
     key = gateways[0].create_key()
-    devices = [Device(site, balancer.port, f"device-{number}", key) for number in range(3)]
+    devices = [Device(site.shape, balancer.port, f"device-{number}", key) for number in range(3)]
     try:
         assert [connections(site, gateway) for gateway in gateways] == [1, 1, 1]
         for device in devices:
