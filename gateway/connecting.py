@@ -47,7 +47,7 @@ CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 def key_of(user_name: str | None) -> str:
     """What a login is counted by: the key of a user name with three fields, else all of it."""
     parts = (user_name or "").split("|")
-    return (parts[1] if len(parts) == 3 else parts[0])[:64]
+    return parts[1] if len(parts) == 3 else parts[0]
 
 
 class ConnectRefused(Exception):
@@ -121,15 +121,15 @@ class Connecting:
         if method != SCRAM or not len(node.registers.identities):
             raise ConnectRefused(ReasonCode.BAD_AUTHENTICATION_METHOD, "no such authentication method")  # [MQTT-4.12.0-1] [MQTT-4.12.0-4]
         peer = connection.peer
-        host, key = peer.host, packet.client_id[:64]
+        host, key = peer.host, packet.client_id
         if not (peer.is_loopback or peer.is_secure or node.settings.allow_plaintext_login):
             raise ConnectRefused(ReasonCode.NOT_AUTHORIZED, "login in clear text from another machine")
-        if node.budgets and node.budgets.is_spent(host, key, node.monotonic()):
+        if node.failed_logins.refuse(host, key):
             raise ConnectRefused(ReasonCode.CONNECTION_RATE_EXCEEDED, "too many failed logins")
         try:
             return await self.authenticating.exchange(connection, packet)
         except (ScramRefused, TimeoutError) as refused:
-            node.budgets.failed(host, key, node.monotonic(), is_loopback=peer.is_loopback)
+            node.failed_logins.add(host, key, is_loopback=peer.is_loopback)
             raise ConnectRefused(ReasonCode.NOT_AUTHORIZED, str(refused) or "authentication took too long") from None
 
     def _holder(self, connection: Connection) -> Holder | None:
@@ -183,12 +183,12 @@ class Connecting:
 
     def _login(self, connection: Connection, packet: Connect, client: str, peer: Peer) -> Principal:
         node = self._node
-        budgets, host = node.budgets, connection.peer.host
-        if budgets and budgets.is_spent(host, key_of(packet.user_name), node.monotonic()):
+        failed, host, key = node.failed_logins, connection.peer.host, key_of(packet.user_name)
+        if failed.refuse(host, key):
             raise ConnectRefused(ReasonCode.CONNECTION_RATE_EXCEEDED, "too many failed logins")
         principal = node.authenticator.login(packet.user_name, packet.password, client, peer, node.clock.wall())
         if isinstance(principal, LoginRefused):
-            budgets.failed(host, key_of(packet.user_name), node.monotonic(), is_loopback=peer.is_loopback)
+            failed.add(host, key, is_loopback=peer.is_loopback)
             raise ConnectRefused(principal.reason_code, principal.reason)
         return principal
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from gateway.auth.access import Access
-from gateway.auth.budgets import Budgets
+from gateway.auth.failures import FailedLogins
 from gateway.auth.login import Authenticator
 from gateway.auth.registers import Registers
 from gateway.clock import Clock, RecordIds
@@ -78,7 +78,6 @@ class Node:
         self.registers = registers
         self.access: Access = registers.access()
         self.authenticator: Authenticator = registers.authenticator(settings)
-        self.budgets = Budgets(settings.limits.login_failures_address, settings.limits.login_failures_key)
         self.clock = clock
         self.ids = ids
         self.epoch = epoch
@@ -87,6 +86,7 @@ class Node:
         self.monotonic = time.monotonic
         self.tick = time.monotonic()
         self.counters = Counters()
+        self.failed_logins = FailedLogins(settings.limits, lambda: self.monotonic(), self.counters.refused)
         self.flusher = Flusher(loop)
         self.persistence = Persistence(store, loop, self.counters)
         self.registry = Registry()

@@ -38,6 +38,7 @@ class Services:
         self._stored = (0, 0)
         self.keyring = keyring
         self.authenticator = node.authenticator
+        self.failed_logins = node.failed_logins
         self.access = node.access
         self.resources = node.registers.resources
         self.policies = node.registers.policies

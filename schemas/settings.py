@@ -44,10 +44,17 @@ class Address(NamedTuple):
             return False
 
 
+class NamedCertificate(msgspec.Struct, frozen=True, kw_only=True):
+    """PEM files of a certificate for clients that ask for one of its DNS names."""
+
+    certificate: Path
+    key: Path
+
+
 class TlsSettings(msgspec.Struct, frozen=True, kw_only=True):
     """PEM files. ``certificate`` and ``key`` are set wherever there is a listener with TLS. ``client_ca``: clients must show a certificate, of it or
     of a registered authority; ``require_client_certificate``: of a registered one, where it is not set. ``client_crl``: revocation lists, of
-    each authority whose certificates are to be taken.
+    each authority whose certificates are to be taken. ``certificates``: others, by the server name that a client asks for.
     """
 
     certificate: Path | None = None
@@ -55,6 +62,7 @@ class TlsSettings(msgspec.Struct, frozen=True, kw_only=True):
     client_ca: Path | None = None
     client_crl: Path | None = None
     require_client_certificate: bool = False
+    certificates: tuple[NamedCertificate, ...] = ()
     http: bool = False
     """HTTP over TLS, with this certificate; no client certificate is asked for there."""
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import urllib.request
 from pathlib import Path
 
 PACKAGES = ("schemas", "streams", "bridges", "gateway")
@@ -20,6 +21,14 @@ def modules(site: Path) -> list[str]:
     names = [module.name for module in pkgutil.walk_packages([str(site)]) if module.name.split(".")[0] in PACKAGES]
     # Alembic runs these by path, not by name.
     return [name for name in names if not name.endswith(".migrations.env") and ".migrations.versions." not in name]
+
+
+def page(ready: str) -> str:
+    """A page that the program serves from a file beside its modules."""
+    http = next(word.removeprefix("http=") for word in ready.split() if word.startswith("http="))
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(f"http://{http}/signature", timeout=10) as answer:
+        return str(answer.read().decode())
 
 
 def main() -> int:
@@ -34,11 +43,14 @@ def main() -> int:
             guard = threading.Timer(START_WITHIN, gateway.kill)
             guard.start()
             line = gateway.stdout.readline() if gateway.stdout else ""
+            shown = page(line) if line.startswith("ready ") else ""
             gateway.send_signal(signal.SIGTERM)
             code = gateway.wait()
             guard.cancel()
     if not line.startswith("ready ") or code != 0:
         raise SystemExit(f"scripts/test: the built package doesn't serve: it said {line!r} and ended with {code}")
+    if "</form>" not in shown:
+        raise SystemExit("scripts/test: the built package lacks the files of gateway/console: see package-data in pyproject.toml")
     print(f"package      {len(modules(site)):>6} modules import, and it serves")  # noqa: T201
     return 0
 

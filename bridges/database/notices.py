@@ -15,7 +15,7 @@ from sqlalchemy import Connection, text
 
 from bridges.database.locks import is_shared
 from bridges.database.sql import Prepared
-from streams.cluster import POLL, POLL_SECONDS, Notice
+from streams.cluster import DOCUMENTS, KEYS, POLL, POLL_SECONDS, Notice
 
 CHANNEL: Final = "sluiceway"
 _NOTIFY: Final = Prepared(text(f"SELECT count(pg_notify('{CHANNEL}', :payload))"))
@@ -59,10 +59,12 @@ class Listening:
                 await self._task
 
     async def _run(self, connect: Callable[[], Awaitable[Any]]) -> None:
+        missed: tuple[Notice, ...] = ()
         while True:
             try:
                 async with await connect() as connection:
                     await connection.execute(f"LISTEN {CHANNEL}")
+                    self.tell(missed)
                     while True:
                         self.tell([POLL])  # at first for what was told before we listened
                         async for each in connection.notifies(timeout=POLL_SECONDS):
@@ -70,5 +72,6 @@ class Listening:
                             self.tell([Notice(topic, detail)])
             except self._lost as error:
                 logger.warning("store-notices-lost error=%s", " ".join(str(error).split()))
+                missed = (Notice(KEYS), Notice(DOCUMENTS))  # too dear to be read at every poll
             self.tell([POLL])
             await asyncio.sleep(POLL_SECONDS)

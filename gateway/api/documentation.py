@@ -41,6 +41,7 @@ _ERRORS: Final = {
     "408": "the body came too slowly",
     "409": "it is in the way of something that is there",
     "413": "too large",
+    "429": "too many logins from the address or with the key have failed; Retry-After says when to try again",
     "503": "it can't be made durable or read now",
 }
 _CREATED: Final = frozenset((("POST", "/keys"), ("POST", "/groups"), ("POST", "/topics"), ("POST", "/rules"), ("POST", "/bearer-keys")))

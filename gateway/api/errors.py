@@ -10,11 +10,13 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from gateway.auth.failures import RETRY_AFTER
 from schemas.errors import LogError, StoreError
 from schemas.rules import RuleError
 
 _log = logging.getLogger(__name__)
 
+_HEADERS: Final = {401: {"WWW-Authenticate": 'Basic realm="sluiceway"'}, 429: {"Retry-After": str(RETRY_AFTER)}}
 _CODES: Final = {404: "not_found", 405: "method_not_allowed", 408: "timeout", 413: "too_large", 415: "unsupported_media_type"}
 
 
@@ -33,7 +35,7 @@ def error_response(error: ApiError) -> JSONResponse:
     body = {"code": error.code, "message": error.message}
     if error.field:
         body["field"] = error.field
-    headers = {"WWW-Authenticate": 'Basic realm="sluiceway"'} if error.status == 401 else None
+    headers = _HEADERS.get(error.status)
     return JSONResponse({"error": body}, status_code=error.status, headers=headers)
 
 

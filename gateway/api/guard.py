@@ -19,8 +19,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from gateway.api.errors import ApiError
 from gateway.api.scopes import is_enough, scope_of
 from gateway.api.services import ApiServices
-from gateway.auth.bearers import KIND
+from gateway.auth.bearers import KIND, key_id_of
 from gateway.auth.bearers import principal_of as bearer_principal
+from gateway.auth.failures import RETRY_AFTER
 from gateway.auth.login import ADMINISTRATOR, LoginRefused, Peer
 from schemas.identities import Principal
 from schemas.limits import MIB
@@ -81,21 +82,22 @@ def principal_of(services: ApiServices, request: Request) -> Principal:
         key_id, _, secret = base64.b64decode(encoded, validate=True).decode().partition(":")
     except (binascii.Error, UnicodeDecodeError):
         raise ApiError(401, "unauthorized", "Authorization is not HTTP Basic with an access key's id and secret") from None
+    _check_budget(services, key_id, peer)
     outcome = services.authenticator.login_api(key_id, secret, peer, time.time_ns() // 1_000_000)
     if isinstance(outcome, Principal):
         return outcome
-    _refuse(outcome, key_id, peer)
-    raise AssertionError
+    raise _refused(services, outcome, key_id, peer)
 
 
 def _bearer(services: ApiServices, request: Request, token: str, peer: Peer) -> Principal:
     """The principal of a bearer key whose scope is enough for this request."""
+    key_id = key_id_of(token)
+    _check_budget(services, key_id, peer)
     if not services.authenticator.may_send_secrets(peer):
-        _refuse(LoginRefused(ReasonCode.NOT_AUTHORIZED, "bearer key in clear text from another machine"), "", peer)
+        raise _refused(services, LoginRefused(ReasonCode.NOT_AUTHORIZED, "bearer key in clear text from another machine"), key_id, peer)
     key = services.bearers.find(token, time.time_ns() // 1_000_000)
     if key is None:
-        _refuse(LoginRefused(ReasonCode.BAD_USER_NAME_OR_PASSWORD, "unknown bearer key"), "", peer)
-        raise AssertionError
+        raise _refused(services, LoginRefused(ReasonCode.BAD_USER_NAME_OR_PASSWORD, "unknown bearer key"), key_id, peer, "no valid bearer key")
     needed = scope_of(request.method, request.scope["path"])
     if not is_enough(key.scope, needed):
         _log.warning("api-scope-refused peer=%s key=%s scope=%s needed=%s", peer.address, key.id, key.scope, needed)
@@ -108,11 +110,21 @@ def _is_bearer(principal: Principal) -> bool:
     return principal.name.startswith(KIND)
 
 
-def _refuse(refused: LoginRefused, key_id: str, peer: Peer) -> None:
-    _log.warning("api-login-refused peer=%s key=%s reason=%s", peer.address, key_id[:64], refused.reason)
+def _check_budget(services: ApiServices, key_id: str, peer: Peer) -> None:
+    """Before anything of a login is looked at: who has failed too often waits, right or wrong."""
+    if services.failed_logins.refuse(peer.host, key_id):
+        raise ApiError(429, "too_many_failed_logins", f"too many logins from this address or with this key have failed: try again in {RETRY_AFTER} s")
+
+
+def _refused(
+    services: ApiServices, refused: LoginRefused, key_id: str, peer: Peer, words: str = "unknown access key or wrong secret"
+) -> ApiError:
+    """The answer to a login that failed, which counts. It says nothing of why, but where the peer itself can't be helped."""
+    services.failed_logins.add(peer.host, key_id, is_loopback=peer.is_loopback)
+    _log.warning("api-login-refused peer=%s key=%r reason=%s", peer.address, key_id[:64], refused.reason)
     if refused.reason_code == ReasonCode.NOT_AUTHORIZED:
-        raise ApiError(403, "forbidden", f"{refused.reason}: use TLS in front of it, or set allow_plaintext_login")
-    raise ApiError(401, "unauthorized", "unknown access key or wrong secret" if key_id else "no valid bearer key")
+        return ApiError(403, "forbidden", f"{refused.reason}: use TLS in front of it, or set allow_plaintext_login")
+    return ApiError(401, "unauthorized", words)
 
 
 def manager_guard(services: ApiServices) -> Guard:

@@ -1,4 +1,4 @@
-"""The routes. Open to all: /metrics, /healthz, /readyz. With a key: /api/v1/…, and the documentation.
+"""The routes. Open to all: /metrics, /healthz, /readyz, and the pages of gateway/console. With a key: /api/v1/…, and the documentation.
 
 Every handler is a coroutine on the gateway's own loop: it may wait, and must not compute for long.
 """
@@ -28,6 +28,7 @@ from gateway.api.traces import trace_routes
 from gateway.auth.credentials import credential_of
 from gateway.auth.diagnosis import RIGHT, diagnose
 from gateway.auth.keys import KeyLimit
+from gateway.console.pages import page_routes
 from schemas.identities import Principal
 
 _log = logging.getLogger(__name__)
@@ -53,6 +54,7 @@ def create_api(services: ApiServices, first: APIRouter | None = None) -> FastAPI
     app.include_router(trace_routes(services, _HEADERS), prefix="/api/v1")
     app.include_router(bearer_routes(services), prefix="/api/v1")
     app.include_router(documentation_routes(app, services))
+    app.include_router(page_routes())
     describe(app)
     return app
 

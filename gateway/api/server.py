@@ -44,11 +44,11 @@ class _Config(uvicorn.Config):
 
 
 def _current(certificates: Certificates) -> ssl.SSLContext:
-    """A context that hands each handshake the one in force, so that a new certificate needs no new listener."""
+    """A context that hands each handshake the one in force for its server name, so that a new certificate needs no new listener."""
     context = certificates.context
 
     def choose(connection: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:
-        connection.context = certificates.context
+        connection.context = certificates.for_name(name)
 
     context.sni_callback = choose
     return context
@@ -158,5 +158,7 @@ def probe(address: Address) -> None:
 
 def serve(app: FastAPI, address: Address, tls: TlsSettings | None = None) -> HttpServer:
     """A server of the application; ``start`` and ``stop`` it. With ``tls`` it is HTTPS: keys say who calls, no client certificate is asked for."""
-    certificates = None if tls is None else Certificates(msgspec.structs.replace(tls, client_ca=None))
-    return HttpServer(app, address, certificates)
+    if tls is None:
+        return HttpServer(app, address)
+    asking_nobody = msgspec.structs.replace(tls, client_ca=None, client_crl=None, require_client_certificate=False)
+    return HttpServer(app, address, Certificates(asking_nobody))

@@ -10,6 +10,7 @@ import msgspec
 from gateway.auth.access import Access
 from gateway.auth.bearers import Bearers
 from gateway.auth.client_certificates import ClientCertificates
+from gateway.auth.failures import FailedLogins
 from gateway.auth.keys import KeyRing
 from gateway.auth.login import Authenticator
 from gateway.auth.policies import Policies
@@ -53,6 +54,7 @@ class ApiServices(Protocol):
 
     keyring: KeyRing
     authenticator: Authenticator
+    failed_logins: FailedLogins
     access: Access
     limits: Limits
     resources: Resources

@@ -109,6 +109,11 @@ class Bearers:
         return await self._shelf.drop(key_id)
 
 
+def key_id_of(token: str) -> str:
+    """The id that a request's key claims to have; empty where it has not the form of one."""
+    return token.removeprefix(_PREFIX).partition("_")[0] if token.startswith(_PREFIX) else ""
+
+
 def _shown(key_id: str, row: _Row) -> BearerKey:
     return BearerKey(key_id, row.name, row.scope, row.created, row.expires)
 

@@ -38,13 +38,12 @@ class Budgets:
                 del self._spent[budget]
         return False
 
-    def failed(self, address: str, key: str, now: float, *, is_loopback: bool = False) -> None:
-        """A login failed."""
-        for kind, name in (("address", "" if is_loopback else address), ("key", key)):
-            if name and self._limits[kind]:
-                self._fail(kind, name, now)
+    def failed(self, address: str, key: str, now: float, *, is_loopback: bool = False) -> list[str]:
+        """A login failed; which budgets (``address``, ``key``) it has used up."""
+        budgets = (("address", "" if is_loopback else address), ("key", key))
+        return [kind for kind, name in budgets if name and self._limits[kind] and self._fail(kind, name, now)]
 
-    def _fail(self, kind: str, name: str, now: float) -> None:
+    def _fail(self, kind: str, name: str, now: float) -> bool:
         budget = (kind, name)
         count, since = self._failures.pop(budget, (0, now))
         if now - since >= WINDOW:
@@ -53,7 +52,8 @@ class Budgets:
             if len(self._spent) >= MAX_KEPT:
                 del self._spent[next(iter(self._spent))]
             self._spent[budget] = now + WINDOW
-            return
+            return True
         if len(self._failures) >= MAX_KEPT:
             del self._failures[next(iter(self._failures))]
         self._failures[budget] = (count + 1, since)
+        return False

@@ -104,11 +104,29 @@ class ClientCertificates:
         """By principal how many of its certificates are refused, and how many active."""
 
     async def load(self) -> None:
-        await self._authorities.load()
-        await self._devices.load()
-        for device in self._devices.items().values():
-            self._count(device, 1)
-        self._index()
+        """As the store has them, at a start and whenever another node may have changed some."""
+        async with self._changing:
+            authorities, devices = self._authorities.version, self._devices.version
+            refused, known = self._standing()
+            await self._authorities.load()
+            await self._devices.load()
+            if (authorities, devices) == (self._authorities.version, self._devices.version):
+                return
+            self._digests.clear()
+            self._holders.clear()
+            for device in self._devices.items().values():
+                self._count(device, 1)
+            if authorities != self._authorities.version:
+                self._index()
+                return
+            refused_now, known_now = self._standing()
+            if refused != refused_now or any(known.get(name, True) is not is_so for name, is_so in known_now.items()):
+                self.version += 1
+
+    def _standing(self) -> tuple[set[str], dict[str, bool]]:
+        """The certificates that are refused, and which principals are known by all there are."""
+        refused = {key for key, device in self._devices.items().items() if device.state is not State.ACTIVE}
+        return refused, {name: self.is_known(name) for name in self._holders}
 
     def __len__(self) -> int:
         return len(self._authorities)
@@ -160,7 +178,8 @@ class ClientCertificates:
                 self._forget_expired(now)
             if not await self._devices.add(holder.key, device, expires_at=device.end):
                 return False
-            self._count(device, 1)
+            if device.digest not in self._digests:  # else ``load`` has found it in the store meanwhile
+                self._count(device, 1)
             refused, active = self._holders[holder.principal]
             if refused and active == 1:
                 self.version += 1  # who was refused is there again, with a new certificate

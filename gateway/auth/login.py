@@ -45,6 +45,11 @@ class Peer(msgspec.Struct, frozen=True):
     is_secure: bool
     holder: Holder | None = None
 
+    @property
+    def host(self) -> str:
+        """The address without its port."""
+        return self.address.rpartition(":")[0].strip("[]")
+
 
 class LoginRefused(msgspec.Struct, frozen=True):
     """``reason`` is for the log and the trace, never for the peer, who learns the code alone."""

@@ -46,7 +46,8 @@ class Registers:
 
     async def load(self) -> None:
         """Everything as the store has it."""
-        for register in (self.keyring, self.resources, self.policies, self.devices, self.identities, self.tags, self.mint):
+        of_access = (self.keyring, self.resources, self.policies, self.devices, self.identities, self.certificates, self.bearers)
+        for register in (*of_access, self.tags, self.mint):
             await register.load()
 
     def access(self) -> Access:

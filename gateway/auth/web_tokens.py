@@ -12,6 +12,7 @@ import json
 from pathlib import Path
 from typing import Any, Final
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, KeySet, OctKey, OKPKey, RSAKey
@@ -27,6 +28,9 @@ MAX_RULES: Final = 100
 """Filters that one token may bring."""
 LEEWAY: Final = 30
 """Seconds by which the signer's clock may differ, for `nbf` and `iat`; `exp` is taken as it is."""
+
+_UNREADABLE: Final = (JoseError, ValueError, TypeError, KeyError, UnsupportedAlgorithm)
+"""What is said to keys that are broken, or of a kind that nobody knows."""
 
 _ACL: Final = {"publish": ("publish", "allow"), "subscribe": ("subscribe", "allow"), "deny": ("*", "deny")}
 
@@ -135,7 +139,7 @@ def _read_keys(path: Path, text: str) -> list[OctKey | RSAKey | ECKey | OKPKey]:
             found += [key for key in keys if not isinstance(key, OctKey)]
         else:
             found += [_import_pem("-----BEGIN " + block) for block in text.split("-----BEGIN ")[1:]]
-    except (JoseError, ValueError, TypeError, KeyError) as error:
+    except _UNREADABLE as error:
         raise StartError(f"jwt.keys: {path} holds a key that can't be read: {type(error).__name__}") from None
     if any(key.is_private for key in found):
         raise StartError(f"jwt.keys: {path} holds a private key: give the public one only")
@@ -146,6 +150,6 @@ def _import_pem(block: str) -> RSAKey | ECKey | OKPKey:
     for kind in (RSAKey, ECKey, OKPKey):
         try:
             return kind.import_key(block)
-        except (JoseError, ValueError, TypeError):
+        except _UNREADABLE:
             continue
     raise ValueError(block[:30])

@@ -14,9 +14,20 @@ if TYPE_CHECKING:
 
 AT_MOST: Final = 0.5
 """Seconds between two readings: many changes at once cost one."""
+PAUSE: Final = 5.0
+"""As many times as long as a reading took is waited after it, where that is more, so that large registers don't take the node's time."""
+AT_MOST_LATE: Final = 4.0
+"""Seconds between two readings where there was a change, however long they take."""
 AT_LEAST: Final = 30.0
+NONCE: Final = "nonce"
+"""Documents that no register holds: one comes with each call of the OpenAPI, on whichever node."""
 
 logger = logging.getLogger(__name__)
+
+
+def pause(took: float) -> float:
+    """Seconds to wait after a reading that took so long."""
+    return min(max(AT_MOST, PAUSE * took), AT_MOST_LATE)
 
 
 class RegisterWatch:
@@ -35,14 +46,15 @@ class RegisterWatch:
                 except TimeoutError:
                     pass
                 self._news.clear()
+                began = self._node.loop.time()
                 try:
                     await self._node.registers.load()
                 except StoreError as error:
                     logger.warning("registers-not-read error=%s", error)
-                await asyncio.sleep(AT_MOST)
+                await asyncio.sleep(pause(self._node.loop.time() - began))
         finally:
             stop()
 
     def _heard(self, notice: Notice) -> None:
-        if notice.topic in (KEYS, DOCUMENTS):
+        if notice.topic == KEYS or (notice.topic == DOCUMENTS and notice.detail != NONCE):
             self._news.set()

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 MAX_PARAMETERS: Final = 500
 MAX_SHOWN: Final = 16_384
 """Bytes of a string to sign that a refusal repeats to its sender."""
+NOT_SHOWN: Final = frozenset({"Secret", "Token", "SecurityToken"})
+"""Parameters with which it repeats none: what a caller is told, it may log."""
 FORM: Final = "application/x-www-form-urlencoded"
 
 _log = logging.getLogger(__name__)
@@ -104,8 +106,8 @@ async def _serve(node: "Node", services: "Services", claim: Claim, peer: Peer) -
 
 def _authenticate(node: "Node", claim: Claim, peer: Peer, now: int) -> Principal:
     """Whose key signed; a wrong signature and a key that nobody has cost the same."""
-    budgets, host = node.budgets, peer.address.rpartition(":")[0]
-    if budgets and budgets.is_spent(host, claim.key_id, node.monotonic()):
+    failed = node.failed_logins
+    if failed.refuse(peer.host, claim.key_id):
         raise Fault("Throttling")
     keyring = node.registers.keyring
     secret, known = keyring.secret_or_dummy(claim.key_id)
@@ -114,12 +116,13 @@ def _authenticate(node: "Node", claim: Claim, peer: Peer, now: int) -> Principal
         previous = keyring.previous_secret(claim.key_id, now)
         signed = previous is not None and claim.is_signed_with(previous)
     if not signed:
-        budgets.failed(host, claim.key_id, node.monotonic(), is_loopback=peer.is_loopback)
+        failed.add(peer.host, claim.key_id, is_loopback=peer.is_loopback)
         _log.warning("openapi-refused peer=%s key=%r", peer.address, claim.key_id[:64])
         if not known:
             raise Fault("InvalidAccessKeyId.NotFound")
         # The classic SDK compares this with what it has signed, to tell a wrong secret from a request that was changed on its way
-        raise Fault("SignatureDoesNotMatch", detail="server string to sign is:" + claim.signed[:MAX_SHOWN].decode(errors="replace"))
+        shown = "" if NOT_SHOWN & claim.parameters.keys() else "server string to sign is:" + claim.signed[:MAX_SHOWN].decode(errors="replace")
+        raise Fault("SignatureDoesNotMatch", detail=shown)
     admitted = node.authenticator.admit_signed(claim.key_id, peer)
     if isinstance(admitted, LoginRefused):
         raise Fault("Forbidden.Plaintext" if admitted.reason_code == ReasonCode.NOT_AUTHORIZED else "SignatureDoesNotMatch")

@@ -231,4 +231,4 @@ async def disaster(call: Call) -> Fields:
 async def set_sni(call: Call) -> Fields:
     """Certificates are files of this installation (tls.certificate), which are read again when they change."""
     call.check_instance("MqttInstanceId")
-    raise Fault("ApiNotSupport", detail="Certificates are the files that tls.certificate and tls.key name.")
+    raise Fault("ApiNotSupport", detail="Certificates are files that the settings name: tls.certificate, and tls.certificates by server name.")

@@ -114,10 +114,12 @@ def _claim_acs3(request: Request, rest: str, parameters: dict[str, str]) -> Clai
     if parsed is None:
         raise Fault("IncompleteSignature", "Authorization", "must have Credential, SignedHeaders and Signature")
     key_id, names, signature = parsed[1], parsed[2].lower().split(";"), parsed[3].lower()
-    headers = request.headers
-    missing = [name for name in sorted(MUST_BE_SIGNED) if name not in names] + [name for name in names if name not in headers]
+    # As they are signed: with white space left around them a nonce would be another one under the same signature, and a request taken again
+    headers = {name: value.strip() for name, value in request.headers.items()}
+    must = MUST_BE_SIGNED | {"content-type"} if request.form else MUST_BE_SIGNED  # which makes the body parameters
+    missing = [name for name in sorted(must) if name not in names] + [name for name in names if name not in headers]
     if missing:
-        raise Fault("IncompleteSignature", "SignedHeaders", f"lacks {missing[0][:64]}" if missing[0] in MUST_BE_SIGNED else "names a header not sent")
+        raise Fault("IncompleteSignature", "SignedHeaders", f"lacks {missing[0][:64]}" if missing[0] in must else "names a header not sent")
     digest = hashlib.sha256(request.body).hexdigest()
     if not hmac.compare_digest(headers["x-acs-content-sha256"].encode(), digest.encode()):
         raise Fault("SignatureDoesNotMatch", "x-acs-content-sha256", "is not the hash of the body")
@@ -139,9 +141,9 @@ def _claim_acs3(request: Request, rest: str, parameters: dict[str, str]) -> Clai
 
 
 def acs3_canonical(method: str, path: str, query: Pairs, headers: Mapping[str, str], names: Sequence[str], digest: str) -> str:
-    """The canonical request of ACS3."""
+    """The canonical request of ACS3; ``headers`` have no white space around their values."""
     pairs = "&".join(f"{encode(name)}={encode(value)}" for name, value in sorted(query))
-    lines = "".join(f"{name}:{headers[name].strip()}\n" for name in sorted(names))
+    lines = "".join(f"{name}:{headers[name]}\n" for name in sorted(names))
     return "\n".join((method, path, pairs, lines, ";".join(sorted(names)), digest))
 
 

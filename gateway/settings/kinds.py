@@ -17,10 +17,13 @@ import msgspec
 from schemas.identities import AccessRule
 from schemas.limits import KIB, MIB
 from schemas.policies import ACTIONS, EFFECTS, filter_problem
-from schemas.settings import Address, ProxySettings
+from schemas.settings import Address, NamedCertificate, ProxySettings
 
 MAX_LIST: Final = 1024
 """Entries of a list in the settings: more is a mistake, and each may cost a socket or a comparison a publish."""
+
+MAX_CERTIFICATES: Final = 256
+"""Certificates by server name: all are loaded again when one changes."""
 
 _SIZES: Final = {"": 1, "B": 1, "KIB": KIB, "MIB": MIB, "GIB": 1024 * MIB}
 _TIMES: Final = {"": 1.0, "MS": 0.001, "S": 1.0, "M": 60.0, "H": 3600.0, "D": 86400.0}
@@ -261,3 +264,30 @@ def _read_proxy(index: int, value: object) -> ProxySettings:
 
 
 PROXIES: Final = Kind("JSON", _read_proxies)
+
+
+def _read_certificates(value: object) -> tuple[NamedCertificate, ...]:
+    """The `[[tls.certificates]]` list; in the environment the same as JSON."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            raise NotAllowed("a JSON list of objects with certificate and key") from None
+    if not isinstance(value, list) or len(value) > MAX_CERTIFICATES:
+        raise NotAllowed(f"a list of at most {MAX_CERTIFICATES} [[tls.certificates]] sections")
+    return tuple(_read_certificate(index, pair) for index, pair in enumerate(value, start=1))
+
+
+def _read_certificate(index: int, value: object) -> NamedCertificate:
+    if not isinstance(value, dict) or value.keys() != {"certificate", "key"}:
+        raise NotAllowed(f"[[tls.certificates]] sections of certificate and key, and nothing else; section {index} isn't one")
+    paths = {}
+    for name, path in value.items():
+        try:
+            paths[name] = _read_path(path)
+        except NotAllowed as allowed:
+            raise NotAllowed(f"valid; {name} of section {index} must be {allowed}") from None
+    return NamedCertificate(**paths)
+
+
+CERTIFICATES: Final = Kind("JSON", _read_certificates)

@@ -33,7 +33,7 @@ MAX_FILE: Final = MIB
 MAX_SHOWN: Final = 80
 """Characters of a refused value that a message repeats."""
 
-_NOT_SHOWN: Final = ("access", "proxy", "store.url")
+_NOT_SHOWN: Final = ("access", "proxy", "tls.certificates", "store.url")
 """Too long to repeat, or it may hold a password."""
 
 Given = tuple[Any, str]

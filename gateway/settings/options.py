@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
-from gateway.settings.kinds import ADDRESS, DATABASE, PATH, PROXIES, RULES, SWITCH, Kind, choice, number, seconds, several, size, text
+from gateway.settings.kinds import ADDRESS, CERTIFICATES, DATABASE, PATH, PROXIES, RULES, SWITCH, Kind, choice, number, seconds, several, size, text
 from schemas.limits import APSARAMQ_LIMITS, KIB, MIB, Limits
 from schemas.settings import DAY, Settings
 
@@ -57,6 +57,7 @@ _GENERAL: Final = (
     Option("tls.client_ca", PATH, "PEM file of the authorities whose client certificates are demanded", "--tls-client-ca"),
     Option("tls.client_crl", PATH, "PEM file of revocation lists: certificates of an authority without a list in it are refused"),
     Option("tls.require_client_certificate", SWITCH, "demand a certificate of a registered authority from every client over TLS"),
+    Option("tls.certificates", CERTIFICATES, "certificates by server name: sections [[tls.certificates]] of certificate and key"),
     Option("tls.http", SWITCH, "serve HTTP over TLS with this certificate, HTTPS, and not in clear text", "--tls-http"),
     Option("offline.pace", choice("acknowledged", "batches"), "how stored messages come to a client that returns"),
     Option("p2p.enabled", SWITCH, "deliver <parent>/p2p/<client id> to that client alone"),

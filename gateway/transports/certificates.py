@@ -2,7 +2,8 @@
 
 A new pair is loaded into a new context first; one that doesn't load leaves the old in force. Handshakes ask for the
 context in force when they begin, so a change reaches new connections only. A client is asked for a certificate where there is an authority that
-it could be of; one that it shows has to verify. Neighbours: tls.py, gateway/auth/client_certificates.py.
+it could be of; one that it shows has to verify. Neighbours: tls.py, server_names.py (which of several certificates it is),
+gateway/auth/client_certificates.py.
 """
 
 from __future__ import annotations
@@ -14,6 +15,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
+from gateway.transports.server_names import ServerNames, dns_names
 from schemas.errors import StartError
 from schemas.settings import TlsSettings
 
@@ -88,6 +92,30 @@ def _load_revocations(context: ssl.SSLContext, file: Path) -> None:
     context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
 
 
+def load_named(settings: TlsSettings, trusted: str = "") -> ServerNames:
+    """The contexts of the certificates by server name. StartError names the section. They all know the authorities of clients: OpenSSL asks
+    the context that a handshake has come to."""
+    names = ServerNames()
+    for index, pair in enumerate(settings.certificates, start=1):
+        try:
+            context = load_context(msgspec.structs.replace(settings, certificate=pair.certificate, key=pair.key), trusted)
+            names.add(dns_names(pair.certificate), context)
+        except StartError as error:
+            raise StartError(f"tls.certificates: section {index}: {error}") from None
+    return names
+
+
+def _choose_among(names: ServerNames, context: ssl.SSLContext) -> None:
+    """Have handshakes that begin with the context go on with that of the name they ask for."""
+
+    def choose(connection: ssl.SSLObject, name: str | None, _: ssl.SSLContext) -> None:
+        found = names.find(name)
+        if found is not None:
+            connection.context = found
+
+    context.sni_callback = choose
+
+
 class Certificates:
     """The context in force. ``check`` looks for changed files and belongs on a tick of a second; ``trusted`` tells the authorities that are
     registered now, which is asked at each handshake."""
@@ -99,13 +127,24 @@ class Certificates:
         self._complaint = ""
         self._loaded = trusted()
         self._context = load_context(settings, self._loaded)
+        self._names = load_named(settings, self._loaded)
+        self._take()
         self._warn_of_readers()
+
+    def _take(self) -> None:
+        if self._names:
+            _choose_among(self._names, self._context)
 
     @property
     def context(self) -> ssl.SSLContext:
         if self._trusted() != self._loaded:
             self._load()
         return self._context
+
+    def for_name(self, name: str | None) -> ssl.SSLContext:
+        """The context for a handshake that asks for a server name, or for none."""
+        context = self.context
+        return self._names.find(name) or context
 
     def check(self) -> None:
         """Take new files into force. A pair that doesn't load is tried again each time, since one of two files may still be on its way."""
@@ -120,27 +159,27 @@ class Certificates:
     def _load(self) -> bool:
         self._loaded = self._trusted()
         try:
-            self._context = load_context(self._settings, self._loaded)
+            context, names = load_context(self._settings, self._loaded), load_named(self._settings, self._loaded)
         except StartError as error:
             if str(error) != self._complaint:
                 self._complaint = str(error)
                 _log.warning("certificate kept, the new one doesn't load reason=%s", error)
             return False
-        self._complaint = ""
+        self._context, self._names, self._complaint = context, names, ""
+        self._take()
         return True
 
     def _fingerprint(self) -> Fingerprint:
-        paths = (getattr(self._settings, name) for name in FILES)
+        paths = [getattr(self._settings, name) for name in FILES]
+        paths += [path for pair in self._settings.certificates for path in (pair.certificate, pair.key)]
         return tuple(_identity(path) for path in paths if path is not None)
 
     def _warn_of_readers(self) -> None:
-        key = self._settings.key
-        if key is None:
-            return
-        with contextlib.suppress(OSError):  # gone again: the next check says so
-            mode = key.stat().st_mode
-            if mode & OTHERS:
-                _log.warning("private key open to others file=%s mode=%o; chmod 600 it", key, mode & 0o777)
+        for key in (self._settings.key, *(pair.key for pair in self._settings.certificates)):
+            with contextlib.suppress(OSError):  # gone again: the next check says so
+                mode = key.stat().st_mode if key is not None else 0
+                if mode & OTHERS:
+                    _log.warning("private key open to others file=%s mode=%o; chmod 600 it", key, mode & 0o777)
 
 
 def _identity(path: Path) -> tuple[int, int, int] | None:

@@ -265,7 +265,8 @@ async def test_a_reader_that_has_all_is_at_the_ends(log: Log) -> None:
             places[batch.end.shard] = At(batch.end.shard, batch.end.offset + batch.end.index, 0) if batch.following is None else batch.end
             if places != ends:
                 assert reader.lag() > 0
-    assert reader.lag() == 0
+        while reader.lag():  # a frame that was sent again lies behind the ends
+            await asyncio.sleep(0.01)
 
 
 async def test_pressure_counts_what_is_pending(log: Log) -> None:

@@ -39,8 +39,9 @@ def site(start_gateway: Callable[..., Gateway], tmp_path: Path) -> Site:
     authority = Authority(tmp_path)
     pair = authority.issue("server")
     # A client authority is for MQTT: HTTP asks for keys
+    config = "[tls]\nrequire_client_certificate = true\n"
     flags = ("--tls-http", "--tls-certificate", str(pair.certificate), "--tls-key", str(pair.key), "--tls-client-ca", str(authority.path))
-    return Site(start_gateway(anonymous=True, arguments=flags), authority, pair)
+    return Site(start_gateway(anonymous=True, config=config, arguments=flags), authority, pair)
 
 
 def test_clients_that_trust_the_authority(site: Site, tmp_path: Path) -> None:
@@ -49,6 +50,19 @@ def test_clients_that_trust_the_authority(site: Site, tmp_path: Path) -> None:
         site.get(Authority(tmp_path, "other"))
     with pytest.raises(httpx.HTTPError):
         httpx.get(site.url.replace("https", "http") + "/healthz", trust_env=False)
+
+
+def test_a_server_name_has_its_certificate(start_gateway: Callable[..., Gateway], tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    pair, other = authority.issue("server"), authority.issue("other", dns_names=("other.example",))
+    config = f'[tls]\nhttp = true\ncertificate = "{pair.certificate}"\nkey = "{pair.key}"\n'
+    config += f'[[tls.certificates]]\ncertificate = "{other.certificate}"\nkey = "{other.key}"\n'
+    url = f"https://{start_gateway(anonymous=True, config=config).endpoints['https']}/healthz"
+    with httpx.Client(verify=authority.client_context(), trust_env=False) as client:
+        for name in ("other.example", "localhost"):
+            assert client.get(url, extensions={"sni_hostname": name}).json() == {"status": "ok"}
+    with httpx.Client(verify=authority.client_context(), trust_env=False) as client, pytest.raises(httpx.ConnectError, match="third.example"):
+        client.get(url, extensions={"sni_hostname": "third.example"})
 
 
 def test_commands_by_data_folder_and_by_url(site: Site) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gateway.transports.listeners import Listeners, ListenerSpec
-from schemas.settings import TlsSettings
+from schemas.settings import NamedCertificate, TlsSettings
 from tests.support.certificates import Authority
 from tests.support.node import node_and_npm
 from tests.unit.gateway.transports.fakes import Harbour
@@ -72,6 +72,17 @@ async def test_openssl_client(harbour: Harbour, tmp_path: Path, version: str) ->
     assert f"New, TLSv{version}, Cipher is" in text
     assert "Verify return code: 0 (ok)" in text
     assert "Compression: NONE" in text
+
+
+@needs_openssl
+async def test_openssl_client_that_asks_for_a_name(harbour: Harbour, tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    pair, other = authority.issue("server"), authority.issue("other", dns_names=("other.example",))
+    certificates = (NamedCertificate(certificate=other.certificate, key=other.key),)
+    tls = TlsSettings(certificate=pair.certificate, key=pair.key, certificates=certificates)
+    listeners = await harbour.open(ListenerSpec("mqtts", "127.0.0.1", 0), tls=tls)
+    for options, subject in ((("-servername", "other.example"), "other"), (("-servername", "x.example"), "server"), (("-noservername",), "server")):
+        assert f"subject=CN = {subject}\n" in await s_client(listeners, authority, *options)
 
 
 @needs_openssl

@@ -86,6 +86,7 @@ class Authority:
         common_names: Sequence[str] | None = None,
         serial: int | None = None,
         key: Key | None = None,
+        dns_names: Sequence[str] = ("localhost",),
     ) -> Pair:
         """A pair for localhost, 127.0.0.1 and ::1, or for a client; ``name`` names its files and is its common name, unless there are others."""
         now = datetime.now(UTC)
@@ -97,7 +98,7 @@ class Authority:
         builder = builder.add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(self._subject_key), critical=False)
         if not client:
             addresses = [x509.IPAddress(ipaddress.ip_address(address)) for address in ("127.0.0.1", "::1")]
-            builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost"), *addresses]), critical=False)
+            builder = builder.add_extension(x509.SubjectAlternativeName([*map(x509.DNSName, dns_names), *addresses]), critical=False)
         certificate = builder.sign(self._key, hashes.SHA256())
         pair = Pair(self._folder / f"{name}.pem", self._folder / f"{name}.key", certificate.public_bytes(serialization.Encoding.DER))
         pair.certificate.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from gateway.api.services import NodeInfo, SessionInfo
 from gateway.auth.access import Access
 from gateway.auth.bearers import Bearers
 from gateway.auth.client_certificates import ClientCertificates
+from gateway.auth.failures import FailedLogins
 from gateway.auth.login import Authenticator
 from gateway.auth.policies import Policies
 from gateway.auth.resources import Resources
@@ -31,6 +34,9 @@ class FakeServices:
         self.bearers = Bearers(store)
         self.access.knows("bearer", self.bearers.is_known, lambda: self.bearers.version)
         self.limits = limits or Limits()
+        self.now = 1000.0
+        self.refused = Counter()
+        self.failed_logins = FailedLogins(self.limits, lambda: self.now, self.refused)
         self.reasons = []
         self.doubts = []
         self.published = []

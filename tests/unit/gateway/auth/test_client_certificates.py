@@ -261,3 +261,49 @@ async def test_authorities_come_in_pages(site, tmp_path):
     assert ([authority.serial for authority in page], total) == (["02"], 3)
     assert site.certificates.authority("02").name == "f1"
     assert site.certificates.authority("04") is None
+
+
+async def test_another_node_sees_each_change_of_what_is_refused_and_no_other(site):
+    """Whose ``version`` grows has all rights looked at again, which is dear."""
+    await site.register()
+    other = ClientCertificates(site.store, "code")
+    await other.load()
+
+    async def is_news():
+        before = other.version
+        await other.load()
+        assert other._holders == site.certificates._holders
+        assert other._digests == site.certificates._digests
+        return other.version > before
+
+    serial = await site.admit(site.authority.issue("d1", client=True))
+    assert not await is_news()
+    assert not await is_news()
+    for active in (False, True, False):
+        await site.certificates.set_device(site.authority.serial, serial, active=active)
+        assert await is_news()
+    assert not other.is_known("cert:factory/d1")
+    await site.admit(site.authority.issue("d1", client=True))
+    assert await is_news(), "d1 is there again, with a new certificate"
+    assert other.is_known("cert:factory/d1")
+    for active in (True, False):
+        await site.certificates.set_device(site.authority.serial, serial, active=active)
+        assert await is_news(), "connections made with this certificate end, though d1 has another one"
+    await site.certificates.delete_device(site.authority.serial, serial)
+    await site.certificates.set_authority(site.authority.serial, active=False)
+    assert await is_news()
+    assert not other.is_known("cert:factory/d1")
+
+
+async def test_a_certificate_that_is_read_from_the_store_while_it_registers_itself_counts_once(site, monkeypatch):
+    await site.register()
+    commit = site.store.commit
+
+    async def commit_and_read(changes):
+        done = await commit(changes)
+        await site.certificates.load()
+        return done
+
+    monkeypatch.setattr(site.store, "commit", commit_and_read)
+    await site.admit(site.authority.issue("d1", client=True))
+    assert site.certificates._holders == {"cert:factory/d1": [0, 1]}

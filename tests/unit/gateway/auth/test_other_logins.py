@@ -263,7 +263,7 @@ def test_a_budget_is_spent_and_comes_back():
     budgets = Budgets(per_address=3, per_key=5)
     for second in range(3):
         assert not budgets.is_spent("a", f"k{second}", second)
-        budgets.failed("a", f"k{second}", second)
+        assert budgets.failed("a", f"k{second}", second) == (["address"] if second == 2 else [])
     assert budgets
     assert budgets.is_spent("a", "other", 10)
     assert not budgets.is_spent("b", "k1", 10)

@@ -150,6 +150,23 @@ def test_a_key_that_fails_too_often_waits(site: Site) -> None:
     site.call("ListGroupId")
 
 
+@pytest.mark.slow
+def test_an_address_that_fails_too_often_waits_and_no_other(bed: Testbed, caplog: pytest.LogCaptureFixture) -> None:
+    site = Site(bed)
+    bed.node.authenticator._allow_plaintext = True
+    now = bed.clock.wall()
+    for number in range(10):  # limits.login_failures_address
+        assert code(site.send(v1(f"nobody{number}", "x", "ListGroupId", now, InstanceId="bed"), "192.0.2.1"), 404) == "InvalidAccessKeyId.NotFound"
+    for _ in range(3):
+        assert code(site.send(site.make("ListGroupId"), "192.0.2.1"), 429) == "Throttling"
+    assert [line for line in caplog.messages if "spent" in line] == ["login-failures-spent address='192.0.2.1' seconds=60"]
+    assert bed.node.counters.refused["login_failures"] == 3
+    assert site.send(site.make("ListGroupId"), "192.0.2.2").status_code == 200
+    assert bed.node.failed_logins.refuse("192.0.2.1", "x"), "MQTT logins have the same budget"
+    bed.advance(61)
+    assert site.send(site.make("ListGroupId"), "192.0.2.1").status_code == 200
+
+
 def test_another_machine_needs_tls(site: Site) -> None:
     assert code(site.send(site.make("ListGroupId"), peer="192.0.2.1"), 403) == "Forbidden.Plaintext"
 

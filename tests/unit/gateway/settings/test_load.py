@@ -95,7 +95,7 @@ def _as_written(value):
 @pytest.mark.parametrize("name", sorted(OPTIONS))
 def test_every_option_can_be_set_by_environment(name):
     value = default(name)
-    text = "[]" if name in ("access", "proxy") else "" if value == () else "/x" if value is None else _text(value)
+    text = "[]" if name in ("access", "proxy", "tls.certificates") else "" if value == () else "/x" if value is None else _text(value)
     load({"http": "127.0.0.1:0"}, {OPTIONS[name].variable: text, "SLUICEWAY_WS": "127.0.0.1:99"})
 
 

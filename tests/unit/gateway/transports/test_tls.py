@@ -32,15 +32,15 @@ def settings(pair: Pair, client_ca: Path | None = None) -> TlsSettings:
     return TlsSettings(certificate=pair.certificate, key=pair.key, client_ca=client_ca)
 
 
-async def dial(listeners: Listeners, context: ssl.SSLContext) -> Stream:
+async def dial(listeners: Listeners, context: ssl.SSLContext, name: str | None = None) -> Stream:
     spec = listeners.addresses[0]
     async with asyncio.timeout(WITHIN):
-        return await asyncio.open_connection(spec.host, spec.port, ssl=context)
+        return await asyncio.open_connection(spec.host, spec.port, ssl=context, server_hostname=name)
 
 
-async def echo(listeners: Listeners, context: ssl.SSLContext) -> Stream:
+async def echo(listeners: Listeners, context: ssl.SSLContext, name: str | None = None) -> Stream:
     """A connection that works. With TLS 1.3 a server's refusal of a client certificate shows in the first read only."""
-    stream = await dial(listeners, context)
+    stream = await dial(listeners, context, name)
     try:
         stream[1].write(b"x")
         async with asyncio.timeout(WITHIN):
