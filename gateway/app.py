@@ -253,7 +253,7 @@ class App:
         services.serving = node.admitting = True
         self._run("counts", self._count(services))
         now = node.clock.wall()
-        await prepare_administrator(self._keyring, settings.data, now)
+        await prepare_administrator(self._keyring, settings.data, now, alone=not self._many)
         write_rendezvous(
             settings.data,
             Rendezvous(

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-SUITES = ("unit", "contract", "conformance", "interop", "faults", "examples", "support", "browser")
+SUITES = ("unit", "contract", "conformance", "interop", "faults", "examples", "deployments", "support", "browser")
 
 
 def ran(reports: Iterable[Path]) -> Counter[str]:

@@ -46,8 +46,11 @@ def read_credential(data: Path) -> Credential | None:
         raise StartError(f"{file} can't be read: {error.strerror}") from None
 
 
-async def prepare_administrator(keyring: KeyRing, data: Path, now: int) -> None:
-    """Make sure that the data folder holds a valid administrator's credential. ``now`` in ms of the wall clock."""
+async def prepare_administrator(keyring: KeyRing, data: Path, now: int, *, alone: bool = True) -> None:
+    """Make sure that the data folder holds a valid administrator's credential. ``now`` in ms of the wall clock.
+
+    Where it isn't ``alone`` other nodes have credentials of theirs, so none is revoked: that of a lost folder is for `key revoke`.
+    """
     found = read_credential(data)
     if found is not None and found.instance_id == keyring.instance_id and _is_valid(keyring, found, now):
         return
@@ -57,7 +60,7 @@ async def prepare_administrator(keyring: KeyRing, data: Path, now: int) -> None:
         write_private(data / ADMINISTRATOR_FILE, content)
     except OSError as error:
         raise StartError(f"{data / ADMINISTRATOR_FILE} can't be written: {error.strerror}") from None
-    for info in keyring.all():
+    for info in keyring.all() if alone else ():
         if info.role == ADMINISTRATOR and info.id != key.id:
             await keyring.revoke(info.id)
 

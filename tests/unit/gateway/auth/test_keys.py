@@ -182,6 +182,18 @@ async def test_an_administrators_file_that_is_no_good_is_made_again(tmp_path, sp
     assert keyring.is_secret_of(new.access_key_id, new.access_key_secret.encode(), 0)
 
 
+async def test_one_of_many_nodes_leaves_the_others_credentials_alone(tmp_path):
+    keyring = await new_keyring(tmp_path)
+    folders = [tmp_path / "one", tmp_path / "two"]
+    for folder in folders:
+        folder.mkdir()
+        await prepare_administrator(keyring, folder, 0, alone=False)
+    credentials = [read_credential(folder) for folder in folders]
+    assert len({credential.access_key_id for credential in credentials}) == 2
+    for credential in credentials:
+        assert keyring.is_secret_of(credential.access_key_id, credential.access_key_secret.encode(), 0)
+
+
 async def test_a_device_key_in_the_administrators_file_is_no_administrator(tmp_path):
     keyring = await new_keyring(tmp_path)
     await prepare_administrator(keyring, tmp_path, 0)
