@@ -19,6 +19,7 @@ from gateway.guarding import Guarding
 from gateway.persistence import Persistence
 from gateway.protocol.packets import Disconnect
 from gateway.protocol.properties import Properties
+from gateway.refusals import Refusals
 from gateway.registry import Connections, Registry, Turns
 from gateway.wildcards import Wildcards
 from schemas.identities import Principal
@@ -86,6 +87,7 @@ class Node:
         self.monotonic = time.monotonic
         self.tick = time.monotonic()
         self.counters = Counters()
+        self.refusals = Refusals(lambda: self.monotonic())
         self.failed_logins = FailedLogins(settings.limits, lambda: self.monotonic(), self.counters.refused)
         self.flusher = Flusher(loop)
         self.persistence = Persistence(store, loop, self.counters)

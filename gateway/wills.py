@@ -92,6 +92,7 @@ class Wills:
         node, will = self._node, due.will
         if not node.access.may(due.principal, "publish", will.topic):
             node.counters.refused["will_not_authorized"] += 1
+            node.refusals.denied("will-denied", due.client, due.principal, will.topic)
             self._settled(due.channel)
             return
         now = node.clock.wall()
