@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -52,8 +51,6 @@ if TYPE_CHECKING:
 
 P2P = int(Flag.P2P)
 Match = tuple[Target | tuple[Target, str], Subscription]
-
-logger = logging.getLogger(__name__)
 
 
 class Node:
@@ -171,7 +168,7 @@ class Node:
             del self.registry.sessions[session.client]
 
     def log_refused(self, connection: Connection, client: str, words: str) -> None:
-        logger.info("connect-refused client=%s address=%s reason=%s", client[:64], connection.peer.address, words)
+        self.refusals.say("connect-refused", "client=%r address=%s reason=%s", client[:64], connection.peer.address, words)
 
     def busy(self) -> bool:
         """Whether the loop has work that a long catch-up should let pass."""

@@ -15,6 +15,7 @@ from fastapi import APIRouter, Response
 from fastapi import Request as HttpRequest
 
 from gateway.auth.login import LoginRefused, Peer
+from gateway.openapi import audit
 from gateway.openapi.answers import answer, fault_answer
 from gateway.openapi.calls import Call, Fields
 from gateway.openapi.faults import Fault
@@ -47,17 +48,21 @@ def open_api_routes(node: "Node", services: "Services") -> APIRouter:
 
     async def call(request: HttpRequest) -> Response:
         request_id = str(uuid.uuid4()).upper()
-        xml = False
+        xml, peer = False, _peer(request)
+        claim: Claim | None = None
         try:
             read = await _read(request)
             xml = dict((*read.query, *read.form)).get("Format", "JSON").upper() == "XML"
             claim = claim_of(read)
-            fields = await _serve(node, services, claim, _peer(request))
+            fields = await _serve(node, services, claim, peer)
+            audit.done(peer, claim, fields)
             return answer(claim.action, fields, request_id, xml=xml)
         except Fault as fault:
+            audit.refused(node, peer, claim, fault)
             return fault_answer(fault, request.headers.get("host", "")[:255], request_id, xml=xml)
         except SluicewayError as error:
-            _log.warning("openapi-failed error=%s", type(error).__name__)
+            acted = ("", "") if claim is None else (claim.action[:64], claim.key_id[:64])
+            _log.warning("openapi-failed peer=%s action=%r key=%r error=%s", peer.address, *acted, type(error).__name__)
             return fault_answer(Fault("SystemOverFlow"), "", request_id, xml=xml)
 
     router.add_route("/", call, methods=["GET", "POST"], include_in_schema=False)
@@ -98,10 +103,7 @@ async def _serve(node: "Node", services: "Services", claim: Claim, peer: Peer) -
     if action.manages and principal.role == "device":
         raise Fault("Forbidden")
     call = Call(node, services, principal, Parameters(claim.parameters, action.bad), now)
-    fields = await action.run(call)
-    if action.manages:
-        _log.info("openapi action=%s key=%s", claim.action, claim.key_id)
-    return fields
+    return await action.run(call)
 
 
 def _authenticate(node: "Node", claim: Claim, peer: Peer, now: int) -> Principal:
@@ -117,7 +119,6 @@ def _authenticate(node: "Node", claim: Claim, peer: Peer, now: int) -> Principal
         signed = previous is not None and claim.is_signed_with(previous)
     if not signed:
         failed.add(peer.host, claim.key_id, is_loopback=peer.is_loopback)
-        _log.warning("openapi-refused peer=%s key=%r", peer.address, claim.key_id[:64])
         if not known:
             raise Fault("InvalidAccessKeyId.NotFound")
         # The classic SDK compares this with what it has signed, to tell a wrong secret from a request that was changed on its way
