@@ -332,7 +332,7 @@ def wrong_password(bed: RuleBed) -> Party:
 
 @pytest.mark.parametrize(
     ("come", "reason"),
-    [(blocked, "client id is blocked"), (of_another, "client id of another principal"), (wrong_password, "wrong password")],
+    [(blocked, "client id is blocked"), (of_another, "client id of another principal"), (wrong_password, "unknown access key or wrong signature")],
 )
 def test_a_login_that_is_refused_says_why(make_bed: Make, caplog: pytest.LogCaptureFixture, come: Callable[[RuleBed], Party], reason: str) -> None:
     bed = make_bed()
