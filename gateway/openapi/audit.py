@@ -66,6 +66,7 @@ def done(peer: Peer, claim: Claim, fields: Fields) -> None:
 def refused(node: Node, peer: Peer, claim: Claim | None, fault: Fault) -> None:
     """A limited number of lines a second, since anybody can be refused. ``claim`` is None where it could not be read; none of it is proved."""
     if fault.code in SECURITY:
+        node.counters.refused["openapi_" + fault.code.lower().replace(".", "_")] += 1
         key, action, subject = (claim.key_id[:64], claim.action[:64], _subject(claim)) if claim is not None else ("", "", "")
         node.refusals.say("openapi-refused", "peer=%s key=%r action=%r outcome=%s%s", peer.address, key, action, fault.code, subject)
 

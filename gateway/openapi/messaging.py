@@ -77,6 +77,7 @@ async def _send(call: Call, topic: str, payload: str) -> str:
     if len(body) + len(topic.encode()) + 16 > limits.packet:
         raise call.parameters.fault("Payload", f"must fit in a packet of {limits.packet} bytes")
     if not call.node.access.may(call.principal, "publish", topic) or topic.startswith("$"):
+        call.node.counters.refused["publish_not_authorized"] += 1
         call.node.refusals.denied("publish-denied", "", call.principal, topic)
         raise Fault("PermissionCheckFailed")
     try:

@@ -1,6 +1,6 @@
 """Whatever changes something has a line that says what, by whom and to what; so has what is refused for security; no line holds a secret.
 
-The command line has no other way in than the HTTP routes, with the administrator's credential, as they are asked here.
+The command line asks the HTTP routes with the administrator's credential; here it does so without a socket.
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ import httpx
 import pytest
 
 from gateway.auth.login import sign, signature_user_name
+from gateway.cli import main
+from gateway.commands import bearers, keys, registers, rules
+from gateway.commands.endpoint import Endpoint
 from gateway.openapi.audit import SUBJECTS, is_noted
 from gateway.openapi.table import ACTIONS
 from gateway.refusals import LINES_A_SECOND
@@ -54,7 +57,7 @@ class Desk(Site):
             return {name: self.fill(value) for name, value in given.items()}
         return given.format(**self.names) if isinstance(given, str) else given
 
-    def rest(self, step: tuple[str, str, Any]) -> None:
+    def rest(self, step: tuple[str, str, Any]) -> Any:
         """A call of the HTTP API by the administrator."""
         method, path, body = step
 
@@ -69,6 +72,7 @@ class Desk(Site):
         answer = response.json()
         self.secrets += [answer[name] for name in ("accessKeySecret", "bearerKey") if name in answer]
         self.names["made"] = answer.get("id") or answer.get("accessKeyId") or self.names.get("made", "")
+        return answer
 
     def openapi(self, action: str, fields: dict[str, str]) -> None:
         answer = self.call(action, MqttInstanceId="bed", **self.fill(fields))
@@ -150,6 +154,38 @@ def test_the_api_says_what_was_changed_and_by_whom(desk: Desk, noun: str) -> Non
             desk.lines()
             continue
         desk.rest(step)
+        assert desk.lines() == [desk.fill(wanted)]
+
+
+COMMANDS: Final = [
+    ("key create --role manager", "key-created key={made} role=manager by={admin}"),
+    ("key rotate {made}", "key-rotated key={made} by={admin}"),
+    ("key revoke {made}", "key-revoked key={made} by={admin} connections=0"),
+    ("bearer create ci --scope read", "bearer-key-created key={made} scope=read name='ci' by={admin}"),
+    ("bearer revoke {made}", "bearer-key-revoked key={made} by={admin}"),
+    ("group create GID_audit", "group-created group=GID_audit by={admin}"),
+    ("group delete GID_audit", "group-deleted group=GID_audit by={admin}"),
+    ("policy put dev publish a/#", "policy-put principal='dev' action=publish filter='a/#' effect=allow by={admin}"),
+    ("policy delete dev publish a/#", "policy-deleted principal='dev' action=publish filter='a/#' by={admin}"),
+    ("rule create outflow rule1 --topic shop --to main/orders", "rule-created rule=rule1 kind=outflow by={admin}"),
+    ("rule update rule1 --description x", "rule-updated rule=rule1 fields=description by={admin}"),
+    ("rule disable rule1", "rule-updated rule=rule1 fields=enabled by={admin}"),
+    ("rule reset rule1 --start now", "rule-reset rule=rule1 by={admin}"),
+    ("rule delete rule1", "rule-deleted rule=rule1 by={admin}"),
+]
+
+
+def test_commands_say_what_was_changed_and_by_whom(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    def call(endpoint: Endpoint, method: str, path: str, body: object = None) -> Any:
+        assert endpoint.access_key == desk.admin.id
+        return desk.rest((method, path.removeprefix("/api/v1/"), body))
+
+    for module in (bearers, keys, registers, rules):
+        monkeypatch.setattr(module, "call", call)
+    for name, value in {"URL": "http://gateway", "ACCESS_KEY": desk.admin.id, "ACCESS_SECRET": desk.admin.secret.reveal()}.items():
+        monkeypatch.setenv(f"SLUICEWAY_{name}", value)
+    for command, wanted in COMMANDS:
+        assert main(desk.fill(command).split()) == 0
         assert desk.lines() == [desk.fill(wanted)]
 
 
@@ -303,6 +339,7 @@ def test_refusals_can_t_fill_the_log(desk: Desk) -> None:
     desk.bed.advance(1)
     desk.send(v1("guess", CANARY, "ListGroupId", desk.bed.clock.wall(), InstanceId="bed"))
     assert desk.lines()[0].endswith("outcome=Throttling left_out=3")
+    assert desk.bed.node.counters.refused["openapi_throttling"] == LINES_A_SECOND + 4
 
 
 # Logins
