@@ -197,6 +197,7 @@ def apart(connection: Connection, topic: KnownTopic, qos: int, packet_id: int, p
     else:
         reason = ReasonCode.NOT_AUTHORIZED
         connection.node.counters.refused["publish_not_authorized"] += 1
+        connection.node.refusals.denied("publish-denied", session.client, connection.principal, topic.name)
         if connection.node.strict or connection.version != MQTT_5_0:
             # 3.1.1 can't be told, and an acknowledgement would be untrue [MQTT-3.3.5-2]
             connection.node.token_watch.refused(connection, "publish")

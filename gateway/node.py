@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -19,6 +18,7 @@ from gateway.guarding import Guarding
 from gateway.persistence import Persistence
 from gateway.protocol.packets import Disconnect
 from gateway.protocol.properties import Properties
+from gateway.refusals import Refusals
 from gateway.registry import Connections, Registry, Turns
 from gateway.wildcards import Wildcards
 from schemas.identities import Principal
@@ -52,8 +52,6 @@ if TYPE_CHECKING:
 P2P = int(Flag.P2P)
 Match = tuple[Target | tuple[Target, str], Subscription]
 
-logger = logging.getLogger(__name__)
-
 
 class Node:
     """What there is one of. ``tick`` is monotonic seconds, renewed a few times a second: good enough for keep-alives."""
@@ -86,6 +84,7 @@ class Node:
         self.monotonic = time.monotonic
         self.tick = time.monotonic()
         self.counters = Counters()
+        self.refusals = Refusals(lambda: self.monotonic())
         self.failed_logins = FailedLogins(settings.limits, lambda: self.monotonic(), self.counters.refused)
         self.flusher = Flusher(loop)
         self.persistence = Persistence(store, loop, self.counters)
@@ -169,7 +168,7 @@ class Node:
             del self.registry.sessions[session.client]
 
     def log_refused(self, connection: Connection, client: str, words: str) -> None:
-        logger.info("connect-refused client=%s address=%s reason=%s", client[:64], connection.peer.address, words)
+        self.refusals.say("connect-refused", "client=%r address=%s reason=%s", client[:64], connection.peer.address, words)
 
     def busy(self) -> bool:
         """Whether the loop has work that a long catch-up should let pass."""

@@ -86,6 +86,7 @@ class Subscribing:
         if parsed.group and node.owner:
             return self._refuse(ReasonCode.SHARED_SUBSCRIPTIONS_NOT_SUPPORTED)  # members on other nodes are not known to this one
         if not node.access.may(connection.principal, "subscribe", request.filter):
+            node.refusals.denied("subscribe-denied", session.client, connection.principal, request.filter)
             return self._refuse(ReasonCode.NOT_AUTHORIZED)
         before = session.subscriptions.get(request.filter)
         is_new = before is None

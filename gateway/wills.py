@@ -94,6 +94,7 @@ class Wills:
         principal = node.token_watch.as_of(due.principal, now)
         if principal is None or not node.access.may(principal, "publish", will.topic):
             node.counters.refused["will_not_authorized"] += 1
+            node.refusals.denied("will-denied", due.client, due.principal, will.topic)
             self._settled(due.channel)
             return
         p2p = node.is_p2p(will.topic)

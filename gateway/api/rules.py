@@ -45,7 +45,7 @@ def _rules(services: ApiServices, json: _Json) -> APIRouter:
 
     @router.post("")
     async def create(principal: Administrator, body: Given) -> Response:
-        return json(await services.rules.create(body), 201)
+        return json(await services.rules.create(body, by=principal.name), 201)
 
     @router.post("/dry-run")
     async def dry_run_of(principal: Administrator, body: Given) -> Response:
@@ -60,24 +60,24 @@ def _rules(services: ApiServices, json: _Json) -> APIRouter:
 
     @router.patch("/{rule_id}")
     async def update(principal: Administrator, rule_id: str, body: Given) -> Response:
-        return json(await services.rules.update(rule_id, body))
+        return json(await services.rules.update(rule_id, body, by=principal.name))
 
     @router.delete("/{rule_id}")
     async def delete(principal: Administrator, rule_id: str) -> Response:
-        await services.rules.delete(rule_id)
+        await services.rules.delete(rule_id, by=principal.name)
         return json({"id": rule_id, "deleted": True})
 
     @router.post("/{rule_id}/enable")
     async def enable(principal: Administrator, rule_id: str) -> Response:
-        return json(await services.rules.enable(rule_id, enabled=True))
+        return json(await services.rules.enable(rule_id, enabled=True, by=principal.name))
 
     @router.post("/{rule_id}/disable")
     async def disable(principal: Administrator, rule_id: str) -> Response:
-        return json(await services.rules.enable(rule_id, enabled=False))
+        return json(await services.rules.enable(rule_id, enabled=False, by=principal.name))
 
     @router.post("/{rule_id}/reset")
     async def reset(principal: Administrator, rule_id: str, body: Given) -> Response:
-        return json(await services.rules.reset(rule_id, body))
+        return json(await services.rules.reset(rule_id, body, by=principal.name))
 
     @router.post("/{rule_id}/dry-run")
     async def dry_run(principal: Administrator, rule_id: str, body: Given) -> Response:

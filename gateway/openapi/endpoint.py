@@ -16,6 +16,7 @@ from fastapi import Request as HttpRequest
 from starlette.requests import ClientDisconnect
 
 from gateway.auth.login import LoginRefused, Peer
+from gateway.openapi import audit
 from gateway.openapi.answers import answer, fault_answer
 from gateway.openapi.calls import Call, Fields
 from gateway.openapi.faults import Fault
@@ -48,24 +49,28 @@ def open_api_routes(node: "Node", services: "Services") -> APIRouter:
 
     async def call(request: HttpRequest) -> Response:
         request_id = str(uuid.uuid4()).upper()
-        xml, host = False, request.headers.get("host", "")[:255]
+        xml, host, peer = False, request.headers.get("host", "")[:255], _peer(request)
+        claim: Claim | None = None
         try:
             read = await _read(request)
             xml = dict((*read.query, *read.form)).get("Format", "JSON").upper() == "XML"
             claim = claim_of(read)
-            fields = await _serve(node, services, claim, _peer(request))
+            fields = await _serve(node, services, claim, peer)
+            audit.done(peer, claim, fields)
             return answer(claim.action, fields, request_id, xml=xml)
         except Fault as fault:
+            audit.refused(node, peer, claim, fault)
             return fault_answer(fault, host, request_id, xml=xml)
         except HTTPException as refused:  # of the layer before all routes: a body that is too large or too slow
             return fault_answer(Fault("InvalidParameter", detail=f"{refused.detail}."), host, request_id, xml=xml)
         except ClientDisconnect:
             return Response(status_code=400)  # nobody is there to read it
         except SluicewayError as error:
-            _log.warning("openapi-failed error=%s", type(error).__name__)
+            acted = ("", "") if claim is None else (claim.action[:64], claim.key_id[:64])
+            _log.warning("openapi-failed peer=%s action=%r key=%r error=%s", peer.address, *acted, type(error).__name__)
             return fault_answer(Fault("SystemOverFlow"), host, request_id, xml=xml)
         except Exception:  # noqa: BLE001 - SDKs read no error of another form; the log has what it was
-            _log.exception("openapi-failed request=%s", request_id)
+            _log.exception("openapi-failed request=%s peer=%s", request_id, peer.address)
             return fault_answer(Fault("InternalError"), host, request_id, xml=xml)
 
     router.add_route("/", call, methods=["GET", "POST"], include_in_schema=False)
@@ -106,10 +111,7 @@ async def _serve(node: "Node", services: "Services", claim: Claim, peer: Peer) -
     if action.manages and principal.role == "device":
         raise Fault("Forbidden")
     call = Call(node, services, principal, Parameters(claim.parameters, action.bad), now)
-    fields = await action.run(call)
-    if action.manages:
-        _log.info("openapi action=%s key=%s", claim.action, claim.key_id)
-    return fields
+    return await action.run(call)
 
 
 def _authenticate(node: "Node", claim: Claim, peer: Peer, now: int) -> Principal:
@@ -125,7 +127,6 @@ def _authenticate(node: "Node", claim: Claim, peer: Peer, now: int) -> Principal
         signed = previous is not None and claim.is_signed_with(previous)
     if not signed:
         failed.add(peer.host, claim.key_id, is_loopback=peer.is_loopback)
-        _log.warning("openapi-refused peer=%s key=%r", peer.address, claim.key_id[:64])
         if not known:
             raise Fault("InvalidAccessKeyId.NotFound")
         # The classic SDK compares this with what it has signed, to tell a wrong secret from a request that was changed on its way

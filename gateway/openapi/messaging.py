@@ -85,6 +85,8 @@ def _check(call: Call, topic_name: str, topic: str, payload_name: str, body: byt
     if len(body) + len(topic.encode()) + 16 > limits.packet:
         raise call.parameters.fault(payload_name, f"must fit in a packet of {limits.packet} bytes")
     if not call.node.access.may(call.principal, "publish", topic) or topic.startswith("$"):
+        call.node.counters.refused["publish_not_authorized"] += 1
+        call.node.refusals.denied("publish-denied", "", call.principal, topic)
         raise Fault("PermissionCheckFailed")
 
 

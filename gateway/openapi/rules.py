@@ -54,7 +54,7 @@ async def _create(call: Call, kind: str) -> Fields:
     parameters = call.parameters
     given = {"id": parameters.text("RuleId"), "kind": kind, resource: parameters.text(NAMES[resource])}
     given |= {"connection": parameters.text("TargetInstanceId"), "backendTopic": parameters.text("TargetTopic")}
-    await call.services.rules.create(given | _changes(call))
+    await call.services.rules.create(given | _changes(call), by=call.principal.name)
     return {}
 
 
@@ -68,12 +68,12 @@ async def _update(call: Call, kind: str) -> Fields:
             changes[field] = value
     if not changes:
         raise parameters.fault("RuleId", "and nothing to change are given: give Description, Status or another field")
-    await call.services.rules.update(shown["id"], changes)
+    await call.services.rules.update(shown["id"], changes, by=call.principal.name)
     return {}
 
 
 async def _delete(call: Call, kind: str) -> Fields:
-    await call.services.rules.delete(_shown(call, kind)["id"])
+    await call.services.rules.delete(_shown(call, kind)["id"], by=call.principal.name)
     return {}
 
 

@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 
 class RuleManagement:
-    """One change at a time."""
+    """One change at a time; ``by`` is the name of the principal that makes it, for the log."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -52,7 +52,7 @@ class RuleManagement:
         rule = self._rule(rule_id)
         return rule_json(rule, self._engine.status(rule))
 
-    async def create(self, given: Mapping[str, Any]) -> dict[str, Any]:
+    async def create(self, given: Mapping[str, Any], *, by: str) -> dict[str, Any]:
         self._is_here()
         rule = read_rule(given)
         async with self._turn:
@@ -69,11 +69,11 @@ class RuleManagement:
                 await self._engine.start(rule, state)
             else:
                 self._engine.states[rule.id] = state
-        logger.info("rule-created rule=%s kind=%s", rule.id, rule.kind)
+        logger.info("rule-created rule=%s kind=%s by=%s", rule.id, rule.kind, by)
         await self._engine.begun(rule.id)
         return self.show(rule.id)
 
-    async def update(self, rule_id: str, changes: Mapping[str, Any]) -> dict[str, Any]:
+    async def update(self, rule_id: str, changes: Mapping[str, Any], *, by: str) -> dict[str, Any]:
         """Other values for some fields; a stopped rule goes on."""
         async with self._turn:
             before = self._rule(rule_id)
@@ -88,22 +88,22 @@ class RuleManagement:
                 await self._engine.replace(rule, anew=anew)
             else:
                 self._engine.states[rule_id] = await self._engine.halt(rule_id)
-        logger.info("rule-updated rule=%s", rule_id)
+        logger.info("rule-updated rule=%s fields=%s by=%s", rule_id, ",".join(sorted(changes)), by)
         return self.show(rule_id)
 
-    async def enable(self, rule_id: str, *, enabled: bool) -> dict[str, Any]:
+    async def enable(self, rule_id: str, *, enabled: bool, by: str) -> dict[str, Any]:
         """Pause keeps the position, and a rule that goes on goes on there."""
-        return await self.update(rule_id, {"enabled": enabled})
+        return await self.update(rule_id, {"enabled": enabled}, by=by)
 
-    async def delete(self, rule_id: str) -> None:
+    async def delete(self, rule_id: str, *, by: str) -> None:
         async with self._turn:
             self._rule(rule_id)
             await self._store(DropRule(rule_id))
             del self._engine.rules[rule_id]
             await self._engine.halt(rule_id)
-        logger.info("rule-deleted rule=%s", rule_id)
+        logger.info("rule-deleted rule=%s by=%s", rule_id, by)
 
-    async def reset(self, rule_id: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    async def reset(self, rule_id: str, given: Mapping[str, Any], *, by: str) -> dict[str, Any]:
         """Go on from elsewhere: `start` or `position`, as a new rule has them."""
         for name in given:
             if name not in ("start", "position"):
@@ -126,7 +126,7 @@ class RuleManagement:
                     await self._engine.start(before, state)
                 else:
                     self._engine.states[rule_id] = state
-        logger.info("rule-reset rule=%s", rule_id)
+        logger.info("rule-reset rule=%s by=%s", rule_id, by)
         return self.show(rule_id)
 
     async def dry_run(self, rule_id: str, given: Mapping[str, Any] | None, count: int) -> dict[str, Any]:

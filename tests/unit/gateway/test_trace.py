@@ -183,8 +183,8 @@ def test_rules_are_told_of_when_the_backend_has_taken_a_message_and_where_one_ca
         backend.make(topic)
     out = {"id": "out", "kind": "outflow", "connection": "main", "backendTopic": "orders", "topic": "shop"}
     back = {"id": "inf", "kind": "inflow", "connection": "main", "backendTopic": "commands", "topic": "shop"}
-    bed.loop.finish(bed.rules.create(out))
-    bed.loop.finish(bed.rules.create(back))
+    bed.loop.finish(bed.rules.create(out, by="tester"))
+    bed.loop.finish(bed.rules.create(back, by="tester"))
     bed.advance(2)
     bed.connect("writer").exchange("shop/1", b"x")
     assert told(bed, client="writer") == [("pub_mqtt", "writer"), ("rule", "writer")]

@@ -28,11 +28,11 @@ class RuleBed(Testbed):
 
     def outflow(self, rule_id: str = "out", **fields: Any) -> Any:
         given = {"id": rule_id, "kind": "outflow", "connection": "main", "backendTopic": "orders", "topic": "shop"}
-        return self.do(self.rules.create(given | fields))
+        return self.do(self.rules.create(given | fields, by="tester"))
 
     def inflow(self, rule_id: str = "inf", **fields: Any) -> Any:
         given = {"id": rule_id, "kind": "inflow", "connection": "main", "backendTopic": "commands", "topic": "shop"}
-        return self.do(self.rules.create(given | fields))
+        return self.do(self.rules.create(given | fields, by="tester"))
 
     def status(self, rule_id: str = "out") -> Any:
         return self.rules.show(rule_id)["status"]

@@ -89,7 +89,7 @@ def test_earliest_and_a_time(bed: RuleBed) -> None:
     bed.inflow(start=1_002)
     bed.advance(1)
     assert [record.payload for record in bed.published()] == [b"2", b"3"]
-    bed.do(bed.rules.delete("inf"))
+    bed.do(bed.rules.delete("inf", by="tester"))
     bed.inflow(start="earliest")
     bed.advance(1)
     assert len(bed.published()) == 6
@@ -100,17 +100,17 @@ def test_pause_keeps_the_position_and_reset_moves_it(bed: RuleBed) -> None:
     bed.advance(1)
     command(bed, b"1")
     bed.advance(1)
-    bed.do(bed.rules.enable("inf", enabled=False))
+    bed.do(bed.rules.enable("inf", enabled=False, by="tester"))
     command(bed, b"2")
     bed.advance(1)
     assert [record.payload for record in bed.published()] == [b"1"]
-    bed.do(bed.rules.enable("inf", enabled=True))
+    bed.do(bed.rules.enable("inf", enabled=True, by="tester"))
     bed.advance(1)
     assert [record.payload for record in bed.published()] == [b"1", b"2"]
-    bed.do(bed.rules.reset("inf", {"position": "0:1"}))
+    bed.do(bed.rules.reset("inf", {"position": "0:1"}, by="tester"))
     bed.advance(1)
     assert [record.payload for record in bed.published()] == [b"1", b"2", b"2"]
-    bed.do(bed.rules.reset("inf", {"start": "earliest"}))
+    bed.do(bed.rules.reset("inf", {"start": "earliest"}, by="tester"))
     bed.advance(1)
     assert len(bed.published()) == 5
 
@@ -150,7 +150,7 @@ def test_poison_stops_a_rule_that_says_so_behind_what_was_good(bed: RuleBed) -> 
     bed.advance(1)
     assert [record.payload for record in bed.published()] == [b"1"]
     assert bed.status("inf")["state"] == "stopped"
-    bed.do(bed.rules.update("inf", {"onPoison": "skip"}))
+    bed.do(bed.rules.update("inf", {"onPoison": "skip"}, by="tester"))
     bed.advance(1)
     assert [record.payload for record in bed.published()] == [b"1", b"3"]
 
@@ -297,7 +297,7 @@ def test_dead_letters_are_published_after_a_fix(bed: RuleBed) -> None:
     command(bed, b'"x"')
     bed.advance(1)
     assert bed.do(bed.rules.resend("inf", None))["sent"] == 0
-    bed.do(bed.rules.update("inf", {"jsonSchema": ""}))
+    bed.do(bed.rules.update("inf", {"jsonSchema": ""}, by="tester"))
     assert bed.do(bed.rules.resend("inf", None)) == {"sent": 1, "failed": []}
     assert [record.payload for record in bed.published()] == [b'"x"']
 

@@ -36,7 +36,7 @@ def refused(bed: RuleBed, work: Any) -> RuleError:
     ],
 )
 def test_what_is_refused_changes_nothing(bed: RuleBed, changes: dict[str, Any], field: str, words: str) -> None:
-    error = refused(bed, bed.rules.create(OUT | changes))
+    error = refused(bed, bed.rules.create(OUT | changes, by="tester"))
     assert error.field == field
     assert words in error.message
     assert bed.rules.all() == []
@@ -44,14 +44,14 @@ def test_what_is_refused_changes_nothing(bed: RuleBed, changes: dict[str, Any], 
 
 
 def test_a_topic_to_be_made_is_there_when_the_rule_is(bed: RuleBed) -> None:
-    bed.do(bed.rules.create(OUT | {"backendTopic": "missing", "create": True}))
+    bed.do(bed.rules.create(OUT | {"backendTopic": "missing", "create": True}, by="tester"))
     assert bed.do(bed.backend.describe("missing")) is not None
 
 
 def test_one_rule_of_a_kind_a_resource(bed: RuleBed) -> None:
     bed.outflow()
-    assert refused(bed, bed.rules.create(OUT)).field == "id"
-    error = refused(bed, bed.rules.create(OUT | {"id": "another"}))
+    assert refused(bed, bed.rules.create(OUT, by="tester")).field == "id"
+    error = refused(bed, bed.rules.create(OUT | {"id": "another"}, by="tester"))
     assert (error.field, error.conflict) == ("topic", True)
     bed.inflow()
 
@@ -59,7 +59,7 @@ def test_one_rule_of_a_kind_a_resource(bed: RuleBed) -> None:
 def test_a_hundred_rules_are_the_most(bed: RuleBed) -> None:
     for number in range(100):
         bed.outflow(f"rule-{number}", topic=f"topic-{number}")
-    assert "100" in refused(bed, bed.rules.create(OUT)).message
+    assert "100" in refused(bed, bed.rules.create(OUT, by="tester")).message
     bed.connect("p").exchange("topic-55/x", b"x")
     bed.advance(1)
     assert bed.bodies() == [b"x"]
@@ -75,11 +75,11 @@ def test_a_store_that_fails_leaves_no_rule_behind(bed: RuleBed) -> None:
 
 def test_an_update_keeps_what_it_does_not_name(bed: RuleBed) -> None:
     bed.outflow(ordered=True, description="before")
-    shown = bed.do(bed.rules.update("out", {"description": "after"}))
+    shown = bed.do(bed.rules.update("out", {"description": "after"}, by="tester"))
     assert (shown["ordered"], shown["description"]) == (True, "after")
-    assert refused(bed, bed.rules.update("out", {"kind": "inflow"})).field == "kind"
-    assert refused(bed, bed.rules.update("out", {"orderd": True})).message.endswith("did you mean ordered?")
-    assert refused(bed, bed.rules.update("none", {})).missing
+    assert refused(bed, bed.rules.update("out", {"kind": "inflow"}, by="tester")).field == "kind"
+    assert refused(bed, bed.rules.update("out", {"orderd": True}, by="tester")).message.endswith("did you mean ordered?")
+    assert refused(bed, bed.rules.update("none", {}, by="tester")).missing
 
 
 def test_another_target_takes_over_where_the_first_was(bed: RuleBed) -> None:
@@ -87,7 +87,7 @@ def test_another_target_takes_over_where_the_first_was(bed: RuleBed) -> None:
     party = bed.connect("p")
     party.exchange("shop/1", b"1")
     bed.advance(1)
-    bed.do(bed.rules.update("out", {"backendTopic": "events"}))
+    bed.do(bed.rules.update("out", {"backendTopic": "events"}, by="tester"))
     party.exchange("shop/1", b"2")
     bed.advance(1)
     assert (bed.bodies("orders"), bed.bodies("events")) == ([b"1"], [b"2"])
@@ -100,7 +100,7 @@ def test_a_disabled_rule_goes_on_where_it_stood_also_after_a_crash(bed: RuleBed)
     bed.advance(1)
     assert bed.status()["state"] == "disabled"
     bed.crash()
-    bed.do(bed.rules.enable("out", enabled=True))
+    bed.do(bed.rules.enable("out", enabled=True, by="tester"))
     bed.connect("q").exchange("shop/1", b"2")
     bed.advance(1)
     assert bed.bodies() == [b"1", b"2"]
@@ -112,12 +112,12 @@ def test_a_reset_sends_again(bed: RuleBed) -> None:
     for number in range(5):
         party.exchange("shop/1", b"%d" % number)
     bed.advance(1)
-    bed.do(bed.rules.reset("out", {"position": "0:3"}))
+    bed.do(bed.rules.reset("out", {"position": "0:3"}, by="tester"))
     bed.advance(1)
     assert bed.bodies() == [b"0", b"1", b"2", b"3", b"4", b"3", b"4"]
-    assert refused(bed, bed.rules.reset("out", {"position": "0:99"})).field == "position"
-    assert refused(bed, bed.rules.reset("out", {})).field == "start"
-    assert refused(bed, bed.rules.reset("out", {"key": "topic"})).field == "key"
+    assert refused(bed, bed.rules.reset("out", {"position": "0:99"}, by="tester")).field == "position"
+    assert refused(bed, bed.rules.reset("out", {}, by="tester")).field == "start"
+    assert refused(bed, bed.rules.reset("out", {"key": "topic"}, by="tester")).field == "key"
 
 
 def test_a_dry_run_shows_what_would_be_sent_and_sends_nothing(bed: RuleBed) -> None:

@@ -87,7 +87,7 @@ def test_a_backfill_from_a_time_and_from_a_position(bed: RuleBed) -> None:
     bed.outflow(start=since)
     bed.advance(1)
     assert bed.bodies() == bodies(5, 5)
-    bed.do(bed.rules.delete("out"))
+    bed.do(bed.rules.delete("out", by="tester"))
     bed.outflow(position="0:7")
     bed.advance(1)
     assert bed.bodies() == bodies(5, 5) + bodies(7, 3)
@@ -139,7 +139,7 @@ def test_poison_stops_a_rule_that_says_so(bed: RuleBed, place: int) -> None:
     assert status["state"] == "stopped"
     assert "too large" in status["reason"]
     bed.backend.faults.refuse = lambda message: ""
-    bed.do(bed.rules.enable("out", enabled=True))
+    bed.do(bed.rules.enable("out", enabled=True, by="tester"))
     bed.advance(1)
     arrived = bed.bodies()
     assert arrived[-32:] == bodies(0, 32)
@@ -256,11 +256,11 @@ def test_changes_while_traffic_flows_lose_nothing(bed: RuleBed) -> None:
     for round_ in range(8):
         publish(bed, round_ * 100, 50)
         if round_ % 4 == 0:
-            bed.do(bed.rules.update("out", {"key": "topic"}))
+            bed.do(bed.rules.update("out", {"key": "topic"}, by="tester"))
         elif round_ % 4 == 1:
-            bed.do(bed.rules.enable("out", enabled=False))
+            bed.do(bed.rules.enable("out", enabled=False, by="tester"))
         elif round_ % 4 == 2:
-            bed.do(bed.rules.enable("out", enabled=True))
+            bed.do(bed.rules.enable("out", enabled=True, by="tester"))
         publish(bed, round_ * 100 + 50, 50)
     bed.advance(2)
     arrived = bed.bodies()
@@ -272,7 +272,7 @@ def test_a_deleted_rule_sends_nothing_more(bed: RuleBed) -> None:
     bed.outflow()
     publish(bed, 0, 3)
     bed.advance(1)
-    bed.do(bed.rules.delete("out"))
+    bed.do(bed.rules.delete("out", by="tester"))
     publish(bed, 10, 3)
     bed.advance(1)
     assert bed.bodies() == bodies(0, 3)
@@ -391,7 +391,7 @@ def test_a_rate_is_kept(bed: RuleBed) -> None:
 
 def test_status_events_of_the_group_leave(bed: RuleBed) -> None:
     given = {"id": "sta", "kind": "status", "connection": "main", "backendTopic": "events", "group": "GID_a"}
-    bed.do(bed.rules.create(given))
+    bed.do(bed.rules.create(given, by="tester"))
     for client in ("GID_a@@@1", "GID_b@@@1", "x"):
         bed.connect(client).disconnect()
     bed.advance(2)
