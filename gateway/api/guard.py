@@ -116,9 +116,7 @@ def _check_budget(services: ApiServices, key_id: str, peer: Peer) -> None:
         raise ApiError(429, "too_many_failed_logins", f"too many logins from this address or with this key have failed: try again in {RETRY_AFTER} s")
 
 
-def _refused(
-    services: ApiServices, refused: LoginRefused, key_id: str, peer: Peer, words: str = "unknown access key or wrong secret"
-) -> ApiError:
+def _refused(services: ApiServices, refused: LoginRefused, key_id: str, peer: Peer, words: str = "unknown access key or wrong secret") -> ApiError:
     """The answer to a login that failed, which counts. It says nothing of why, but where the peer itself can't be helped."""
     services.failed_logins.add(peer.host, key_id, is_loopback=peer.is_loopback)
     _log.warning("api-login-refused peer=%s key=%r reason=%s", peer.address, key_id[:64], refused.reason)
