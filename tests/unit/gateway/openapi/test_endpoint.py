@@ -243,7 +243,7 @@ def test_what_nobody_foresaw_is_a_fault_with_a_code_and_in_the_log(
     monkeypatch.setattr(site.bed.node.registers.resources, "groups", lambda: 1 / 0)
     response = site.send(site.make("ListGroupId"))
     assert code(response, 500) == "InternalError"
-    [line] = [record for record in caplog.records if record.message == f"openapi-failed request={response.json()['RequestId']}"]
+    [line] = [record for record in caplog.records if record.message.startswith(f"openapi-failed request={response.json()['RequestId']} ")]
     assert line.exc_info is not None
     assert line.exc_info[0] is ZeroDivisionError
 
