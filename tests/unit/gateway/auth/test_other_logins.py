@@ -237,7 +237,7 @@ def welch(a, b):
     return (statistics.fmean(a) - statistics.fmean(b)) / (statistics.variance(a) / len(a) + statistics.variance(b) / len(b)) ** 0.5
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["Signature", "DeviceCredential", "identity"])
 async def test_time_does_not_tell_a_known_name_from_an_unknown_one(site, mode):
     """Welch's t over 10^4 each, interleaved; the slowest per cent, where something else ran, is left out on both sides."""
