@@ -9,7 +9,7 @@ import pytest
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 
-SUITES = ("unit", "contract", "conformance", "interop", "faults", "examples", "support", "browser")
+SUITES = ("unit", "contract", "conformance", "interop", "faults", "examples", "deployments", "support", "browser")
 
 
 def check_suites(folder, skipped=(), missing=()):
