@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from queue import Queue
@@ -11,7 +10,7 @@ import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
 from gateway.auth.login import sign
-from tests.deployments.shapes import COMPOSE, Shape, make_secrets
+from tests.deployments.shapes import Shape, copied
 from tests.support.brokers import java
 from tests.support.gateway import AccessKey
 
@@ -21,15 +20,12 @@ WITHIN = 60.0
 
 def copied_for_localhost(folder: Path, name: str, names: str) -> Shape:
     """The shape with secrets. ``names``: the words of compose/secrets by which its brokers are named, to which localhost is added."""
-    compose = folder / "compose"
-    shutil.copytree(COMPOSE, compose, ignore=lambda at, _: ["secrets"] if Path(at).parent == COMPOSE else [])
-    script = compose / "secrets"
-    text = script.read_text("utf-8")
-    assert names in text
-    script.write_text(text.replace(names, f"{names} localhost"), "utf-8")
-    made = make_secrets(compose, name)
-    assert made.returncode == 0, made.stderr
-    return Shape(compose, name)
+
+    def edited(script: str) -> str:
+        assert names in script
+        return script.replace(names, f"{names} localhost")
+
+    return copied(folder, name, edited=edited)
 
 
 def stand_in(script: Path, jars: str, main: str, options: Sequence[str]) -> None:
@@ -54,12 +50,12 @@ class Device:
         self._client = client = paho.Client(CallbackAPIVersion.VERSION2, client_id=name, protocol=paho.MQTTv5)
         client.tls_set(ca_certs=str(shape.secrets / "ca.crt"))
         client.username_pw_set(f"Signature|{key.id}|{key.instance}", sign(key.secret.encode(), name).decode())
-        client.on_connect = lambda *_: self._done.put("connected")
+        client.on_connect = lambda client, data, flags, reason, properties: self._done.put(str(reason))
         client.on_subscribe = lambda *_: self._done.put("subscribed")
         client.on_message = lambda client, data, message: self.messages.put(message.payload)
         client.connect("localhost", port)
         client.loop_start()
-        assert self._done.get(timeout=WITHIN) == "connected"
+        assert self._done.get(timeout=WITHIN) == "Success"
         assert client.is_connected()
 
     @property

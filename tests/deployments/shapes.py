@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ COMPOSE = ROOT / "compose"
 SHAPES = ("embedded", "kafka", "rocketmq")
 GATEWAY_IMAGE = "sluiceway"
 SECRETS = "/run/secrets/"
+DOOR = "mqtt.example.org"
 MENTIONED = re.compile(re.escape(SECRETS) + r"([A-Za-z0-9._@-]+)")
 
 
@@ -29,11 +30,13 @@ def make_secrets(compose: Path, shape: str, *names: str) -> subprocess.Completed
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
 
 
-def copied(to: Path, shape: str) -> Shape:
-    """The shape in a copy of compose/, with secrets."""
+def copied(to: Path, shape: str, *names: str, edited: Callable[[str], str] = str) -> Shape:
+    """The shape in a copy of compose/, with secrets, which are made by the script as it was ``edited``. ``names``: what its door is called."""
     compose = to / "compose"
     shutil.copytree(COMPOSE, compose, ignore=lambda folder, _: ["secrets"] if Path(folder).parent == COMPOSE else [])
-    made = make_secrets(compose, shape, "mqtt.example.org")
+    script = compose / "secrets"
+    script.write_text(edited(script.read_text("utf-8")), "utf-8")
+    made = make_secrets(compose, shape, *names)
     assert made.returncode == 0, made.stderr
     return Shape(compose, shape)
 

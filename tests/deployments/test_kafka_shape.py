@@ -153,9 +153,14 @@ def test_the_image_has_the_version_that_the_tests_run(site: Site) -> None:
 def test_devices_behind_the_balancer_reach_each_other_over_three_gateways(site: Site, start_gateway: Callable[..., Gateway], servers: None) -> None:
     config = site.settings(fresh())
     nodes = [gateway["environment"] for gateway in site.shape.gateways.values()]
-    gateways = [start_gateway(node["SLUICEWAY_NODE_ID"], config=config, env=node, listen=("mqtts",), anonymous=False) for node in nodes]
+
+    def started(node: dict[str, str]) -> Gateway:
+        return start_gateway(node["SLUICEWAY_NODE_ID"], config=config, env=node, listen=("mqtts",), anonymous=False)
+
+    gateways = [started(nodes[0])]
+    key = gateways[0].create_key()  # nodes that run have it within seconds only, those that start have it at once
+    gateways += [started(node) for node in nodes[1:]]
     balancer = site.balancer(gateways).start()
-    key = gateways[0].create_key()
     devices = [Device(site.shape, balancer.port, f"device-{number}", key) for number in range(3)]
     try:
         assert [connections(site, gateway) for gateway in gateways] == [1, 1, 1]

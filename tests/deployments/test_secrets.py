@@ -12,7 +12,7 @@ import pytest
 from cryptography import x509
 
 from gateway.auth.seal import read_keys
-from tests.deployments.shapes import COMPOSE, Shape, copied, make_secrets
+from tests.deployments.shapes import COMPOSE, DOOR, Shape, copied, make_secrets
 
 READERS = {"gateway": 10001, "postgres": 999, "kafka": 1000, "rocketmq": 3000, "grafana": 472}
 
@@ -56,7 +56,7 @@ def test_files_belong_to_who_reads_them(tmp_path: Path, monkeypatch: pytest.Monk
         (tools / name).write_text(f"#!/bin/sh\n{lines}\n", "utf-8")
         (tools / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
-    shape = copied(tmp_path, "kafka")
+    shape = copied(tmp_path, "kafka", DOOR)
     owners = {}
     for line in (tmp_path / "given").read_text("utf-8").splitlines():
         owner, *files = line.split()
