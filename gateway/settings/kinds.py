@@ -200,16 +200,23 @@ def _split(text: str) -> list[str]:
     return [part.strip() for part in text.split(",")] if text.strip() else []
 
 
-def _read_rules(value: object) -> tuple[AccessRule, ...]:
-    """The `[[access]]` list; in the environment the same as JSON."""
-    if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except ValueError:
-            raise NotAllowed("a JSON list of rules") from None
-    if not isinstance(value, list) or len(value) > MAX_LIST:
-        raise NotAllowed(f"a list of at most {MAX_LIST} rules, each an [[access]] section")
-    return tuple(_read_rule(index, rule) for index, rule in enumerate(value, start=1))
+def _sections(read: Callable[[int, object], Any], limit: int, of_json: str, of_toml: str) -> Kind:
+    """A list of sections like `[[access]]`; in the environment the same as JSON. ``read`` is told a section's number, the first being 1.
+
+    ``of_json`` and ``of_toml`` say what it must be a list of.
+    """
+
+    def read_all(value: object) -> tuple[Any, ...]:
+        if isinstance(value, str):
+            try:
+                value = json.loads(value)
+            except ValueError:
+                raise NotAllowed(f"a JSON list of {of_json}") from None
+        if not isinstance(value, list) or len(value) > limit:
+            raise NotAllowed(f"a list of at most {limit} {of_toml}")
+        return tuple(read(index, section) for index, section in enumerate(value, start=1))
+
+    return Kind("JSON", read_all)
 
 
 def _read_rule(index: int, value: object) -> AccessRule:
@@ -232,19 +239,7 @@ def _plain(error: msgspec.ValidationError) -> str:
     return str(error).replace("Object missing", "it is missing").replace("Object contains", "it contains").replace("`", "").replace("$.", "")
 
 
-RULES: Final = Kind("JSON", _read_rules)
-
-
-def _read_proxies(value: object) -> tuple[ProxySettings, ...]:
-    """The `[[proxy]]` list; in the environment the same as JSON."""
-    if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except ValueError:
-            raise NotAllowed("a JSON list of objects with listener and networks") from None
-    if not isinstance(value, list) or len(value) > MAX_LIST:
-        raise NotAllowed(f"a list of at most {MAX_LIST} [[proxy]] sections")
-    return tuple(_read_proxy(index, proxy) for index, proxy in enumerate(value, start=1))
+RULES: Final = _sections(_read_rule, MAX_LIST, "rules", "rules, each an [[access]] section")
 
 
 def _read_proxy(index: int, value: object) -> ProxySettings:
@@ -263,19 +258,7 @@ def _read_proxy(index: int, value: object) -> ProxySettings:
         raise NotAllowed(f"valid; networks of section {index}: {error}") from None
 
 
-PROXIES: Final = Kind("JSON", _read_proxies)
-
-
-def _read_certificates(value: object) -> tuple[NamedCertificate, ...]:
-    """The `[[tls.certificates]]` list; in the environment the same as JSON."""
-    if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except ValueError:
-            raise NotAllowed("a JSON list of objects with certificate and key") from None
-    if not isinstance(value, list) or len(value) > MAX_CERTIFICATES:
-        raise NotAllowed(f"a list of at most {MAX_CERTIFICATES} [[tls.certificates]] sections")
-    return tuple(_read_certificate(index, pair) for index, pair in enumerate(value, start=1))
+PROXIES: Final = _sections(_read_proxy, MAX_LIST, "objects with listener and networks", "[[proxy]] sections")
 
 
 def _read_certificate(index: int, value: object) -> NamedCertificate:
@@ -290,4 +273,4 @@ def _read_certificate(index: int, value: object) -> NamedCertificate:
     return NamedCertificate(**paths)
 
 
-CERTIFICATES: Final = Kind("JSON", _read_certificates)
+CERTIFICATES: Final = _sections(_read_certificate, MAX_CERTIFICATES, "objects with certificate and key", "[[tls.certificates]] sections")
