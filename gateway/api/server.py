@@ -16,7 +16,7 @@ import msgspec
 import uvicorn
 from fastapi import FastAPI
 
-from gateway.transports.certificates import Certificates
+from gateway.transports.certificates import Certificates, choose_by_name
 from schemas.errors import StartError
 from schemas.settings import Address, TlsSettings
 
@@ -46,11 +46,7 @@ class _Config(uvicorn.Config):
 def _current(certificates: Certificates) -> ssl.SSLContext:
     """A context that hands each handshake the one in force for its server name, so that a new certificate needs no new listener."""
     context = certificates.context
-
-    def choose(connection: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:
-        connection.context = certificates.for_name(name)
-
-    context.sni_callback = choose
+    choose_by_name(context, certificates.for_name)
     return context
 
 

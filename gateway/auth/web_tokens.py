@@ -20,6 +20,7 @@ from joserfc.errors import BadSignatureError, JoseError
 from joserfc.jwk import ECKey, KeySet, OctKey, OKPKey, RSAKey
 
 from gateway.auth.identities import name_problem
+from gateway.file_state import file_state
 from schemas.errors import StartError
 from schemas.identities import AccessRule
 from schemas.policies import filter_problem
@@ -83,13 +84,13 @@ class WebTokens:
         self._issuer = issuer
         self._audience = audience
         self._complaint = ""
-        self._seen = _identity(path)
+        self._seen = file_state(path)
         self._keys = _load(path)
         self.version = 0
 
     def check(self) -> None:
         """Take a changed file into force. One that doesn't load is tried again each time, and the keys that were there stay."""
-        seen = _identity(self._path)
+        seen = file_state(self._path)
         if seen == self._seen and not self._complaint:
             return
         self._seen = seen  # taken before loading: what changes during it is loaded by the next check
@@ -186,14 +187,6 @@ def _number(claims: dict[str, Any], name: str) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
         raise WebTokenRefused(f"jwt with {name} that is not a number")
     return value
-
-
-def _identity(path: Path) -> tuple[int, int, int] | None:
-    try:
-        stat = path.stat()
-    except OSError:
-        return None
-    return stat.st_mtime_ns, stat.st_size, stat.st_ino
 
 
 def _load(path: Path) -> _Keys:

@@ -17,6 +17,7 @@ from typing import Final
 
 import msgspec
 
+from gateway.file_state import FileState, file_state
 from gateway.transports.server_names import ServerNames, dns_names
 from schemas.errors import StartError
 from schemas.settings import TlsSettings
@@ -30,7 +31,7 @@ FILES: Final = ("certificate", "key", "client_ca", "client_crl")
 OTHERS: Final = 0o077
 """Permission bits by which others than the owner reach a file."""
 
-Fingerprint = tuple[tuple[int, int, int] | None, ...]
+Fingerprint = tuple[FileState, ...]
 
 
 def _passphrase_wanted() -> bytes:
@@ -105,11 +106,11 @@ def load_named(settings: TlsSettings, trusted: str = "") -> ServerNames:
     return names
 
 
-def _choose_among(names: ServerNames, context: ssl.SSLContext) -> None:
-    """Have handshakes that begin with the context go on with that of the name they ask for."""
+def choose_by_name(context: ssl.SSLContext, find: Callable[[str | None], ssl.SSLContext | None]) -> None:
+    """Have handshakes that begin with the context go on with the one found for the server name that they ask for, if there is one."""
 
     def choose(connection: ssl.SSLObject, name: str | None, _: ssl.SSLContext) -> None:
-        found = names.find(name)
+        found = find(name)
         if found is not None:
             connection.context = found
 
@@ -133,7 +134,7 @@ class Certificates:
 
     def _take(self) -> None:
         if self._names:
-            _choose_among(self._names, self._context)
+            choose_by_name(self._context, self._names.find)
 
     @property
     def context(self) -> ssl.SSLContext:
@@ -172,7 +173,7 @@ class Certificates:
     def _fingerprint(self) -> Fingerprint:
         paths = [getattr(self._settings, name) for name in FILES]
         paths += [path for pair in self._settings.certificates for path in (pair.certificate, pair.key)]
-        return tuple(_identity(path) for path in paths if path is not None)
+        return tuple(file_state(path) for path in paths if path is not None)
 
     def _warn_of_readers(self) -> None:
         for key in (self._settings.key, *(pair.key for pair in self._settings.certificates)):
@@ -180,11 +181,3 @@ class Certificates:
                 mode = key.stat().st_mode if key is not None else 0
                 if mode & OTHERS:
                     _log.warning("private key open to others file=%s mode=%o; chmod 600 it", key, mode & 0o777)
-
-
-def _identity(path: Path) -> tuple[int, int, int] | None:
-    try:
-        stat = path.stat()
-    except OSError:
-        return None
-    return stat.st_mtime_ns, stat.st_size, stat.st_ino
