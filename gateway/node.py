@@ -56,6 +56,20 @@ Match = tuple[Target | tuple[Target, str], Subscription]
 class Node:
     """What there is one of. ``tick`` is monotonic seconds, renewed a few times a second: good enough for keep-alives."""
 
+    # Set by the application, since they know the node
+    arrivals: Arrivals
+    """Where there may be other nodes."""
+    connecting: Connecting
+    subscribing: Subscribing
+    ending: Ending
+    backlog: Backlog
+    pressure: PressureValve
+    presence: PresenceEvents
+    broker_topics: BrokerTopics
+    rights: Rights
+    token_watch: TokenWatch
+    trace: Trace
+
     def __init__(
         self,
         settings: Settings,
@@ -107,18 +121,6 @@ class Node:
         """Whether listeners are open: inflow rules wait for that."""
         self.undelivered: Callable[[Record, str], None] = lambda record, reason: None
         """Is told of records that came by an inflow rule and won't be delivered."""
-        self.arrivals: Arrivals
-        """Where there may be other nodes."""
-        self.connecting: Connecting
-        self.subscribing: Subscribing
-        self.ending: Ending
-        self.backlog: Backlog
-        self.pressure: PressureValve
-        self.presence: PresenceEvents
-        self.broker_topics: BrokerTopics
-        self.rights: Rights
-        self.token_watch: TokenWatch
-        self.trace: Trace
 
     def is_p2p(self, topic: str) -> bool:
         """Whether a topic names a device: `<parent>/p2p/<client id>` under a parent for which P2P is on."""

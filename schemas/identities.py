@@ -36,7 +36,7 @@ class Tokens(Protocol):
         """Whether one of them is for the action at all."""
 
 
-class Principal(msgspec.Struct, frozen=True):
+class Principal(msgspec.Struct, frozen=True, gc=False):
     """Who acts, by the name that sessions, records and access rules use.
 
     The name is an access key's id, ANONYMOUS, or a kind and a name: `user:` and `client:` (custom identities), `device:` (device
