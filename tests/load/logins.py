@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -22,7 +21,7 @@ from joserfc import jwt
 from joserfc.jwk import ECKey, RSAKey
 
 from tests.load.broker import Bench, key_flags
-from tests.load.figures import COOL_DOWN, checked
+from tests.load.figures import opened
 from tests.load.switched import compare
 from tests.load.table import Table
 from tests.support.gateway import AccessKey, Gateway
@@ -89,13 +88,7 @@ def connects(bench: Bench, count: int) -> bool:
     table = Table()
     for name, made in MODES.items():
         gateway, flags = made(bench)
-        runs = []
-        for _ in range(bench.rounds):
-            runs.append(checked(bench.load(gateway.mqtt, "connect", "-conns", str(count), *flags, seconds=0.2)))
-            time.sleep(COOL_DOWN * 2)  # as many disconnects are folded
-        rate, refused = statistics.median(run["connects_per_s"] for run in runs), sum(run["refused"] for run in runs)
-        table.add(f"connects, {name}", f"{rate:,.0f} /s", f">= {GOAL:,}", rate >= GOAL and not refused, f"{count:,} each time, refused {refused}")
-        gateway.kill()
+        opened(bench, table, f"connects, {name}", gateway, flags, count, GOAL)
     return table.passed
 
 
