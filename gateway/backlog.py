@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, NamedTuple
 
-from gateway import keeping
+from gateway import keeping, outbound
 from gateway.protocol.packets import MQTT_5_0
 from schemas.errors import StoreError
 from schemas.positions import At
@@ -215,7 +215,7 @@ class Backlog:
                 known = Attempt(delivery, now, 0)
             elif not (session.released and packet_id in session.released) and retry(known.sent_at, known.tries, now) is Retry.SEND:
                 known = Attempt(delivery, now, known.tries + 1)
-                session.write(delivery, packet_id, wall, dup=True)
+                outbound.write(session, delivery, packet_id, wall, dup=True)
                 self._node.counters.redelivered += 1
             attempts[packet_id] = known
         return attempts

@@ -21,11 +21,12 @@ from gateway.auth.scram import ScramRefused, read_first
 from gateway.auth.shelf import ShelfFull
 from gateway.authenticating import Authenticating
 from gateway.connection import Connection
+from gateway.outbound import NO_LIMIT_PACKET
 from gateway.protocol.encode import encode_packet, encode_within
 from gateway.protocol.packets import MQTT_5_0, Connack, Connect
 from gateway.protocol.properties import NONE, Properties, forwardable
 from gateway.protocol.states import ConnectionState
-from gateway.session import NO_LIMIT_PACKET, Session
+from gateway.session import Session
 from schemas.errors import LogError, StoreError
 from schemas.identities import Principal
 from schemas.presence import Will

@@ -12,13 +12,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from gateway import failpoints, inbound
+from gateway.outbound import NO_LIMIT_PACKET
 from gateway.protocol import hot
 from gateway.protocol.encode import encode_within
 from gateway.protocol.errors import PacketError
 from gateway.protocol.packets import MQTT_5_0, Disconnect, Packet
 from gateway.protocol.states import ConnectionState
 from gateway.reading import read
-from gateway.session import NO_LIMIT_PACKET
 from gateway.transports.endpoints import ListenerSpec
 from gateway.transports.peer import PeerInfo, describe
 from schemas.errors import LogError

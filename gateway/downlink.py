@@ -182,9 +182,9 @@ class LocalDownlink:
         session = self._by_number.get(change.session)
         if session is not None:
             if isinstance(change, PutReceived):
-                session.received[change.packet_id] = True
+                session.received_ids()[change.packet_id] = True
             else:
-                session.received.pop(change.packet_id, None)
+                session.received_ids().pop(change.packet_id, None)
 
     async def settle(self, end: At) -> None:
         """See ``streams.runtime.router.Downlink``."""

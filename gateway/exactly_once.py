@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gateway import failpoints, keeping
+from gateway import failpoints, keeping, outbound
 from gateway.protocol import hot
 from schemas.sessions import BoxState, SetEntry
 from streams.fanout import Delivery
@@ -42,7 +42,7 @@ def committed(session: Session, packet_id: int) -> None:
     if session.released and packet_id in session.released:
         _send_pubrel(session, packet_id)
     else:
-        session.write(delivery, packet_id, session.node.clock.wall())
+        outbound.write(session, delivery, packet_id, session.node.clock.wall())
 
 
 def pubrec(session: Session, packet_id: int, *, refused: bool) -> bool:

@@ -110,19 +110,20 @@ def _may_begin(connection: Connection, session: Session, qos: int, packet_id: in
     No QoS 1 id is: behind its PUBACK it is a new publish, whatever DUP says [MQTT-4.3.2-5].
     """
     if qos == 2:
-        durable = session.received.get(packet_id)
+        durable = session.received.get(packet_id) if session.received else None
         if durable is not None:
             if durable:
                 connection.acknowledge(hot.PUBREC | packet_id)
             return False
     maximum = connection.node.limits.receive_maximum
-    if connection.pending + len(session.received) >= maximum:
+    unreleased = len(session.received) if session.received else 0
+    if connection.pending + unreleased >= maximum:
         if connection.version == MQTT_5_0:
             raise ProtocolError("more publishes than the receive maximum", ReasonCode.RECEIVE_MAXIMUM_EXCEEDED)  # [MQTT-3.3.4-7]
-        if len(session.received) >= maximum:
+        if unreleased >= maximum:
             raise ProtocolError(f"more than {maximum} QoS 2 publishes without PUBREL", ReasonCode.RECEIVE_MAXIMUM_EXCEEDED)
     if qos == 2:
-        session.received[packet_id] = False
+        session.received_ids()[packet_id] = False
     return True
 
 
@@ -186,7 +187,7 @@ def apart(connection: Connection, topic: KnownTopic, qos: int, packet_id: int, p
     """A publish that does not go to the log: refused, or to a control topic."""
     session = connection.session
     assert session is not None  # noqa: S101 - connected
-    is_repeat = qos == 2 and packet_id in session.received
+    is_repeat = qos == 2 and packet_id in session.received_ids()
     if (is_repeat or (qos and topic.control)) and not _may_begin(connection, session, qos, packet_id):
         return
     reason = ReasonCode.SUCCESS
@@ -210,20 +211,20 @@ def apart(connection: Connection, topic: KnownTopic, qos: int, packet_id: int, p
             connection.acknowledge(hot.PUBACK | packet_id)
     elif qos == 2:
         if connection.version == MQTT_5_0 and reason:
-            session.received.pop(packet_id, None)  # the next publish of that id is a new one [MQTT-4.3.3-9]
+            session.received_ids().pop(packet_id, None)  # the next publish of that id is a new one [MQTT-4.3.3-9]
             connection.send_packet(Ack(type=PacketType.PUBREC, packet_id=packet_id, reason_code=reason))
         else:
-            session.received[packet_id] = True
+            session.received_ids()[packet_id] = True
             connection.acknowledge(hot.PUBREC | packet_id)
 
 
 def second_step(session: Session | None, record: Record) -> int:
     """What a durable QoS 2 record is answered with: PUBREC to the publish [MQTT-4.3.3-8], PUBCOMP to the release."""
     if record.kind == Kind.PUBLISH:
-        if session is not None and record.packet_id in session.received:
+        if session is not None and session.received and record.packet_id in session.received:
             session.received[record.packet_id] = True
         return hot.PUBREC | record.packet_id
-    if session is not None and session.received.get(record.packet_id):
+    if session is not None and session.received and session.received.get(record.packet_id):
         # From now on the id is a new publish [MQTT-4.3.3-12]
         del session.received[record.packet_id]  # unless a PUBREL that came twice is late, and the id in use again
     return hot.PUBCOMP | record.packet_id
@@ -234,7 +235,7 @@ def acknowledge_elsewhere(session: Session, records: Sequence[Record]) -> None:
     connection = session.connection
     if connection is not None and connection.ready:
         for record in records:
-            if record.qos == 2 and record.kind == Kind.PUBLISH and record.packet_id in session.received:
+            if record.qos == 2 and record.kind == Kind.PUBLISH and record.packet_id in session.received_ids():
                 connection.acknowledge(hot.PUBREC | record.packet_id)
 
 
@@ -242,7 +243,7 @@ def not_durable(session: Session, records: Sequence[Record]) -> None:
     """The log refused: a QoS 2 publish that comes again is a first one."""
     for record in records:
         if record.qos == 2 and record.kind == Kind.PUBLISH:
-            session.received.pop(record.packet_id, None)
+            session.received_ids().pop(record.packet_id, None)
 
 
 def pubrel(connection: Connection, packet_id: int) -> None:
@@ -253,7 +254,8 @@ def pubrel(connection: Connection, packet_id: int) -> None:
         failpoints.reach("pubrel-seen")
     if packet_id == 0:
         raise MalformedPacket("PUBREL has packet id 0")
-    if packet_id not in session.received:
+    received = session.received_ids()
+    if packet_id not in received:
         if connection.version == MQTT_5_0:
             code = ReasonCode.PACKET_IDENTIFIER_NOT_FOUND
             connection.send_packet(Ack(type=PacketType.PUBCOMP, packet_id=packet_id, reason_code=code))
@@ -261,7 +263,7 @@ def pubrel(connection: Connection, packet_id: int) -> None:
             connection.acknowledge(hot.PUBCOMP | packet_id)
         return
     if not session.id:
-        del session.received[packet_id]
+        del received[packet_id]
         connection.acknowledge(hot.PUBCOMP | packet_id)
         return
     node = connection.node

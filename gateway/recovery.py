@@ -86,7 +86,7 @@ def install_session(node: Node, state: SessionState, principal: Principal) -> Se
         principal = msgspec.structs.replace(principal, claims=KEEP_ALL)
     session = Session(node, state.client, principal)
     session.adopt(state)
-    session.received = dict.fromkeys(state.received, True)
+    session.received = dict.fromkeys(state.received, True) or None
     node.registry.sessions[state.client] = session
     for subscription in state.subscriptions:
         session.subscriptions[subscription.filter] = subscription

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from gateway import keeping
+from gateway import keeping, outbound
 from gateway.protocol import hot
 from schemas.sessions import BoxEntry, BoxState
 from streams.fanout import Delivery
@@ -38,7 +38,7 @@ def resume(session: Session, entries: tuple[BoxEntry, ...]) -> dict[int, Deliver
         if entry.state != BoxState.RELEASED and not session.node.may_have(session.principal, entry.record):
             keeping.refuse(session, delivery, session.id)
             continue
-        if entry.state != BoxState.RELEASED and session.too_large(delivery, now):
+        if entry.state != BoxState.RELEASED and outbound.too_large(session, delivery, now):
             session.node.counters.dropped["packet_too_large"] += 1
             keeping.drop(session, delivery, session.id)
             continue
@@ -76,5 +76,5 @@ async def finish(session: Session, connection: Connection, left: dict[int, Deliv
 
 
 def _send_again(session: Session, delivery: Delivery, packet_id: int) -> None:
-    session.write(delivery, packet_id, session.node.clock.wall(), dup=True)
+    outbound.write(session, delivery, packet_id, session.node.clock.wall(), dup=True)
     session.node.counters.redelivered += 1

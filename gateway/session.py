@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
-from gateway import exactly_once, failpoints, keeping
+from gateway import exactly_once, failpoints, keeping, outbound
 from gateway.keeping import BLOCK, SPILL_AT
+from gateway.outbound import NO_LIMIT_PACKET
 from gateway.protocol import hot
 from schemas.identities import Principal
 from schemas.positions import At
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from gateway.node import Node
 
 UNLIMITED = 1 << 62
-NO_LIMIT_PACKET = 1 << 30
 INFLOW = int(Source.INFLOW)
 
 
@@ -80,7 +80,7 @@ class Session:
         self.expiry = 0
         self.expires_at = 0
         self.subscriptions: dict[str, Subscription] = {}
-        self.received: dict[int, bool] = {}
+        self.received: dict[int, bool] | None = None
         """Inbound QoS 2 ids that await PUBREL: whether the publish is durable."""
         self.mailbox = 0
         self.stored_count = 0
@@ -255,12 +255,12 @@ class Session:
                 self.node.undelivered(record, "expired")
             keeping.drop(self, delivery, box)
             return
-        if self.too_large(delivery, now):
+        if outbound.too_large(self, delivery, now):
             self.node.counters.dropped["packet_too_large"] += 1
             keeping.drop(self, delivery, box)
             return
         if not delivery.qos:
-            self.write(delivery, 0, now)
+            outbound.write(self, delivery, 0, now)
             return
         packet_id = self._take_packet_id()
         self.in_flight[packet_id] = delivery
@@ -271,39 +271,7 @@ class Session:
                 return
         if box:
             self.stored_boxes()[packet_id] = -box
-        self.write(delivery, packet_id, now)
-
-    def too_large(self, delivery: Delivery, now: int) -> bool:
-        """Whether the client said that it takes no packet of that size [MQTT-3.1.2-24]."""
-        if self.maximum_packet == NO_LIMIT_PACKET:
-            return False
-        alias = 1 if self.alias_limit else 0
-        return len(hot.single(delivery, self._topic(delivery), 1, version=self.version, dup=False, now=now, alias=alias)) > self.maximum_packet
-
-    def write(self, delivery: Delivery, packet_id: int, now: int, *, dup: bool = False) -> None:
-        connection = self.connection
-        if connection is None:
-            return
-        topic, alias = self._topic(delivery), 0
-        if self.alias_limit:
-            topic, alias = self._alias(topic)
-        connection.send(hot.single(delivery, topic, packet_id, version=self.version, dup=dup, now=now, alias=alias))
-        self.node.counters.delivered += 1
-        if delivery.traced:
-            self.node.trace.pushed(self.client, (delivery,))
-
-    def _alias(self, topic: str) -> tuple[str, int]:
-        """The topic as sent and its alias: named once, then empty; 0 once all are taken [MQTT-3.1.2-26] [MQTT-3.3.2-11]."""
-        aliases = self.aliases
-        if aliases is None:
-            aliases = self.aliases = {}
-        known = aliases.get(topic)
-        if known is not None:
-            return "", known
-        if len(aliases) >= self.alias_limit:
-            return topic, 0
-        aliases[topic] = len(aliases) + 1
-        return topic, len(aliases)
+        outbound.write(self, delivery, packet_id, now)
 
     def _take_packet_id(self) -> int:
         packet_id = self.last_packet_id
@@ -374,6 +342,12 @@ class Session:
         if self.stored:
             keeping.drop(self, delivery, abs(self.stored.pop(packet_id, 0)))
 
+    def received_ids(self) -> dict[int, bool]:
+        """``received``, made when it is first needed: most sessions never publish with QoS 2."""
+        if self.received is None:
+            self.received = {}
+        return self.received
+
     def released_ids(self) -> set[int]:
         """Packet ids in flight for which PUBREC was seen."""
         if self.released is None:
@@ -397,7 +371,3 @@ class Session:
                 self.pump()
         elif token >> 16 == self.epoch:
             exactly_once.committed(self, token & 0xFFFF)
-
-    def _topic(self, delivery: Delivery) -> str:
-        """The topic that the receiver sees."""
-        return self.node.shown_topic(self.principal, delivery.record)

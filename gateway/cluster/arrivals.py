@@ -158,10 +158,10 @@ class Arrivals:
     def _received(self, session: Session, record: Record) -> None:
         """Inbound QoS 2 ids, as the router folds them."""
         if record.kind == PUBLISH:
-            session.received[record.packet_id] = True
+            session.received_ids()[record.packet_id] = True
             self._node.persistence.add(PutReceived(session=session.id, packet_id=record.packet_id))
         elif record.kind == RELEASE:
-            session.received.pop(record.packet_id, None)
+            session.received_ids().pop(record.packet_id, None)
             self._node.persistence.add(DropReceived(session=session.id, packet_id=record.packet_id))
 
 

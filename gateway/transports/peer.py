@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import sys
 from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
@@ -49,7 +50,7 @@ def describe(transport: asyncio.BaseTransport, spec: ListenerSpec) -> PeerInfo:
     name = spec.source or transport.get_extra_info("peername")
     host, port = (str(name[0]), int(name[1])) if name else ("", 0)
     # A socket of both families would show IPv4 peers in their mapped form.
-    host = host.removeprefix("::ffff:") if "." in host else host
+    host = sys.intern(host.removeprefix("::ffff:") if "." in host else host)  # one text for all behind a balancer
     secure = spec.kind in SECURE_KINDS
     tls: ssl.SSLObject | None = transport.get_extra_info("ssl_object") if secure else None
     certificate = tls.getpeercert(binary_form=True) if tls is not None else None
