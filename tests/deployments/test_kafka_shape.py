@@ -28,7 +28,7 @@ from tests.support.gateway import Gateway
 from tests.support.postgresql import fresh
 from tests.support.process import Process
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.brokers, pytest.mark.slow, pytest.mark.timeout(600)]
 
 TOOLS = {"kafka-storage.sh": "kafka.tools.StorageTool", "kafka-server-start.sh": "kafka.Kafka", "kafka-acls.sh": "org.apache.kafka.tools.AclCommand"}
 BROKER_PORTS = ("9092", "9094", "9095")
