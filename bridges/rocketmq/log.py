@@ -146,7 +146,7 @@ class RocketmqLog:
                     await asyncio.sleep(LISTED_WITHIN)
                 pairs = await asyncio.gather(*(self._ends_of(known.name, queue) for queue in known.queues))
         except (BackendError, TimeoutError) as error:
-            raise LogError(f"the ends of topic {known.name} can't be had: {error or 'no answer in time'}") from error
+            raise LogError(f"the ends of topic {known.name} can't be had: {str(error) or 'no answer in time'}") from error
         for shard, (_, end) in enumerate(pairs):
             known.ends[shard] = max(known.ends[shard], end)
         return {shard: (At(shard, first, 0), At(shard, known.ends[shard], 0)) for shard, (first, _) in enumerate(pairs)}

@@ -1,4 +1,4 @@
-"""Three gateways as processes over one real Kafka or RocketMQ and one real PostgreSQL: what is subscribed on one and published on another, and kill -9 of one."""
+"""Three gateways as processes over a real Kafka or RocketMQ and PostgreSQL: what is subscribed on one and published on another, kill -9 of one."""
 
 from __future__ import annotations
 
