@@ -143,7 +143,7 @@ class Membership:
             return f"node.id: a gateway with the id {other.node} uses this database already, on {host}: stop it, or name another in store.url"
         return (
             f"store.url: the gateway {other.node} uses this database already, on {host}; several gateways share a database and a log on Kafka "
-            "where all of them set node.many = true: set it on both, stop the other, or name another database"
+            "or RocketMQ where all of them set node.many = true: set it on both, stop the other, or name another database"
         )
 
     async def run(self) -> None:

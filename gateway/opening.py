@@ -35,7 +35,7 @@ async def open_configured_log(settings: Settings, epoch: int) -> tuple[Log, tupl
         return await open_log(settings.data / "log", node=settings.node.id, epoch=epoch, options=options), ()
     connection = next(connection for connection in settings.connections if connection.name == wanted.connection)
     module = _installed(LOGS[wanted.kind], connection)
-    log = await module.open_configured(connection, wanted, packet=settings.limits.packet, node=settings.node.id, epoch=epoch)
+    log = await module.open_configured(connection, settings, epoch)
     return log, log.weaknesses
 
 

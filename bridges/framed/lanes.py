@@ -3,6 +3,9 @@
 One frame of a shard is on its way at a time, so order holds through every retry. A frame that was once sent is never refused while
 the log is open: no answer can prove that it won't show up later, so its medium sends it again, the same bytes under the same number,
 until it is acknowledged; readers drop the repeats. What has not been sent can be refused. No task, future or closure per record.
+
+A mark is a frame that is asked for where there may be no record to send. Where several nodes write into one shard its offset tells what
+nobody else can: all that anybody was told durable before lies in front of it, and all that lies in front of it is durable.
 """
 
 from __future__ import annotations
@@ -96,24 +99,46 @@ class Lane:
         """For longer than ``refuse_after``: nothing is taken."""
         self.acknowledged = 0
         """The number of the newest frame that is durable. Those before it are, or can't be in the log."""
+        self.end = 0
+        """The offset behind it: what lies before that in the shard is durable, whoever wrote it."""
         self._writer = writer
         self._filled = asyncio.Event()
+        self._mark: asyncio.Future[int] | None = None
+        """Waits for the next frame that is begun; ``_marked`` for the one on its way."""
+        self._marked: asyncio.Future[int] | None = None
 
     def ring(self) -> None:
         """There is something to send."""
         self._filled.set()
 
+    async def mark(self) -> int:
+        """The offset of a frame that was begun after this call and is durable, an empty one where no record waits. One for all who ask meanwhile.
+
+        LogError where the log closes before.
+        """
+        if self._mark is None:
+            self._mark = asyncio.get_running_loop().create_future()
+            self._filled.set()
+        # Who gives up must not take it from the others
+        return await asyncio.shield(self._mark)
+
     async def run(self) -> None:
         """Send for as long as the log is open."""
         while True:
-            if not self.records:
+            if not self.records and self._mark is None:
                 self.idle = True
                 self._filled.clear()
                 await self._filled.wait()
                 continue
             group = self.take()
-            self.since = self._writer.clock()
+            self._marked, self._mark = self._mark, None
+            before, self.since = self.acknowledged, self._writer.clock()
             await self._deliver(group)
+            if self._marked is not None:
+                if self.acknowledged == before:  # all of it was refused
+                    await self._deliver(Group([], [], 0))
+                self._marked.set_result(self.end - 1)
+                self._marked = None
             self.since, self.stuck = 0.0, False
 
     def take(self, all_of_it: bool = False) -> Group:
@@ -148,7 +173,7 @@ class Lane:
                 groups[-1:] = self._halves(group, len(body))
             else:
                 groups.pop()
-                self.acknowledged = number
+                self.acknowledged, self.end = number, max(self.end, offset + 1)
                 writer.settled(self, group, offset)
 
     def _halves(self, group: Group, size: int) -> list[Group]:
@@ -184,6 +209,14 @@ class Lane:
         """What was not sent yet."""
         if self.records:
             self.refuse(self.take(all_of_it=True), error)
+
+    def leave_marks(self, error: LogError) -> None:
+        """The log closes: no mark will be told any more."""
+        for mark in (self._marked, self._mark):
+            if mark is not None and not mark.done():
+                mark.set_exception(error)
+                mark.exception()  # where nobody waits any more that is no mistake
+        self._marked = self._mark = None
 
 
 def tell_runs(group: Group, method: Callable[[Sink], Callable[[Sequence[Record], Any], None]], what: Callable[[int], At | LogError]) -> None:

@@ -116,6 +116,7 @@ class Writing:
             group = lane.groups.pop()
             lane.refuse(group, LogError(f"{words}: the record may be in the log all the same" if group.sent else f"{words}: nothing was sent"))
         lane.refuse_waiting(LogError(f"the log closed before the record was sent: {self.medium.title} does not answer"))
+        lane.leave_marks(LogError("the log is closed"))
 
     # What lanes tell
 

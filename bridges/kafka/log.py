@@ -26,7 +26,7 @@ from schemas.connections import ConnectionSettings
 from schemas.errors import LogError, SluicewayError, StartError
 from schemas.positions import At
 from schemas.records import PRESENCE_TOPIC, PUBLISH_TOPIC, Record
-from schemas.settings import LogSettings
+from schemas.settings import Settings
 from streams.log import Pressure, Reader, Sink, Start
 
 TOPICS = (PUBLISH_TOPIC, PRESENCE_TOPIC)
@@ -70,18 +70,19 @@ async def open_kafka_log(
     return log
 
 
-async def open_configured(connection: ConnectionSettings, wanted: LogSettings, *, packet: int, node: str, epoch: int) -> KafkaLog:
-    """As the settings say; ``packet`` is the largest that devices may send."""
+async def open_configured(connection: ConnectionSettings, settings: Settings, epoch: int) -> KafkaLog:
+    """As the settings say."""
+    wanted = settings.log
     options = KafkaLogOptions(
         prefix=wanted.prefix,
         shards=wanted.shards,
         replication=wanted.replication,
         retention_age=wanted.retention_age,
         retention_bytes=wanted.retention_bytes,
-        message_bytes=max(4 * MIB, packet + MIB),
+        message_bytes=max(4 * MIB, settings.limits.packet + MIB),
         checked=wanted.durability == "checked",
     )
-    return await open_kafka_log(Connection(connection), node=node, epoch=epoch, options=options)
+    return await open_kafka_log(Connection(connection), node=settings.node.id, epoch=epoch, options=options)
 
 
 class KafkaLog:

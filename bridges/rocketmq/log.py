@@ -15,7 +15,7 @@ from bridges.framed.lanes import Lane
 from bridges.framed.writing import Writing
 from bridges.rocketmq import calls
 from bridges.rocketmq.client import Client
-from bridges.rocketmq.log_options import RocketmqLogOptions
+from bridges.rocketmq.log_options import LOOK_BACK_SHARED, RocketmqLogOptions
 from bridges.rocketmq.log_reader import RocketmqReader, Shards, Surroundings
 from bridges.rocketmq.log_sending import Sender, address_of
 from bridges.rocketmq.log_topics import Found, prepare
@@ -26,7 +26,7 @@ from schemas.connections import ConnectionSettings
 from schemas.errors import BackendError, LogError, StartError
 from schemas.positions import At
 from schemas.records import PRESENCE_TOPIC, PUBLISH_TOPIC, Record
-from schemas.settings import LogSettings
+from schemas.settings import Settings
 from streams.log import Pressure, Reader, Sink, Start
 
 TOPICS = (PUBLISH_TOPIC, PRESENCE_TOPIC)
@@ -74,12 +74,19 @@ async def _prepare(client: Client, names: list[str], group: str, settings: Conne
         raise StartError(f"the log's RocketMQ at {address} can't be used: {error}") from error
 
 
-async def open_configured(connection: ConnectionSettings, wanted: LogSettings, *, packet: int, node: str, epoch: int) -> RocketmqLog:
-    """As the settings say; ``packet`` is the largest that devices may send."""
+async def open_configured(connection: ConnectionSettings, settings: Settings, epoch: int) -> RocketmqLog:
+    """As the settings say."""
+    wanted, many = settings.log, settings.node.many
     options = RocketmqLogOptions(
-        prefix=wanted.prefix, shards=wanted.shards, retention_age=wanted.retention_age, packet=packet, checked=wanted.durability == "checked"
+        prefix=wanted.prefix,
+        shards=wanted.shards,
+        retention_age=wanted.retention_age,
+        packet=settings.limits.packet,
+        checked=wanted.durability == "checked",
+        shared=many,
+        look_back=LOOK_BACK_SHARED if many else RocketmqLogOptions().look_back,
     )
-    return await open_rocketmq_log(connection, node=node, epoch=epoch, options=options)
+    return await open_rocketmq_log(connection, node=settings.node.id, epoch=epoch, options=options)
 
 
 class RocketmqLog:
@@ -125,15 +132,21 @@ class RocketmqLog:
         return reader
 
     async def ends(self, topic: str) -> Mapping[int, tuple[At, At]]:
-        """As the port says. LogError where a broker doesn't answer."""
+        """As the port says. LogError where a broker doesn't answer.
+
+        A broker counts late what it acknowledged, and one that isn't the master any more not at all. Where other nodes write, what they were told
+        must be in: so the end is behind a mark, which a broker acknowledges as it does any frame.
+        """
         known = self._topics[topic]
         try:
             async with asyncio.timeout(self._options.answer_within):
-                # What another node had acknowledged a moment ago is counted by then
-                await asyncio.sleep(LISTED_WITHIN)
+                if self._options.shared:
+                    await asyncio.gather(*(lane.mark() for lane in known.lanes))
+                else:
+                    await asyncio.sleep(LISTED_WITHIN)
                 pairs = await asyncio.gather(*(self._ends_of(known.name, queue) for queue in known.queues))
         except (BackendError, TimeoutError) as error:
-            raise LogError(f"the ends of topic {known.name} can't be had: {error or 'no answer in time'}") from error
+            raise LogError(f"the ends of topic {known.name} can't be had: {str(error) or 'no answer in time'}") from error
         for shard, (_, end) in enumerate(pairs):
             known.ends[shard] = max(known.ends[shard], end)
         return {shard: (At(shard, first, 0), At(shard, known.ends[shard], 0)) for shard, (first, _) in enumerate(pairs)}

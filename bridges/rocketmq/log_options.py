@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from bridges.framed.options import MIB, FramedOptions
 
+LOOK_BACK_SHARED = 128
+"""``look_back`` where frames of other nodes lie between a frame and its repeat."""
+
 
 class RocketmqLogOptions(FramedOptions, frozen=True, kw_only=True):
     """Bytes and seconds unless the name says otherwise. The first part describes the topics, the rest what this process does.
@@ -11,6 +14,8 @@ class RocketmqLogOptions(FramedOptions, frozen=True, kw_only=True):
     ``retention_age`` is what is counted on: brokers keep all topics for one time, which is theirs to set. ``backoff`` doubles.
     """
 
+    shared: bool = False
+    """Other nodes write into the same topics at the same time."""
     packet: int = MIB
     """The largest record that is to fit; brokers that take less are refused."""
 

@@ -1,16 +1,17 @@
 """A reader of the log on RocketMQ: a long poll per queue, frames decoded as they come; no shard waits for another's broker.
 
 ``next`` hands out what the shards' tasks have fetched; which frames are repeats is in bridges/framed/reading.py. Brokers show a message before
-it is safe: a frame of this log's own is held until its lane has the acknowledgement, so that nothing is handed out that a power cut could
-take back. Failures of RocketMQ are waited out; what can't be read, or is gone though a position says it was there, ends the reader.
+it is safe: it is held until that is known, so that nothing is handed out that a power cut could take back (``_release``). Failures of RocketMQ
+are waited out; what can't be read, or is gone though a position says it was there, ends the reader.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
-from typing import Final
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -20,6 +21,7 @@ from bridges.framed.reading import EARLIEST, Fetch, places_of
 from bridges.rocketmq import calls
 from bridges.rocketmq.client import Client
 from bridges.rocketmq.codes import RequestCode, ResponseCode
+from bridges.rocketmq.connection import Connection
 from bridges.rocketmq.errors import Refused, RemotingError
 from bridges.rocketmq.frames import Command
 from bridges.rocketmq.heartbeats import ALL, TAG
@@ -31,11 +33,13 @@ from bridges.rocketmq.source import HURRIED, LISTED_WITHIN, MAY_WAIT_WITH_SUBSCR
 from bridges.rocketmq.target import ROUTE_IS_WRONG
 from schemas.errors import BackendError, LogDamaged, LogError
 from schemas.positions import At
-from schemas.records import FrameError, decode_frame
+from schemas.records import Frame, FrameError, decode_frame
 from streams.log import Batch, Start
 
 _log = logging.getLogger(__name__)
 
+HELD_MARKS: Final = 64
+"""Other nodes' empty frames that are held before they are worth a mark of our own. Were each worth one, marks would never end."""
 LOOKS: Final = 20
 """How often a queue is asked for its end, every ``LISTED_WITHIN``, before it counts as shorter than it was."""
 
@@ -59,8 +63,16 @@ class Shards(msgspec.Struct, frozen=True):
     ends: dict[int, int]
 
 
+class Held(NamedTuple):
+    """A frame that was fetched."""
+
+    offset: int
+    frame: Frame
+    size: int
+
+
 class _Moved(Exception):
-    """The queue has nothing where we are: it has forgotten that, or ends before."""
+    """The queue has nothing where we are: it has forgotten that, or ends before. Or it may have gone back behind what we hold."""
 
 
 class RocketmqReader:
@@ -77,8 +89,12 @@ class RocketmqReader:
         """Where each shard ended when the reader was opened: "latest"."""
         self._fetched = Fetch()
         self._fetched.places = places_of(start, self._tails)
+        self._link: dict[int, Connection] = {}
+        """By shard where what is held came from."""
         self._following: dict[int, int] = {}
         """By shard the offset of the next pull, where it was begun."""
+        self._held: dict[int, deque[Held]] = {shard: deque() for shard in shards}
+        """By shard what was fetched and may not be handed out yet."""
         self._confirmed = {shard: asyncio.Event() for shard in shards}
         self._outlet = Outlet(self._fetched)
         self._ill: set[int] = set()
@@ -93,7 +109,8 @@ class RocketmqReader:
 
     def lag(self) -> int:
         """As the port says."""
-        return self._fetched.lag(self._topic.ends)
+        ends = self._topic.ends
+        return self._fetched.lag({shard: end - len(self._held.get(shard, ())) for shard, end in ends.items()} if self._options.shared else ends)
 
     def release(self, upto: At) -> None:
         """RocketMQ forgets by age, whoever reads."""
@@ -142,7 +159,7 @@ class RocketmqReader:
             places[shard] = await self._at_time(address, shard)
         offset, index = places[shard]
         first = await calls.first_offset(self._client, address, name, queue)
-        end = await self._end(address, queue, offset + (index > 0))
+        end = await self._end(address, shard, offset + (index > 0))
         if end < offset + (index > 0):
             raise LogDamaged(
                 f"the log ends at record {end}:0 of shard {shard} of topic {name}, a position says {offset}:{index}: "
@@ -152,15 +169,16 @@ class RocketmqReader:
         if offset < first:
             self._skip(shard, first)
         self._following[shard] = max(first, places[shard][0] - self._options.look_back)
+        self._held[shard].clear()
 
-    async def _end(self, address: str, queue: Queue, wanted: int) -> int:
-        """What was acknowledged a moment ago isn't counted yet: an end before ``wanted`` is asked for again."""
+    async def _end(self, address: str, shard: int, wanted: int) -> int:
+        """What was acknowledged a moment ago isn't counted yet: an end before ``wanted`` is asked for again, and where it stays, a mark tells."""
         for _ in range(LOOKS):
-            end = await calls.next_offset(self._client, address, self._topic.name, queue)
+            end = await calls.next_offset(self._client, address, self._topic.name, self._topic.queues[shard])
             if end >= wanted:
-                break
+                return end
             await asyncio.sleep(LISTED_WITHIN)
-        return end
+        return await self._topic.lanes[shard].mark()
 
     async def _at_time(self, address: str, shard: int) -> tuple[int, int]:
         since = self._start
@@ -181,19 +199,19 @@ class RocketmqReader:
         await self._outlet.room(self._options.read_ahead_bytes)
         loop = asyncio.get_running_loop()
         asked = loop.time()
-        answer = await self._ask(shard)
+        link, answer = await self._ask(shard)
         self._ill.discard(shard)
         if "maxOffset" in answer.fields:
             self._topic.ends[shard] = max(self._topic.ends[shard], _number(answer, "maxOffset"))
         if answer.code == ResponseCode.SUCCESS:
-            for message in decode_stored(answer.body):
-                await self._take(shard, message)
+            await self._take(shard, decode_stored(answer.body), link)
             self._following[shard] = _number(answer, "nextBeginOffset")
         elif answer.code in (ResponseCode.PULL_NOT_FOUND, ResponseCode.PULL_RETRY_IMMEDIATELY):
-            following = _number(answer, "nextBeginOffset")
-            if following > self._fetched.places[shard][0]:
+            following, before = _number(answer, "nextBeginOffset"), self._following[shard]
+            if following > max(before, self._fetched.places[shard][0]):
+                self._held[shard].clear()
                 self._skip(shard, following)
-            if following == self._following[shard] and loop.time() - asked < HURRIED:
+            if following == before and loop.time() - asked < HURRIED:
                 await asyncio.sleep(HURRIED)
             self._following[shard] = following
         elif answer.code == ResponseCode.PULL_OFFSET_MOVED:
@@ -201,9 +219,13 @@ class RocketmqReader:
         else:
             await self._refused(shard, answer)
 
-    async def _ask(self, shard: int) -> Command:
+    async def _ask(self, shard: int) -> tuple[Connection, Command]:
         topic, options = self._topic, self._options
         address = await address_of(self._client, topic.name, topic.queues[shard])
+        link = await self._client.peers.connection(address)
+        if self._held[shard] and link is not self._link[shard]:
+            raise _Moved
+        self._link[shard] = link
         fields = {
             "consumerGroup": self._around.group,
             "topic": topic.name,
@@ -217,7 +239,7 @@ class RocketmqReader:
             "subVersion": "0",
             "expressionType": TAG,
         }
-        return await self._client.ask(address, RequestCode.PULL_MESSAGE, fields, within=options.poll_for + POLL_GRACE)
+        return link, await self._client.ask(address, RequestCode.PULL_MESSAGE, fields, within=options.poll_for + POLL_GRACE)
 
     async def _refused(self, shard: int, answer: Command) -> None:
         queue = self._topic.queues[shard]
@@ -228,22 +250,46 @@ class RocketmqReader:
             self._client.doubt(self._topic.name)
         raise Refused(queue.broker, answer.code, answer.remark)
 
-    async def _take(self, shard: int, message: StoredMessage) -> None:
-        topic, around = self._topic, self._around
+    async def _take(self, shard: int, messages: Iterable[StoredMessage], link: Connection) -> None:
+        """Hold what was fetched, and hand out what is safe."""
+        held = self._held[shard]
         try:
-            frame = decode_frame(message.body)
+            for message in messages:
+                held.append(Held(message.offset, decode_frame(message.body), len(message.body)))
         except FrameError as error:
-            raise FrameError(f"{topic.name} shard {shard} offset {message.offset}: {error}") from error
-        if (frame.node, frame.epoch) == (around.node, around.epoch):
-            confirmed, lane = self._confirmed[shard], topic.lanes[shard]
-            while lane.acknowledged < frame.sequence:
-                confirmed.clear()
-                await confirmed.wait()
-        if message.offset > self._fetched.places[shard][0]:
-            self._skip(shard, message.offset)
-        self._fetched.take(shard, message.offset, frame, len(message.body))
-        if self._fetched:
-            self._outlet.wake()
+            await self._release(shard, link)
+            raise FrameError(f"{self._topic.name} shard {shard} offset {message.offset}: {error}") from error
+        await self._release(shard, link)
+
+    async def _release(self, shard: int, link: Connection) -> None:
+        """Hand out what is safe: our own frames when they are acknowledged, those of other nodes when one of ours behind them is.
+
+        What a broker lost while it was away is not what we hold: then the connection by which it came is no more, and all is fetched anew.
+        """
+        held, lane, shared = self._held[shard], self._topic.lanes[shard], self._options.shared
+        while held:
+            offset, frame, size = held[0]
+            if (frame.node, frame.epoch) == (self._around.node, self._around.epoch):
+                await self._acknowledged(lane, frame.sequence)
+            elif shared and lane.end <= offset:
+                if len(held) < HELD_MARKS and not any(each.frame.records for each in held):
+                    return
+                if await lane.mark() <= held[-1].offset:
+                    raise _Moved
+            if shared and link.closed:
+                raise _Moved
+            held.popleft()
+            if offset > self._fetched.places[shard][0]:
+                self._skip(shard, offset)
+            self._fetched.take(shard, offset, frame, size)
+            if self._fetched:
+                self._outlet.wake()
+
+    async def _acknowledged(self, lane: Lane, sequence: int) -> None:
+        confirmed = self._confirmed[lane.shard]
+        while lane.acknowledged < sequence:
+            confirmed.clear()
+            await confirmed.wait()
 
 
 def _number(answer: Command, field: str) -> int:

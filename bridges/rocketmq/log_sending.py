@@ -45,7 +45,8 @@ class Sender:
     async def deliver(self, group: Group, name: str, shard: int, body: bytes) -> int:
         """See ``framed.lanes.Medium``."""
         queue = self._queues[name][shard]
-        born = max(record.time for record in group.records)
+        # An empty frame is a mark
+        born = max((record.time for record in group.records), default=0)
         pause = self._options.backoff
         while True:
             try:

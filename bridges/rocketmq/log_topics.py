@@ -32,6 +32,8 @@ HEAD: Final = 1024
 """Bytes of a message beside its body, at most: what RocketMQ counts differs by version."""
 USUAL_LARGEST: Final = 4 * MIB
 """What a broker takes where nobody has said otherwise and we may not ask."""
+MADE_WITHIN: Final = 2.0
+"""Seconds for which a topic with too few queues is taken for one that is being made."""
 PAUSE: Final = 0.05
 """Seconds between questions to a name server that will know soon."""
 
@@ -57,6 +59,13 @@ async def prepare(client: Client, names: list[str], group: str, servers: tuple[s
         if route is None or not (route.writable or route.readable):
             await _create(client, name, at, options)
             route = await _routed_soon(client, name, options.shards)
+        elif len(route.writable) < options.shards:
+            # Another node may be making it, on one broker after the other
+            try:
+                async with asyncio.timeout(MADE_WITHIN):
+                    route = await _routed_soon(client, name, options.shards)
+            except TimeoutError:
+                pass
         queues[name] = check_queues(name, route, options.shards)
         masters |= route.masters
         for address in route.masters.values():

@@ -183,8 +183,8 @@ def _disagreements(settings: Settings) -> Iterator[str]:
     yield from _proxied(settings, {address for _, address in listeners})
     if settings.log.kind != "embedded":
         yield from _log_connection(settings)
-    if settings.node.many and (settings.log.kind != "kafka" or not settings.store.url):
-        yield 'node.many: many nodes share a log and a store: set log.kind = "kafka" and store.url'
+    if settings.node.many and (settings.log.kind == "embedded" or not settings.store.url):
+        yield 'node.many: many nodes share a log and a store: set log.kind = "kafka" or "rocketmq", and store.url'
     limits = settings.limits
     if limits.topic_bytes >= limits.packet:
         yield f"limits.topic_bytes: {limits.topic_bytes} does not fit in a packet of limits.packet = {limits.packet}"

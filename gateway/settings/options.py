@@ -85,7 +85,7 @@ _GENERAL: Final = (
     Option("trace.retention_bytes", size(16 * MIB, MANY * KIB), "oldest events go past this size of the trace"),
     Option("trace.retention_age", seconds(60, YEARS), "events go past this age"),
     Option("node.id", text(r"[A-Za-z0-9_.-]{1,64}", "1 to 64 letters, digits, ., - and _"), "stable name of this node"),
-    Option("node.many", SWITCH, "be one of many nodes that share a log on Kafka and a store on PostgreSQL; set it on all of them"),
+    Option("node.many", SWITCH, "be one of many nodes that share a log on Kafka or RocketMQ and a store on PostgreSQL; set it on all of them"),
     Option("compatibility.not_authorized_code", number(0x80, 0xFF), "SUBACK's code for a refused filter in MQTT 5; some test suites want 0x80"),
 )
 

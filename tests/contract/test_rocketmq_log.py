@@ -95,3 +95,30 @@ async def test_two_brokers_that_sync_are_shards_in_a_fixed_order(tmp_path: Path)
         for server in (*cluster.brokers, cluster.namesrv):
             assert server is not None
             server.kill()
+
+
+@pytest.mark.parametrize("version", ["rocketmq", "rocketmq4"])
+async def test_nodes_that_share_a_log_start_at_once_and_agree_on_what_is_in_it(request: pytest.FixtureRequest, version: str) -> None:
+    """Each end holds all that any of them was told before it was asked for, and each reads all, in one order."""
+    settings = ConnectionSettings(name="main", kind="rocketmq", address=(request.getfixturevalue(version).address,))
+    options = RocketmqLogOptions(prefix=f"{unique('log')}-", shards=3, checked=False, shared=True)
+    logs = await asyncio.gather(*(open_rocketmq_log(settings, node=name, epoch=1, options=options) for name in ("one", "two", "three")))
+    try:
+        readers = [log.open(PUBLISH_TOPIC, "earliest") for log in logs]
+        for turn in range(60):
+            told = Told()
+            for place, log in enumerate(logs):
+                told.append(log, record(3 * turn + place, f"key-{turn % 5}"))
+            await told.wait(3)
+            ends = await logs[turn % 3].ends(PUBLISH_TOPIC)
+            assert all(at < ends[at.shard][1] for at in told.at.values())
+        found = [[(at.shard, at.offset, each.packet_id) for at, each in await take(reader, 180)] for reader in readers]
+        assert sorted(found[0]) == sorted(found[1]) == sorted(found[2])
+        assert {number for _, _, number in found[0]} == set(range(180))
+        for reader in readers:
+            async with asyncio.timeout(10):
+                while reader.lag():
+                    await reader.next(1, 1)
+    finally:
+        for log in logs:
+            await log.close()

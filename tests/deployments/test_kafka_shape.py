@@ -6,13 +6,8 @@ What is replaced is places: hosts and ports, and folders of the images.
 
 from __future__ import annotations
 
-import json
 import re
-import shutil
-import socket
-import ssl
 import subprocess
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -21,42 +16,17 @@ from aiokafka.errors import TopicAuthorizationFailedError
 
 from bridges.kafka.connection import Connection
 from gateway.settings.load import load
-from tests.deployments.running import Device, copied_for_localhost, replaced, stand_in
+from tests.deployments.running import balanced, copied_for_localhost, hello_over_three, listens, replaced, stand_in, three_gateways
 from tests.support.brokers import java
 from tests.support.brokers.kafka import HEAP, JARS, LOGGING, VERSION
 from tests.support.gateway import Gateway
 from tests.support.postgresql import fresh
-from tests.support.process import Process
 
 pytestmark = [pytest.mark.brokers, pytest.mark.slow, pytest.mark.timeout(600)]
 
 TOOLS = {"kafka-storage.sh": "kafka.tools.StorageTool", "kafka-server-start.sh": "kafka.Kafka", "kafka-acls.sh": "org.apache.kafka.tools.AclCommand"}
 BROKER_PORTS = ("9092", "9094", "9095")
 NODES = ("1", "2", "3")
-
-
-def haproxy() -> str:
-    found = shutil.which("haproxy") or shutil.which("haproxy", path="/usr/sbin")
-    assert found, "haproxy is not installed: apt-get install haproxy"
-    return found
-
-
-def listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-class Balancer(Process):
-    def __init__(self, folder: Path, config: str, port: int) -> None:
-        super().__init__("haproxy", folder)
-        self.port = port
-        self._file = folder / "haproxy.cfg"
-        self._file.write_text(config, "utf-8")
-
-    def start(self) -> Balancer:
-        self.spawn([haproxy(), "-db", "-f", str(self._file)], java.environment(self.folder), self.folder)
-        self.until(lambda: listens(self.port), 20, "it listened")
-        return self
 
 
 class Site:
@@ -113,16 +83,6 @@ class Site:
         text = re.sub(r'url = "postgresql://[^"]+"', f'url = "{database}"', text)
         return text.replace("0.0.0.0:8883", "127.0.0.1:0").replace("172.30.40.0/24", "127.0.0.0/8")
 
-    def balancer(self, gateways: list[Gateway]) -> Balancer:
-        (port,) = java.free_ports(1)
-        text = (self.shape.folder / "haproxy.cfg").read_text("utf-8")
-        text = self.placed(text).replace("bind :8883", f"bind 127.0.0.1:{port}").replace("maxconn 200000", "maxconn 200")
-        for number, gateway in enumerate(gateways, 1):
-            place = f"server gateway-{number} gateway-{number}:8883"
-            assert place in text
-            text = text.replace(place, f"server gateway-{number} {gateway.endpoints['mqtts']} port {gateway.endpoints['https'].port}")
-        return Balancer(self.folder / "balancer", text, port)
-
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
@@ -138,44 +98,13 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
             broker.kill()
 
 
-def connections(site: Site, gateway: Gateway) -> int:
-    trusted = ssl.create_default_context(cafile=site.shape.secrets / "ca.crt")
-    with urllib.request.urlopen(f"https://localhost:{gateway.endpoints['https'].port}/metrics", timeout=10, context=trusted) as answer:
-        found = re.search(r"^sluiceway_connections (\S+)$", answer.read().decode(), re.MULTILINE)
-    assert found is not None
-    return int(float(found[1]))
-
-
 def test_the_image_has_the_version_that_the_tests_run(site: Site) -> None:
     assert site.shape.services["kafka-1"]["image"] == f"apache/kafka:{VERSION}"
 
 
 def test_devices_behind_the_balancer_reach_each_other_over_three_gateways(site: Site, start_gateway: Callable[..., Gateway], servers: None) -> None:
-    config = site.settings(fresh())
-    nodes = [gateway["environment"] for gateway in site.shape.gateways.values()]
-
-    def started(node: dict[str, str]) -> Gateway:
-        return start_gateway(node["SLUICEWAY_NODE_ID"], config=config, env=node, listen=("mqtts",), anonymous=False)
-
-    gateways = [started(nodes[0])]
-    key = gateways[0].create_key()  # nodes that run have it within seconds only, those that start have it at once
-    gateways += [started(node) for node in nodes[1:]]
-    balancer = site.balancer(gateways).start()
-    devices = [Device(site.shape, balancer.port, f"device-{number}", key) for number in range(3)]
-    try:
-        assert [connections(site, gateway) for gateway in gateways] == [1, 1, 1]
-        for device in devices:
-            device.subscribe("hello/#")
-        for number, device in enumerate(devices):
-            device.publish(f"hello/{number}", b"%d" % number)
-        for device in devices:
-            assert {device.messages.get(timeout=20) for _ in devices} == {b"0", b"1", b"2"}
-        for number, device in enumerate(devices):
-            shown = json.loads(gateways[0].run("status", f"device-{number}", "--json"))
-            assert shown["address"] == f"127.0.0.1:{device.port}", "its own address, by the PROXY header"
-    finally:
-        for device in devices:
-            device.close()
+    gateways, key = three_gateways(site.shape, site.settings(fresh()), start_gateway)
+    hello_over_three(site.shape, balanced(site.shape, gateways), gateways, key)
 
 
 async def test_rules_cannot_reach_the_log(site: Site) -> None:

@@ -22,10 +22,12 @@ BIG = 1 << 20
 
 
 class Load:
-    """Records are numbered by key, in their packet ids; ids are unique."""
+    """Records are numbered by key, in their packet ids; ids are unique. Of several nodes' logs over the same topics each writes some of the keys,
+    the first one's reader follows, and the last one's reads at the end.
+    """
 
-    def __init__(self, log: Log) -> None:
-        self.log = log
+    def __init__(self, log: Log, *others: Log) -> None:
+        self.logs = (log, *others)
         self.durable: dict[str, list[int]] = defaultdict(list)
         self.refused: dict[str, list[int]] = defaultdict(list)
         self.errors: Counter[str] = Counter()
@@ -64,7 +66,7 @@ class Load:
                 number = self._next[key]
                 self._next[key] += 1
                 record = Record(Kind.PUBLISH, turn.to_bytes(16, "big"), turn, key, "t/x", bytes(64), 1, packet_id=number)
-                self.log.append(PUBLISH_TOPIC, key, record, sink)
+                self.logs[turn % len(KEYS) % len(self.logs)].append(PUBLISH_TOPIC, key, record, sink)
             await asyncio.sleep(PAUSE)
 
     async def _follow(self, reader: Reader, into: dict[str, list[int]]) -> None:
@@ -88,7 +90,7 @@ class Load:
             while self.told < self.sent:
                 await asyncio.sleep(0.01)
         again: dict[str, list[int]] = defaultdict(list)
-        reader = self.log.open(PUBLISH_TOPIC, "earliest")
+        reader = self.logs[-1].open(PUBLISH_TOPIC, "earliest")
         following_again = asyncio.ensure_future(self._follow(reader, again))
         try:
             for into in (self.read, again):

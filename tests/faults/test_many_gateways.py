@@ -1,9 +1,10 @@
-"""Three gateways as processes over one real Kafka and one real PostgreSQL: what is subscribed on one and published on another, and kill -9 of one."""
+"""Three gateways as processes over a real Kafka or RocketMQ and PostgreSQL: what is subscribed on one and published on another, kill -9 of one."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
@@ -11,14 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from bridges.kafka.connection import Connection
-from bridges.kafka.log import open_kafka_log
-from bridges.kafka.log_options import KafkaLogOptions
-from schemas.connections import ConnectionSettings
 from schemas.records import PRESENCE_TOPIC, Kind
+from tests.contract.log_drivers import Driver, KafkaDriver, RocketmqDriver
 from tests.support.brokers.fixtures import unique
 from tests.support.brokers.kafka import Kafka
-from tests.support.gateway import Gateway, on_kafka
+from tests.support.brokers.rocketmq import RocketMQ
+from tests.support.gateway import Gateway, on_kafka, on_rocketmq
 from tests.support.party import will
 from tests.support.postgresql import PostgreSQL, fresh
 from tests.support.wire import Clients
@@ -26,28 +25,33 @@ from tests.support.wire import Clients
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 NAMES = ("one", "two", "three")
-ROUNDS = 200
+ROUNDS = int(os.environ.get("TEST_ROUNDS", "200"))
 LIVE_WITHIN = 10.0
 KEPT = {"clean_start": False, "session_expiry": 3600}
+BROKERS = ("kafka", "rocketmq", "rocketmq4")
 
 
 class Shared:
     """What all gateways of a test have in common."""
 
-    def __init__(self, address: str, folder: Path, database: str = "") -> None:
-        self.address = address
+    def __init__(self, broker: Kafka | RocketMQ, folder: Path, database: str = "") -> None:
         self.prefix = f"{unique('many')}-"
+        if isinstance(broker, Kafka):
+            self._log = on_kafka(broker.address, self.prefix)
+            self.reads: Driver = KafkaDriver(broker.address, self.prefix)
+        else:
+            self._log = on_rocketmq(broker.address, self.prefix)
+            self.reads = RocketmqDriver(broker.address, self.prefix, shared=True)
         self.database = database or fresh()
         self.seal = folder / "seal.key"
 
     def config(self, node: str) -> str:
-        log = on_kafka(self.address, self.prefix)
-        return f'{log}[store]\nurl = "{self.database}"\n[keys]\nseal_file = "{self.seal}"\n[node]\nid = "{node}"\nmany = true\n'
+        return f'{self._log}[store]\nurl = "{self.database}"\n[keys]\nseal_file = "{self.seal}"\n[node]\nid = "{node}"\nmany = true\n'
 
 
-@pytest.fixture
-def shared(kafka: Kafka, tmp_path: Path) -> Shared:
-    return Shared(kafka.address, tmp_path)
+@pytest.fixture(params=BROKERS)
+def shared(request: pytest.FixtureRequest, tmp_path: Path) -> Shared:
+    return Shared(request.getfixturevalue(request.param), tmp_path)
 
 
 @pytest.fixture
@@ -57,6 +61,7 @@ async def three(shared: Shared, start_gateway: Callable[..., Gateway]) -> AsyncI
     yield [first, *await asyncio.gather(*rest)]
 
 
+@pytest.mark.parametrize("shared", BROKERS[:2], indirect=True)
 async def test_what_is_published_anywhere_comes_to_who_has_subscribed_anywhere(three: list[Gateway], clients: Clients) -> None:
     """Each time on a new topic, right after SUBACK: none is missed."""
     receivers = [await clients.connect(gateway.mqtt, f"receiver-{number}") for number, gateway in enumerate(three)]
@@ -117,9 +122,7 @@ async def test_a_node_that_is_killed_leaves_its_sessions_to_the_others(three: li
 
 async def tcpcleans(shared: Shared) -> Counter[str]:
     """By client, how many tcpclean events the log has."""
-    connection = Connection(ConnectionSettings(name="test", kind="kafka", address=(shared.address,)))
-    options = KafkaLogOptions(prefix=shared.prefix, shards=3, replication=1, checked=False)
-    log = await open_kafka_log(connection, node="reads", epoch=1, options=options)
+    log = await shared.reads.start()
     try:
         left = {shard: end for shard, (first, end) in (await log.ends(PRESENCE_TOPIC)).items() if end > first}
         reader = log.open(PRESENCE_TOPIC, "earliest", list(left))
@@ -138,7 +141,7 @@ async def tcpcleans(shared: Shared) -> Counter[str]:
 async def test_nodes_outlive_an_outage_of_the_store_that_is_longer_than_their_leases(
     kafka: Kafka, tmp_path: Path, mortal_postgresql: PostgreSQL, start_gateway: Callable[..., Gateway], clients: Clients
 ) -> None:
-    shared = Shared(kafka.address, tmp_path, mortal_postgresql.url("postgres"))
+    shared = Shared(kafka, tmp_path, mortal_postgresql.url("postgres"))
     gateways = [await asyncio.to_thread(start_gateway, name, config=shared.config(name)) for name in NAMES[:2]]
     wires = [await clients.connect(gateway.mqtt, f"session-{number}", **KEPT) for number, gateway in enumerate(gateways)]
     for wire in wires:

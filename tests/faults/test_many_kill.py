@@ -14,10 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.test_many_gateways import NAMES, Shared
+from tests.faults.test_many_gateways import BROKERS, NAMES, Shared
 from tests.support.actors import Actor, PersistentSubscriber, Publisher
 from tests.support.brokers.fixtures import FIRST_START
-from tests.support.brokers.kafka import Kafka
 from tests.support.checker import check
 from tests.support.gateway import Gateway
 from tests.support.ledger import Ledger, Sent
@@ -110,10 +109,11 @@ class Fleet:
 @pytest.mark.slow
 @pytest.mark.long
 @pytest.mark.timeout(FIRST_START + 30 * KILLS)
+@pytest.mark.parametrize("broker", BROKERS)
 async def test_nothing_acknowledged_is_lost_by_kills_of_nodes(
-    kafka: Kafka, tmp_path: Path, start_gateway: Callable[..., Gateway], clients: Clients
+    broker: str, request: pytest.FixtureRequest, tmp_path: Path, start_gateway: Callable[..., Gateway], clients: Clients
 ) -> None:
-    shared = Shared(kafka.address, tmp_path)
+    shared = Shared(request.getfixturevalue(broker), tmp_path)
     first = await asyncio.to_thread(start_gateway, NAMES[0], config=shared.config(NAMES[0]))
     rest = await asyncio.gather(*(asyncio.to_thread(start_gateway, name, config=shared.config(name)) for name in NAMES[1:]))
     fleet = Fleet(dict(zip(NAMES, (first, *rest), strict=True)), clients, random.Random(SEED))

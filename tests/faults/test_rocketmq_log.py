@@ -23,11 +23,11 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
 @asynccontextmanager
-async def opened(address: str, **options: float) -> AsyncIterator[RocketmqLog]:
+async def opened(address: str, prefix: str = "", node: str = "n", **options: float) -> AsyncIterator[RocketmqLog]:
     settings = ConnectionSettings(name="test", kind="rocketmq", address=(address,))
     defaults: dict[str, float] = {"shards": 3, "checked": False}
-    given = RocketmqLogOptions(prefix=f"{unique('log')}-", **{**defaults, **options})  # type: ignore[arg-type]
-    log = await open_rocketmq_log(settings, node="n", epoch=1, options=given)
+    given = RocketmqLogOptions(prefix=prefix or f"{unique('log')}-", **{**defaults, **options})  # type: ignore[arg-type]
+    log = await open_rocketmq_log(settings, node=node, epoch=1, options=given)
     try:
         yield log
     finally:
@@ -64,6 +64,27 @@ async def test_a_broker_that_stands_still(broker: RocketMQ) -> None:
         await load.flows_again(15)
         await load.finish()
         assert log.sender.repeats
+        assert not load.errors
+
+
+async def test_a_broker_that_stands_still_and_is_killed_while_several_nodes_write(mortal_rocketmq4: RocketMQ) -> None:
+    """What one of them sends again lies behind what others sent meanwhile, and everybody reads the same."""
+    broker = mortal_rocketmq4
+    prefix = f"{unique('log')}-"
+    shared = {"deliver_within": 1.5, "shared": True}
+    async with opened(broker.address, prefix, "one", **shared) as one, opened(broker.address, prefix, "two", **shared) as two:
+        load = Load(one, two)
+        await load.flows_again(10)
+        broker.freeze()
+        await asyncio.sleep(3)
+        broker.thaw()
+        await load.flows_again(15)
+        await asyncio.to_thread(broker.kill)
+        await asyncio.to_thread(broker.restart)
+        await load.flows_again(15)
+        await load.finish()
+        assert one.sender.repeats
+        assert two.sender.repeats
         assert not load.errors
 
 

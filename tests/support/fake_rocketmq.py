@@ -70,6 +70,8 @@ class FakeRocketmq:
     answers: list[Command] = field(default_factory=list)
     committed: dict[tuple[str, str, int], int] = field(default_factory=dict)
     heartbeats: list[dict[str, object]] = field(default_factory=list)
+    handlers: dict[int, Callable[[FakeRocketmq, Command], Command]] = field(default_factory=dict)
+    """In place of the usual ones."""
     context: ssl.SSLContext | None = None
     address: str = ""
 
@@ -124,7 +126,7 @@ class FakeRocketmq:
         self._send(request)
 
     async def answer(self, request: Command) -> Command:
-        handler = _HANDLERS.get(request.code)
+        handler = self.handlers.get(request.code) or _HANDLERS.get(request.code)
         if handler is None:
             return _reply(request, ResponseCode.REQUEST_CODE_NOT_SUPPORTED, "not supported")
         if request.code == RequestCode.PULL_MESSAGE:

@@ -165,3 +165,56 @@ async def test_a_sink_that_fails_keeps_no_other_from_its_answer(caplog: pytest.L
     task.cancel()
     assert sink.calls == 1
     assert "log.sink_failed" in caplog.text
+
+
+async def test_a_mark_is_a_frame_that_is_begun_after_it_was_asked_for() -> None:
+    """Where no record waits it is an empty one; those who ask meanwhile share it."""
+    writer = Writer()
+    lane, sink = Lane(writer, "publish", "p-publish", 2), Told()
+    task = asyncio.ensure_future(lane.run())
+    assert await lane.mark() == 0
+    writer.held.clear()
+    fill(lane, sink, 1)
+    while lane.records:
+        await asyncio.sleep(0)
+    asked = [asyncio.ensure_future(lane.mark()) for _ in range(3)]
+    await asyncio.sleep(0)
+    asked[0].cancel()
+    writer.held.set()
+    assert await asyncio.gather(*asked[1:]) == [2, 2]
+    assert writer.sent == [(1, []), (2, [0]), (3, [])]
+    assert lane.end == 3
+    task.cancel()
+
+
+async def test_records_that_wait_go_with_a_mark_and_where_all_are_refused_an_empty_frame_does() -> None:
+    writer = Writer(largest=100)
+    lane, sink = Lane(writer, "publish", "p-publish", 2), Told()
+    fill(lane, sink, 1)
+    asked = asyncio.ensure_future(lane.mark())
+    await asyncio.sleep(0)
+    task = asyncio.ensure_future(lane.run())
+    assert await asked == 0
+    fill(lane, sink, 1, size=1000, since=1)
+    asked = asyncio.ensure_future(lane.mark())
+    assert await asked == 1
+    assert [records for _, records in writer.sent] == [[0], []]
+    assert list(sink.refusals) == [1]
+    task.cancel()
+
+
+async def test_marks_end_with_the_log() -> None:
+    writer = Writer()
+    writer.held.clear()
+    lane = Lane(writer, "publish", "p-publish", 2)
+    task = asyncio.ensure_future(lane.run())
+    first = asyncio.ensure_future(lane.mark())
+    while not lane.groups:
+        await asyncio.sleep(0)
+    second = asyncio.ensure_future(lane.mark())
+    await asyncio.sleep(0)
+    task.cancel()
+    lane.leave_marks(LogError("the log is closed"))
+    for asked in (first, second):
+        with pytest.raises(LogError, match="closed"):
+            await asked

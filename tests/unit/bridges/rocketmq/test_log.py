@@ -13,8 +13,9 @@ from bridges.rocketmq.codes import RequestCode, ResponseCode
 from bridges.rocketmq.frames import Command
 from bridges.rocketmq.log import RocketmqLog, open_rocketmq_log
 from bridges.rocketmq.log_options import RocketmqLogOptions
+from bridges.rocketmq.log_reader import HELD_MARKS
 from schemas.connections import ConnectionSettings
-from schemas.errors import LogDamaged
+from schemas.errors import LogDamaged, LogError
 from schemas.positions import At
 from schemas.records import PUBLISH_TOPIC, FrameError, decode_frame, encode_frame
 from tests.contract.log_traffic import BIG, Told, fill, numbers, record, take
@@ -270,3 +271,118 @@ async def test_a_group_that_is_gone_is_made_again(server: FakeRocketmq, opened: 
     await fill(log, range(2), keys=["k"])
     del server.groups["sluiceway-log"]
     assert numbers(await take(log.open(PUBLISH_TOPIC, "earliest"), 2), "k") == [0, 1]
+
+
+def marks(server: FakeRocketmq) -> int:
+    """Frames of this log that are empty."""
+    return sum(1 for body in server.bodies(TOPIC, 0) if (frame := decode_frame(body)).node == "n" and not frame.records)
+
+
+def put_by_other(server: FakeRocketmq, sequence: int, *numbers_: int) -> None:
+    server.put(TOPIC, 0, encode_frame("other", 1, sequence, [record(number) for number in numbers_]))
+
+
+async def test_ends_of_a_shared_log_are_behind_what_a_broker_does_not_count_yet(server: FakeRocketmq, opened: Open) -> None:
+    """Or never will, where it isn't the master any more: such a one acknowledges no mark."""
+    log = await opened(shared=True, answer_within=0.2)
+    put_by_other(server, 1, 0)
+    offset, stale = FakeRocketmq._offset, {RequestCode.GET_MAX_OFFSET: "0"}
+
+    def count_late(fake: FakeRocketmq, command: Command) -> Command:
+        answer = offset(fake, command)
+        return Command(0, answer.opaque, answer.flag, "", {"offset": stale.get(RequestCode(command.code), answer.fields["offset"])})
+
+    server.handlers[RequestCode.GET_MAX_OFFSET] = count_late
+    placed = [decode_frame(body).node for body in server.bodies(TOPIC, 0)].index("other")
+    assert (await log.ends(PUBLISH_TOPIC))[0][1] > At(0, placed, 0)
+    server.judge = lambda command: (ResponseCode.SLAVE_NOT_AVAILABLE, "") if command.code == SEND else None
+    with pytest.raises(LogError, match="no answer in time"):
+        await log.ends(PUBLISH_TOPIC)
+
+
+async def test_frames_of_other_nodes_are_handed_out_once_a_mark_behind_them_is_acknowledged(server: FakeRocketmq, opened: Open) -> None:
+    """A broker shows them before it is known to have them for good."""
+    log = await opened(shared=True)
+    reader = log.open(PUBLISH_TOPIC, "latest")
+    safe = asyncio.Event()
+    server.judge = lambda command: (ResponseCode.FLUSH_DISK_TIMEOUT, "") if command.code == SEND and not safe.is_set() else None
+    waiting = asyncio.ensure_future(take(reader, 3))
+    put_by_other(server, 1, 0, 1)
+    put_by_other(server, 2, 2)
+    async with asyncio.timeout(5):
+        while not log.sender.repeats:
+            await asyncio.sleep(0.01)
+    assert not waiting.done()
+    safe.set()
+    assert numbers(await waiting, "k") == [0, 1, 2]
+
+
+async def test_marks_of_other_nodes_are_worth_no_mark_each(server: FakeRocketmq, opened: Open) -> None:
+    """Else two idle nodes would go on for ever. Unread they are no lag."""
+    log = await opened(shared=True)
+    reader = log.open(PUBLISH_TOPIC, "latest")
+    before = marks(server)
+    waiting = asyncio.ensure_future(reader.next(1, BIG))
+    for sequence in range(HELD_MARKS - 1):
+        put_by_other(server, sequence)
+    put_by_other(server, HELD_MARKS)  # the last one that is held
+    async with asyncio.timeout(5):
+        while marks(server) == before:
+            await asyncio.sleep(0.01)
+    assert not (await waiting).records
+    assert marks(server) == before + 1
+    async with asyncio.timeout(5):
+        while reader.lag() > HELD_MARKS:
+            await reader.next(1, BIG)
+
+
+async def test_what_a_broker_lost_while_it_was_away_is_not_handed_out(server: FakeRocketmq, opened: Open) -> None:
+    """A power cut took a frame that was shown and not acknowledged; what came into its place is read."""
+    log = await opened(shared=True)
+    reader = log.open(PUBLISH_TOPIC, "latest")
+    away = asyncio.Event()
+    server.judge = lambda command: "silent" if command.code == SEND and not away.is_set() else None
+    waiting = asyncio.ensure_future(take(reader, 2))
+    put_by_other(server, 1, 0)
+    async with asyncio.timeout(5):
+        while server.requests[-1].code != SEND:
+            await asyncio.sleep(0.01)
+    server.topics[TOPIC].queues[0].pop()
+    server.put(TOPIC, 0, encode_frame("third", 1, 1, [record(7)]))
+    server.put(TOPIC, 0, encode_frame("other", 1, 1, [record(0)]))
+    away.set()
+    server.cut()
+    assert numbers(await waiting, "k") == [7, 0]
+
+
+async def test_an_empty_frame_that_was_lost_moves_no_reader_past_what_came_into_its_place(server: FakeRocketmq, opened: Open) -> None:
+    log = await opened(shared=True)
+    reader = log.open(PUBLISH_TOPIC, "latest")
+    waiting = asyncio.ensure_future(take(reader, 1))
+    pulls = len(server.seen(RequestCode.PULL_MESSAGE))
+    put_by_other(server, 1)
+    async with asyncio.timeout(5):
+        while len(server.seen(RequestCode.PULL_MESSAGE)) < pulls + 2:
+            await asyncio.sleep(0.01)
+    server.topics[TOPIC].queues[0].pop()
+    server.put(TOPIC, 0, encode_frame("third", 1, 1, [record(7)]))
+    server.cut()
+    assert numbers(await waiting, "k") == [7]
+
+
+async def test_an_end_that_stays_behind_a_position_is_asked_of_a_mark(server: FakeRocketmq, opened: Open) -> None:
+    """The broker is slow to count, and nothing is lost."""
+    log = await opened(shared=True)
+    put_by_other(server, 1, 0)
+    end = len(server.bodies(TOPIC, 0))
+    offset, looks = FakeRocketmq._offset, iter([0] * (2 * log_reader.LOOKS))
+
+    def count_late(fake: FakeRocketmq, command: Command) -> Command:
+        answer = offset(fake, command)
+        return Command(0, answer.opaque, answer.flag, "", {"offset": str(next(looks, answer.fields["offset"]))})
+
+    server.handlers[RequestCode.GET_MAX_OFFSET] = count_late
+    reader = log.open(PUBLISH_TOPIC, {0: At(0, end, 0)})
+    waiting = asyncio.ensure_future(take(reader, 1))
+    put_by_other(server, 2, 1)
+    assert numbers(await waiting, "k") == [1]

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from bridges.rocketmq.codes import RequestCode, ResponseCode
+from bridges.rocketmq.frames import Command
 from bridges.rocketmq.log import open_rocketmq_log
 from bridges.rocketmq.log_options import RocketmqLogOptions
 from bridges.rocketmq.log_topics import check_queues, create_command, shares
@@ -124,3 +125,18 @@ async def test_a_broker_that_does_not_answer_is_named(server: FakeRocketmq) -> N
     said = await refusal(server)
     assert f"the log's RocketMQ at {server.address} can't be used: no name server answers" in said
     await server.start()
+
+
+async def test_a_topic_that_another_node_is_making_is_waited_for(server: FakeRocketmq) -> None:
+    """It asks one broker after the other."""
+    server.topics["sluiceway-publish"] = FakeTopic([[]])
+
+    def judge(command: Command) -> None:
+        if len(server.seen(RequestCode.GET_ROUTEINFO_BY_TOPIC)) == 3:
+            server.topics["sluiceway-publish"] = FakeTopic([[], []])
+
+    server.judge = judge
+    settings = ConnectionSettings(name="main", kind="rocketmq", address=(server.address,))
+    log = await open_rocketmq_log(settings, node="n", epoch=1, options=RocketmqLogOptions(shards=2))
+    await log.close()
+    assert not [made for made in server.seen(RequestCode.UPDATE_AND_CREATE_TOPIC) if made.fields["topic"] == "sluiceway-publish"]

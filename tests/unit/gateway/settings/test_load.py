@@ -194,11 +194,12 @@ def test_a_log_on_rocketmq_names_its_connection(file):
 def test_many_nodes_share_a_log_and_a_store(file):
     kafka = BACKBONE + '[log]\nkind = "kafka"\nconnection = "backbone"\n'
     store = '[store]\nurl = "postgresql://sluiceway@db/sluiceway"\n'
-    assert load({}, {}, file(f"{kafka}{store}[node]\nmany = true\n")).node.many
+    for log in (kafka, BACKBONE + '[log]\nkind = "rocketmq"\nconnection = "other"\n'):
+        assert load({}, {}, file(f"{log}{store}[node]\nmany = true\n")).node.many
     for lacking in (kafka, store):
         with pytest.raises(Problems) as refused:
             load({}, {}, file(f"{lacking}[node]\nmany = true\n"))
-        assert 'node.many: many nodes share a log and a store: set log.kind = "kafka" and store.url' in str(refused.value)
+        assert 'node.many: many nodes share a log and a store: set log.kind = "kafka" or "rocketmq", and store.url' in str(refused.value)
 
 
 @pytest.mark.parametrize(
