@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gateway.api.services import OnlineGroups
 from gateway.services import Services
 from tests.support.testbed import Testbed
 
@@ -10,12 +11,14 @@ def test_counts_by_group(bed: Testbed) -> None:
     services = Services(bed.node, bed.keyring, bed.engine, "0", lambda: 0.0)
     parties = [bed.connect(client) for client in ("GID_a@@@1", "GID_a@@@2", "GID_b@@@1", "of no group", "GID_ab@@@1")]
     bed.dial()
-    assert services.online_counts() == {"GID_a": 2, "GID_b": 1, "GID_ab": 1}
+    assert bed.loop.finish(services.online()) == OnlineGroups({"GID_a": 2, "GID_b": 1, "GID_ab": 1})
+    assert bed.loop.finish(services.online("GID_a")) == OnlineGroups({"GID_a": 2})
+    assert bed.loop.finish(services.online("GID_c")) == OnlineGroups({})
     parties[0].drop()
     parties[2].disconnect()
-    assert services.online_counts()["GID_a"] == 2
+    assert bed.loop.finish(services.online()).counts["GID_a"] == 2
     bed.advance(0.5)
-    assert services.online_counts() == {"GID_a": 1, "GID_ab": 1}
+    assert bed.loop.finish(services.online()).counts == {"GID_a": 1, "GID_ab": 1}
 
 
 def test_a_groups_clients_within_a_second(bed: Testbed) -> None:
