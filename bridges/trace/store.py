@@ -145,7 +145,7 @@ class TraceFolder:
         ends = [segment.begin for segment in self._segments[1:]] + [self._wall()]
         concerned = [
             (segment, end)
-            for segment, end in zip(self._segments, ends, strict=True)
+            for segment, end in zip(self._segments, ends, strict=False)  # before the first batch there is none
             if segment.begin - SLACK_MS <= query.end and end + SLACK_MS >= query.begin
         ]
         for segment, end in reversed(concerned) if query.newest_first else concerned:
