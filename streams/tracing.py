@@ -108,12 +108,11 @@ def first_of(query: TraceQuery) -> TraceQuery:
     return msgspec.structs.replace(query, page=1, size=query.page * query.size)
 
 
-def merged(query: TraceQuery, pages: Mapping[str, TracePage], silent: Sequence[str]) -> TracePage:
-    """The page of what all nodes have, by their answers to ``first_of`` the query; nodes without one are a gap each."""
+def merged(query: TraceQuery, pages: Mapping[str, TracePage], unknown: Sequence[TraceGap]) -> TracePage:
+    """The page of what all nodes have, by their answers to ``first_of`` the query; ``unknown``: gaps of nodes without one."""
     names, skip = sorted(pages), (query.page - 1) * query.size  # ties are broken alike whoever merges
     events = heapq.merge(*(pages[name].events for name in names), key=lambda event: event.time, reverse=query.newest_first)
     gaps = [msgspec.structs.replace(gap, node=name) for name in names for gap in pages[name].gaps]
     known = sorted(gaps, key=lambda gap: gap.begin)[-MAX_GAPS:]
-    unknown = [TraceGap(begin=query.begin, end=query.end, messages=0, events=0, node=name) for name in silent]
     total = sum(page.total for page in pages.values())
-    return TracePage(total, list(islice(events, skip, skip + query.size)), known + unknown)
+    return TracePage(total, list(islice(events, skip, skip + query.size)), [*known, *unknown])

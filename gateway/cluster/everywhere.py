@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from gateway.api.services import ClosedConnections, OnlineGroups, SessionInfo
-from gateway.cluster.asking import Asking, Replies, Unanswered
+from gateway.cluster.asking import Asking, Unanswered
+from gateway.cluster.traces import gap_of, gaps_of_absent
 from schemas.errors import StoreError
 from schemas.traces import TracePage, TraceQuery
 from streams.tracing import TraceOff, first_of, merged
@@ -113,11 +113,11 @@ class Everywhere:
         return OnlineGroups(counts, replies.silent)
 
     async def trace(self, query: TraceQuery) -> TracePage:
-        """What all living nodes have; a node that says nothing, or traces nothing, is a gap. TraceOff where none traces."""
+        """What all nodes have; one that says nothing, traces nothing, or is down is a gap. TraceOff where none traces."""
         first = first_of(query)
         replies = await self.asking.ask(TRACE, _encode(first))
         pages = {name: _decode_page(body) for name, body in replies.bodies.items() if body}
-        silent = [*replies.silent, *_off(replies)]
+        silent = [*replies.silent, *(name for name, body in replies.bodies.items() if not body)]
         name = self._node.settings.node.id
         try:
             pages[name] = await self._node.trace.find(first)
@@ -125,9 +125,5 @@ class Everywhere:
             if not pages:
                 raise
             silent.append(name)
-        return merged(query, pages, silent)
-
-
-def _off(replies: Replies) -> list[str]:
-    bodies: Mapping[str, bytes] = replies.bodies
-    return [name for name, body in bodies.items() if not body]
+        absent = await gaps_of_absent(self._node, query, [*pages, *silent])
+        return merged(query, pages, [*(gap_of(each, query) for each in silent), *absent])

@@ -14,6 +14,7 @@ from gateway.cluster.everywhere import Everywhere
 from gateway.cluster.fleet import Fleet
 from gateway.cluster.presence import SharedPresence
 from gateway.cluster.registers import RegisterWatch
+from gateway.cluster.traces import tell_traced
 from gateway.recovery import load_counts, principal_of
 from schemas.errors import StartError
 from schemas.records import PRESENCE_TOPIC, PUBLISH_TOPIC
@@ -53,6 +54,7 @@ async def begin(node: Node, membership: Membership, keyring: KeyRing, engine: En
     fleet = Fleet(node, membership, keyring, node.arrivals, presence, absent, router.reached, rules, partial(setattr, engine, "elsewhere"), run)
     run("router", router.run())
     run("answers", node.everywhere.asking.run())
+    run("traced", tell_traced(node))
     run("registers", RegisterWatch(node).run())
     run("departures", departures.run(node.log.open(PRESENCE_TOPIC, events)))
     await fleet.adopt_left()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.api.services import OnlineGroups
+from gateway.api.services import ClosedConnections, OnlineGroups
 from gateway.services import Services
 from tests.support.testbed import Testbed
 
@@ -19,6 +19,19 @@ def test_counts_by_group(bed: Testbed) -> None:
     assert bed.loop.finish(services.online()).counts["GID_a"] == 2
     bed.advance(0.5)
     assert bed.loop.finish(services.online()).counts == {"GID_a": 1, "GID_ab": 1}
+
+
+def test_a_gateway_alone_asks_nobody(bed: Testbed) -> None:
+    assert bed.node.everywhere is None
+    bed.store.cluster.ask = None  # type: ignore[method-assign, assignment]
+    services = Services(bed.node, bed.keyring, bed.engine, "0", lambda: 0.0)
+    party = bed.connect("GID_a@@@1")
+    assert not bed.loop.finish(services.close_connection("nobody"))
+    assert bed.loop.finish(services.session("nobody")) is None
+    assert bed.loop.finish(services.close_connection("GID_a@@@1"))
+    assert bed.loop.finish(services.close_connections_of("nobody")) == ClosedConnections(0)
+    bed.settle()
+    assert party.closed
 
 
 def test_a_groups_clients_within_a_second(bed: Testbed) -> None:

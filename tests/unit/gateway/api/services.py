@@ -106,6 +106,8 @@ class FakeServices:
         )
 
     async def close_connection(self, client_id):
+        if self.unanswered is not None:
+            raise self.unanswered
         self.closed.append(client_id)
         return client_id == "on/line"
 

@@ -10,6 +10,7 @@ import pytest
 
 from gateway.api.services import ClosedConnections, OnlineGroups
 from gateway.cluster.asking import WITHIN, Unanswered
+from gateway.cluster.traces import EVERY
 from gateway.protocol.packets import Disconnect
 from gateway.services import Services
 from schemas.errors import StoreError
@@ -45,12 +46,12 @@ class Fleet:
         self.ask(work)
         return self.bed.loop.time() - since
 
-    def all_events(self, name: str, size: int = 100, **query: Any) -> list[TraceEvent]:
-        """Of all pages of that size."""
+    def all_events(self, name: str, size: int = 100, absent: tuple[str, ...] = (), **query: Any) -> list[TraceEvent]:
+        """Of all pages of that size; ``absent``: whose events can't be among them."""
         found: list[TraceEvent] = []
         for page in range(1, 100):
             answer = self.ask(self.services[name].trace(TraceQuery(begin=0, end=LATEST, page=page, size=size, **query)))
-            assert answer.gaps == []
+            assert tuple(gap.node for gap in answer.gaps) == absent
             found += answer.events
             if len(found) >= answer.total:
                 assert len(found) == answer.total
@@ -144,7 +145,7 @@ def test_a_will_is_told_of_once_whoever_publishes_it(fleet: Fleet) -> None:
     fleet.bed.kill(fleet.three)
     fleet.bed.advance(5)
     assert sorted(watcher.payloads()) == [b"1", b"2", b"3"]
-    wills = [event.client_id for event in fleet.all_events("two") if event.action == "pub_mqtt"]
+    wills = [event.client_id for event in fleet.all_events("two", absent=("three",)) if event.action == "pub_mqtt"]
     assert sorted(wills) == ["dies", "drops", "lives"]
 
 
@@ -201,6 +202,20 @@ def test_gaps_and_a_trace_that_is_off_are_named_by_node(fleet: Fleet) -> None:
     fleet.one.node.trace._store = fleet.two.node.trace._store = None
     with pytest.raises(TraceOff):
         fleet.ask(fleet.services["one"].trace(TraceQuery(begin=5, end=9)))
+
+
+def test_a_node_that_is_down_is_a_gap_of_the_time_in_which_it_may_have_traced(fleet: Fleet) -> None:
+    trace, began = fleet.services["one"].trace, fleet.one.node.clock.wall()
+    fleet.bed.kill(fleet.three)
+    fleet.bed.advance(20)
+    assert len(fleet.bed.store._state.cluster.nodes) == 2, "it is buried"
+    (gap,) = fleet.ask(trace(TraceQuery(begin=5, end=LATEST))).gaps
+    assert (gap.begin, gap.node, gap.messages, gap.events) == (5, "three", 0, 0)
+    assert began + 2 * EVERY * 1000 <= gap.end <= began + 2 * EVERY * 1000 + 60_000
+    assert fleet.ask(trace(TraceQuery(begin=gap.end + 1, end=LATEST))).gaps == []
+    assert [gap.end for gap in fleet.ask(trace(TraceQuery(begin=5, end=9))).gaps] == [9]
+    fleet.bed.start("three")
+    assert fleet.ask(trace(TraceQuery(begin=5, end=LATEST))).gaps == []
 
 
 def test_notices_that_are_lost_cost_no_answer(fleet: Fleet) -> None:
