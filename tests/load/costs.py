@@ -1,0 +1,176 @@
+"""What a publish, a delivery, a connection, an offline message and a rule cost: ``python -m tests.load.costs --mqload PATH [--only NAME]``.
+
+Processor time of the gateway and of the broker's processes, and bytes that reach the disk, on each log: the figures that docs/capacity.md
+reckons with. Nothing here has a goal. Client, gateway and broker share the machine, so that rates say nothing; costs do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import psutil
+
+from tests.load.broker import memory
+from tests.load.figures import COOL_DOWN, checked
+from tests.load.rule_bench import KINDS, RuleBench
+from tests.support.brokers import guard
+from tests.support.brokers.rocketmq import V5, RocketMQ
+from tests.support.gateway import Gateway, on_kafka, on_rocketmq
+from tests.support.process import Process
+
+SHARDS = 6
+CONNECTIONS = 10_000
+SETTLED = 2.0
+PARENT = "bench"
+QUIET = ("-rate", "250")
+"""Messages a second of each of four publishers: groups are small then, and a sync is for few."""
+
+
+class Cost(NamedTuple):
+    """Of one message: us of processor, and bytes written, of the gateway and of the broker."""
+
+    gateway: float
+    broker: float
+    bytes: float
+
+    def __str__(self) -> str:
+        return f"{self.gateway:8.1f} us gateway {self.broker:8.1f} us broker {self.bytes:9,.0f} B written"
+
+
+def _processes(process: Process) -> list[psutil.Process]:
+    own = psutil.Process(process.pid)
+    return [own, *own.children(recursive=True)]
+
+
+def _spent(processes: Sequence[Process]) -> tuple[float, int]:
+    seconds, written = 0.0, 0
+    for each in (found for process in processes for found in _processes(process)):
+        times = each.cpu_times()
+        seconds += times.user + times.system
+        written += each.io_counters().write_bytes
+    return seconds, written
+
+
+class Shape:
+    """A gateway on one kind of log, with its broker."""
+
+    def __init__(self, bench: RuleBench, log: str) -> None:
+        self.bench = bench
+        self.brokers: list[Process] = []
+        config = ""
+        if log == "kafka":
+            self.brokers = list(bench.kafka.nodes)
+            config = on_kafka(bench.kafka.address, "cost-", shards=SHARDS)
+        elif log == "rocketmq":
+            (folder := bench.folder / "synced").mkdir(parents=True)
+            broker = RocketMQ(folder, V5, settings={"flushDiskType": "SYNC_FLUSH"}).start()
+            self.brokers = list(broker.brokers)
+            config = on_rocketmq(broker.address, "cost-", shards=SHARDS, durability="checked")
+        self.gateway = bench.gateway(config=config)
+
+    def cost(self, figure: str, mode: str, *flags: str) -> Cost:
+        """Median over the rounds; the first one, which warms up, doesn't count. ``figure`` is what mqload counts."""
+        found = []
+        for turn in range(self.bench.rounds + 1):
+            before, beside = _spent([self.gateway]), _spent(self.brokers)
+            result = checked(self.bench.load(self.gateway.mqtt, mode, *flags))
+            time.sleep(COOL_DOWN)
+            after, there = _spent([self.gateway]), _spent(self.brokers)
+            count = max(1, result[figure])
+            if turn:
+                written = after[1] - before[1] + there[1] - beside[1]
+                found.append(((after[0] - before[0]) / count * 1e6, (there[0] - beside[0]) / count * 1e6, written / count))
+        return Cost(*(statistics.median(column) for column in zip(*found, strict=True)))
+
+
+def messages(bench: RuleBench, log: str) -> None:
+    """Publishes, deliveries and offline messages on one log."""
+    shape = Shape(bench, log)
+    loads: dict[str, tuple[str, str, tuple[str, ...]]] = {
+        "publish, flat out": ("acked", "publish", ("-qos", "1", "-pubs", "4")),
+        "publish, 1,000/s": ("acked", "publish", ("-qos", "1", "-pubs", "4", *QUIET)),
+        "publish and delivery, flat out": ("delivered", "pubsub", ("-qos", "1", "-pubs", "4", "-subs", "4")),
+        "publish and delivery, 1,000/s": ("delivered", "pubsub", ("-qos", "1", "-pubs", "4", "-subs", "4", *QUIET)),
+        "publish and P2P, flat out": ("delivered", "p2p", ("-qos", "1", "-pubs", "4")),
+        "delivery, 1 to 50": ("delivered", "fanout", ("-qos", "1", "-pubs", "1", "-subs", "50")),
+        "offline, stored and fetched": ("delivered", "offline", ("-qos", "1", "-pubs", "1", "-subs", "1", "-count", "20000", "-drain", "60")),
+    }
+    for name, (figure, mode, flags) in loads.items():
+        print(f"{log:9} {name:32} {shape.cost(figure, mode, *flags)}", flush=True)
+
+
+def connections(bench: RuleBench) -> None:
+    """Connects, and connections that are idle, on the embedded log."""
+    gateway = bench.gateway()
+    checked(bench.load(gateway.mqtt, "connect", "-conns", "200", seconds=0.5))
+    time.sleep(SETTLED)
+    idle, (before, _) = memory(gateway), _spent([gateway])
+    child = subprocess.Popen(bench.command(gateway.mqtt, "connect", "-conns", str(CONNECTIONS), seconds=4.0), stdout=subprocess.PIPE, text=True)
+    try:
+        assert child.stdout is not None
+        child.stdout.readline()  # printed when all are connected; then they are held
+        time.sleep(SETTLED)
+        spent, grown = _spent([gateway])[0] - before, memory(gateway) - idle
+    finally:
+        child.kill()
+        child.communicate()
+    print(f"{'embedded':9} {'connect':32} {spent / CONNECTIONS * 1e6:8.1f} us gateway, {grown / CONNECTIONS:,.0f} B while it is idle", flush=True)
+
+
+def rules(bench: RuleBench) -> None:
+    """What a publish costs with an outflow rule for it, against one without, on the embedded log: until the rule has sent all."""
+    for kind in KINDS:
+        plain, ruled = bench.gateway(), bench.with_connection(kind)
+        rule = bench.create_rule(ruled, kind="outflow", topic=PARENT, backendTopic=bench.topic(kind))
+        bench.until(ruled, rule, lambda status: status["state"] == "running")
+        found: dict[Gateway, list[float]] = {plain: [], ruled: []}
+        for _ in range(bench.rounds + 1):
+            for gateway, costs in found.items():
+                before, _ = _spent([gateway])
+                result = checked(bench.load(gateway.mqtt, "publish", "-qos", "1", "-pubs", "4", "-rate", "5000", "-parent", PARENT))
+                if gateway is ruled:
+                    bench.until(ruled, rule, lambda status: status["lagRecords"] == 0)
+                time.sleep(COOL_DOWN)
+                costs.append((_spent([gateway])[0] - before) / max(1, result["acked"]) * 1e6)
+        without, with_rule = (statistics.median(costs[1:]) for costs in found.values())
+        label = f"outflow to {kind}, 20,000/s"
+        print(f"{'embedded':9} {label:32} {with_rule - without:8.1f} us gateway beside {without:.1f} of the publish", flush=True)
+
+
+ALL: Mapping[str, Callable[[RuleBench], None]] = {
+    "embedded": lambda bench: messages(bench, "embedded"),
+    "kafka": lambda bench: messages(bench, "kafka"),
+    "rocketmq": lambda bench: messages(bench, "rocketmq"),
+    "connections": connections,
+    "rules": rules,
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.load.costs", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--mqload", type=Path, required=True, help="the load generator's program")
+    parser.add_argument("--only", choices=ALL, help="a part of the table")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=4.0)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        for name in [arguments.only] if arguments.only else ALL:
+            bench = RuleBench(Path(scratch) / name, arguments.mqload.resolve(), arguments.rounds, arguments.seconds)
+            try:
+                ALL[name](bench)
+            finally:
+                bench.close()
+                guard.dismiss()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
