@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import ssl
 import time
 from typing import Any
 
@@ -21,16 +22,18 @@ __all__ = ["shared", "three"]  # fixtures
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 GROUP = "GID_many"
-DEADLINE = 1.5
-SLACK = 1.0
-"""Seconds for the machine, beside the deadline."""
+ANSWERED_WITHIN = 3.5
+"""Seconds: the gateway's own 1.5, and what a busy machine takes; less than the lease of the node that is stopped is sure to last."""
+NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+"""Made once: a client would read all the machine's authorities before it asks in clear text."""
 KEPT = {"clean_start": False, "session_expiry": 3600}
 
 
 async def ask(gateway: Gateway, method: str, path: str) -> httpx.Response:
     """Over HTTP, as the administrator of that node."""
     credential = json.loads((gateway.data / "admin.json").read_text())
-    async with httpx.AsyncClient(auth=(credential["accessKeyId"], credential["accessKeySecret"]), timeout=20) as client:
+    auth = (credential["accessKeyId"], credential["accessKeySecret"])
+    async with httpx.AsyncClient(auth=auth, timeout=20, verify=NO_TLS) as client:
         return await client.request(method, f"http://{gateway.http}/api/v1/{path}")
 
 
@@ -107,15 +110,15 @@ async def test_a_node_that_is_stopped_is_named_within_the_deadline(three: list[G
     for gateway, name in zip(three, NAMES, strict=True):
         await clients.connect(gateway.mqtt, f"{GROUP}@@@{name}")
     one, two, _ = three
+    took: list[float] = []
 
     async def timed(work: Any) -> Any:
         since = time.monotonic()
         answer = await work
-        assert time.monotonic() - since < DEADLINE + SLACK
+        took.append(time.monotonic() - since)
         return answer
 
     two.signal(signal.SIGSTOP)
-    stopped_at = time.monotonic()
     try:
         # All at once: it lives by its lease for some seconds only
         online, group, missing, there, trace, closed = await asyncio.gather(
@@ -126,7 +129,8 @@ async def test_a_node_that_is_stopped_is_named_within_the_deadline(three: list[G
             timed(get(one, "trace")),
             timed(asyncio.to_thread(calls[2], "close_connection", client_id=f"{GROUP}@@@two")),
         )
-        assert time.monotonic() - stopped_at < 4
+        print(f"answers with one node stopped: {max(took):.2f} s at most")
+        assert max(took) < ANSWERED_WITHIN
         assert online == {"groups": [{"groupId": GROUP, "online": 2}], "silent": ["two"]}
         assert (group["online"], group["silent"]) == (2, ["two"])
         assert missing.status_code == 503
