@@ -15,6 +15,7 @@ from gateway.clock import Clock, RecordIds
 from gateway.counters import Counters
 from gateway.flush import Flusher
 from gateway.guarding import Guarding
+from gateway.here import Here
 from gateway.persistence import Persistence
 from gateway.protocol.packets import Disconnect
 from gateway.protocol.properties import Properties
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from gateway.backlog import Backlog
     from gateway.broker_topics import BrokerTopics
     from gateway.cluster.arrivals import Arrivals
+    from gateway.cluster.everywhere import Everywhere
     from gateway.connecting import Connecting
     from gateway.connection import Connection
     from gateway.ending import Ending
@@ -55,6 +57,9 @@ Match = tuple[Target | tuple[Target, str], Subscription]
 
 class Node:
     """What there is one of. ``tick`` is monotonic seconds, renewed a few times a second: good enough for keep-alives."""
+
+    everywhere: Everywhere | None = None
+    """Where there may be other nodes: what is asked of all of them."""
 
     # Set by the application, since they know the node
     arrivals: Arrivals
@@ -103,6 +108,7 @@ class Node:
         self.flusher = Flusher(loop)
         self.persistence = Persistence(store, loop, self.counters)
         self.registry = Registry()
+        self.here = Here(self)
         self.guarding = Guarding(self)
         self.connections = Connections(self)
         self.turns = Turns(loop)

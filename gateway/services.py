@@ -7,9 +7,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from gateway.api.metrics import Gauges, MetricsPage
-from gateway.api.services import NodeInfo, SessionInfo
+from gateway.api.services import ClosedConnections, NodeInfo, OnlineGroups, SessionInfo
 from gateway.auth.keys import KeyRing
-from gateway.online import OnlineCounts
 from gateway.protocol.properties import Properties, forwardable
 from gateway.rules.engine import Engine
 from gateway.rules.info import RuleStatus
@@ -18,7 +17,6 @@ from gateway.waiting import Waiting
 from schemas.errors import StoreError
 from schemas.identities import Principal
 from schemas.presence import ClientStatus
-from schemas.reasons import ReasonCode
 from schemas.records import PUBLISH_TOPIC, Flag, Kind, Record, Source
 from schemas.traces import TracePage, TraceQuery
 from streams.expiry import message_deadline
@@ -47,7 +45,7 @@ class Services:
         self.limits = node.limits
         self.rules = RuleManagement(engine)
         self._engine = engine
-        self._online = OnlineCounts(node)
+        self._here, self._everywhere = node.here, node.everywhere
         self.listeners: Mapping[str, Sequence[str]] = {}
         self.serving = False
         self._page = MetricsPage(node.counters, self._gauges, self._rule_gauges, version=version, preset=node.settings.preset)
@@ -109,39 +107,24 @@ class Services:
     async def group_statuses(self, prefix: str, after: str, limit: int) -> Sequence[ClientStatus]:
         return await self._node.store.statuses_of(prefix, after, limit)
 
-    def online_counts(self) -> Mapping[str, int]:
-        return self._online.by_group()
+    # Of many nodes, all are asked
+
+    async def online(self, group: str = "") -> OnlineGroups:
+        return OnlineGroups(self._here.online(group)) if self._everywhere is None else await self._everywhere.online(group)
 
     async def trace(self, query: TraceQuery) -> TracePage:
-        return await self._node.trace.find(query)
+        return await (self._node.trace.find if self._everywhere is None else self._everywhere.trace)(query)
 
-    def session(self, client_id: str) -> SessionInfo | None:
-        session = self._node.registry.get(client_id)
-        if session is None:
-            return None
-        return SessionInfo(
-            client_id=session.client,
-            principal=session.principal.name,
-            connected=session.connection is not None,
-            session_expiry=session.expiry,
-            queued=session.queue_length() + max(0, session.stored_count - len(session.stored or ())),
-            in_flight=len(session.in_flight),
-            subscriptions=list(session.subscriptions.values()),
-        )
+    async def session(self, client_id: str) -> SessionInfo | None:
+        return self._here.session(client_id) if self._everywhere is None else await self._everywhere.session(client_id)
 
-    def close_connection(self, client_id: str) -> bool:
-        session = self._node.registry.get(client_id)
-        if session is None or session.connection is None:
-            return False
-        session.connection.close(ReasonCode.ADMINISTRATIVE_ACTION, "closed by administrator")
-        return True
+    async def close_connection(self, client_id: str) -> bool:
+        return self._here.close(client_id) if self._everywhere is None else await self._everywhere.close(client_id)
 
-    def close_connections_of(self, principal: str) -> int:
-        mine = [c for c in self._node.connections.all() if c.ready and c.principal.name == principal]
-        for connection in mine:
-            connection.close(ReasonCode.NOT_AUTHORIZED, "key revoked")
-        self._node.routes.forget()
-        return len(mine)
+    async def close_connections_of(self, principal: str) -> ClosedConnections:
+        if self._everywhere is None:
+            return ClosedConnections(self._here.close_of(principal))
+        return await self._everywhere.close_of(principal)
 
     async def publish(self, topic: str, payload: bytes, qos: int, retain: bool, properties: Properties, principal: Principal) -> bytes:
         node = self._node

@@ -46,6 +46,8 @@ class Trace:
     ) -> None:
         self.on = store is not None
         self.chosen: frozenset[bytes] | set[bytes] = NOTHING
+        self.tells: Callable[[Record], bool] | None = None
+        """Of many nodes, which all route all publishes: of which this one tells."""
         self._store = store
         self._clock = clock
         self._monotonic = monotonic
@@ -80,7 +82,7 @@ class Trace:
             self._sampler.raise_at_once()
         picked = self._sampler.choose(records)
         self.chosen = {record.id for record in picked}
-        for record in picked:
+        for record in picked if self.tells is None else filter(self.tells, picked):
             detail = f"{record.topic} from {record.principal}" if record.source else record.topic
             self._rows.append((record.time, BY_SOURCE.get(record.source, 10), record.client, record.id, "", detail))  # type: ignore[call-overload]
 

@@ -62,13 +62,17 @@ class TraceEvent(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     detail: str = ""
 
 
-class TraceGap(msgspec.Struct, frozen=True, kw_only=True):
-    """What is not in the trace between two times, ms: messages that were not picked, since there were too many, and events that were lost."""
+class TraceGap(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What is not in the trace between two times, ms: messages that were not picked, since there were too many, and events that were lost.
+
+    Both 0: nobody knows. ``node``: of many nodes, the one whose gap it is.
+    """
 
     begin: int
     end: int
     messages: int
     events: int
+    node: str = ""
 
 
 class TraceQuery(msgspec.Struct, frozen=True, kw_only=True):

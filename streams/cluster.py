@@ -7,7 +7,7 @@ over from it, and nothing that it writes under a fence, and no claim of it, is a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -25,6 +25,12 @@ POLL_SECONDS: Final = 1.0
 """Notices may be lost: so often there is one that says nothing."""
 NOTICE_CHARACTERS: Final = 1_000
 """A notice's topic and detail: longer ones are refused."""
+QUESTION_BYTES: Final = 64 * 1024
+ANSWER_BYTES: Final = 4 * 1024 * 1024
+QUESTIONS: Final = 16
+"""Questions that a node may have at a time."""
+KEPT_MS: Final = 10_000
+"""A question and its answers that nobody withdrew go so long after their time, with the next question of any node."""
 
 
 def routing_reader(epoch: int) -> str:
@@ -104,6 +110,36 @@ DOCUMENTS: Final = "documents"
 """Detail: the kind of which documents changed."""
 SESSION: Final = "session"
 """Another node took a session, or it ended. Detail: the owner's node epoch until then, the session, and its epoch now, 0 where it ended."""
+
+
+ASK: Final = "ask"
+"""A node has a question. Detail: its epoch."""
+ANSWER: Final = "answer"
+"""A question has an answer. Detail: the asking node's epoch, and the question's number."""
+
+
+class Question(msgspec.Struct, frozen=True):
+    """What a node asks all others: ``epoch`` is its own, ``number`` tells its questions apart."""
+
+    epoch: int
+    number: int
+    kind: str
+    body: bytes = b""
+
+    def __post_init__(self) -> None:
+        if len(self.body) > QUESTION_BYTES:
+            raise ValueError(f"a question has at most {QUESTION_BYTES} bytes")
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """``epoch``: of the node that answers."""
+
+    epoch: int
+    body: bytes
+
+    def __post_init__(self) -> None:
+        if len(self.body) > ANSWER_BYTES:
+            raise ValueError(f"an answer has at most {ANSWER_BYTES} bytes")
 
 
 # Fences: what a commit stands on. Where one of them doesn't hold, nothing of the commit is applied.
@@ -192,6 +228,21 @@ class Cluster(Protocol):
 
     async def routes(self, known: Mapping[int, int], limit: int) -> Routes:
         """Changes behind the versions known, by node epoch; at most ``limit``, and fewer only where there are no more."""
+
+    async def ask(self, question: Question, within_ms: int) -> list[NodeState] | Refused:
+        """Put a question to all other nodes that live now, which are told: they have so long to answer. Refused past QUESTIONS of one node."""
+
+    async def asked(self, epoch: int) -> list[Question]:
+        """What others ask, as long as they wait, and this node has not answered."""
+
+    async def answer(self, question: Question, answer: Answer) -> bool:
+        """The asking node is told. False where it waits no more, or has this node's answer: then nothing is kept."""
+
+    async def answers(self, question: Question, known: Collection[int] = ()) -> list[Answer]:
+        """By node epoch, those that there are, but of the nodes that are known."""
+
+    async def withdraw(self, question: Question) -> None:
+        """Forget a question and its answers."""
 
     def listen(self, heard: Callable[[Notice], None]) -> Callable[[], None]:
         """Call with every notice, on the loop's thread, until the function returned is called.

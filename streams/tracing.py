@@ -1,14 +1,19 @@
 """The trace's port, and which messages are traced: by a sum over the message id, so that all events of a message are there or none.
 
 Above a rate every second, every fourth, every eighth message is picked, and so on: what is picked at a higher level is picked at the lower ones as
-well, so that a change of level takes few messages apart. What is left out is counted. Pure; gateway/trace.py runs it.
+well, so that a change of level takes few messages apart. What is left out is counted. Of many nodes each traces what happens at it, and a page of
+all is merged of theirs. Pure; gateway/trace.py and gateway/cluster/everywhere.py run it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import heapq
+from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Final, Protocol
 from zlib import crc32
+
+import msgspec
 
 from schemas.errors import SluicewayError
 from schemas.records import Record
@@ -20,6 +25,11 @@ AT_ONCE: Final = 2
 CALM: Final = 4
 """Below a fourth of the rate the level falls by one, after which it is below half of it: no swinging."""
 
+MAX_GAPS: Final = 1_000
+"""Gaps of an answer, the newest."""
+DEPTH: Final = 5_000
+"""Events that each of many nodes is asked for at most: pages behind that are not to be had."""
+
 
 class TraceOff(SluicewayError):
     """There is no trace to ask."""
@@ -27,6 +37,10 @@ class TraceOff(SluicewayError):
 
 class TraceBusy(SluicewayError):
     """Too many ask the trace at a time."""
+
+
+class TraceTooDeep(SluicewayError):
+    """Many nodes: the page lies behind ``DEPTH`` events."""
 
 
 class TraceStore(Protocol):
@@ -85,3 +99,20 @@ class Sampler:
     def _set(self, level: int) -> None:
         self.level = min(MAX_LEVEL, level)
         self.divisor = self._sample << self.level
+
+
+def first_of(query: TraceQuery) -> TraceQuery:
+    """What to ask each of many nodes for, so that a page of all can be made of their answers. TraceTooDeep."""
+    if query.page * query.size > DEPTH:
+        raise TraceTooDeep(f"many nodes answer for the first {DEPTH} events: choose a later begin or an earlier end")
+    return msgspec.structs.replace(query, page=1, size=query.page * query.size)
+
+
+def merged(query: TraceQuery, pages: Mapping[str, TracePage], unknown: Sequence[TraceGap]) -> TracePage:
+    """The page of what all nodes have, by their answers to ``first_of`` the query; ``unknown``: gaps of nodes without one."""
+    names, skip = sorted(pages), (query.page - 1) * query.size  # ties are broken alike whoever merges
+    events = heapq.merge(*(pages[name].events for name in names), key=lambda event: event.time, reverse=query.newest_first)
+    gaps = [msgspec.structs.replace(gap, node=name) for name in names for gap in pages[name].gaps]
+    known = sorted(gaps, key=lambda gap: gap.begin)[-MAX_GAPS:]
+    total = sum(page.total for page in pages.values())
+    return TracePage(total, list(islice(events, skip, skip + query.size)), [*known, *unknown])

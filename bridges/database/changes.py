@@ -15,6 +15,7 @@ from sqlalchemy import Connection, bindparam, delete, literal_column, update
 
 from bridges.database.ending import remove_session
 from bridges.database.entries import EntryChanges
+from bridges.database.names import stored_name
 from bridges.database.routing import RouteChanges
 from bridges.database.rows import encode
 from bridges.database.rules import drop_dead_letters, drop_rule, put_dead_letter, put_rule, put_rule_state
@@ -137,9 +138,9 @@ class Changes:
             PUT_STATUS.many(connection, statuses)
             self._statuses = {}
         if self._documents:
-            PUT_DOCUMENT.many(connection, [document_row(document) for document in self._documents.values() if document is not None])
-            dropped = [{"the_kind": kind, "the_name": name} for (kind, name), document in self._documents.items() if document is None]
-            DELETE_DOCUMENT.many(connection, dropped)
+            PUT_DOCUMENT.many(connection, [document_row(connection, put) for put in self._documents.values() if put is not None])
+            dropped = [key for key, put in self._documents.items() if put is None]
+            DELETE_DOCUMENT.many(connection, [{"the_kind": kind, "the_name": stored_name(connection, name)} for kind, name in dropped])
             self._documents = {}
         if self._positions:
             places = [{"reader": r, "shard": shard, "offset": at.offset, "idx": at.index} for (r, shard), at in self._positions.items()]
@@ -272,8 +273,8 @@ class Changes:
         _OF_RULES[type(change)](self._connection, change)
 
 
-def document_row(document: Document) -> dict[str, object]:
-    return {"kind": document.kind, "name": document.name, "body": document.body, "expires_at": document.expires_at}
+def document_row(connection: Connection, document: Document) -> dict[str, object]:
+    return {"kind": document.kind, "name": stored_name(connection, document.name), "body": document.body, "expires_at": document.expires_at}
 
 
 def _retained_row(put: PutRetained) -> dict[str, object]:

@@ -1,18 +1,18 @@
 """The cluster's half of the store on a database: each method hands the worker what is to be done in its transaction.
 
 What a node asks about itself and its like is done whatever its transactions stand on: that is how it learns.
-Neighbours: membership.py, routing.py, adopting.py (what is done), notices.py (who hears of it).
+Neighbours: membership.py, routing.py, adopting.py, asking.py (what is done), notices.py (who hears of it).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
-from bridges.database import adopting, membership, routing
+from bridges.database import adopting, asking, membership, routing
 from bridges.database.notices import Listening
-from bridges.database.worker import Worker
+from bridges.database.worker import Transaction, Worker
 from schemas.sessions import SessionState
-from streams.cluster import LEASE_MS, Lease, NodeState, Notice, Owner, Routes
+from streams.cluster import LEASE_MS, Answer, Lease, NodeState, Notice, Owner, Question, Routes
 from streams.store import Refused
 
 
@@ -40,7 +40,13 @@ class DatabaseCluster:
         return found
 
     async def bury(self, epoch: int) -> bool:
-        buried: bool = await self._worker.call(lambda t: membership.bury(t.connection, t.told, epoch), always=True)
+        def work(transaction: Transaction) -> bool:
+            buried = membership.bury(transaction.connection, transaction.told, epoch)
+            if buried:
+                asking.forget_node(transaction.connection, epoch)
+            return buried
+
+        buried: bool = await self._worker.call(work, always=True)
         return buried
 
     async def acquire(self, name: str, epoch: int) -> Lease | None:
@@ -65,6 +71,25 @@ class DatabaseCluster:
     async def routes(self, known: Mapping[int, int], limit: int) -> Routes:
         found: Routes = await self._worker.call(lambda t: routing.routes_behind(t.connection, known, limit))
         return found
+
+    async def ask(self, question: Question, within_ms: int) -> list[NodeState] | Refused:
+        others: list[NodeState] | Refused = await self._worker.call(lambda t: asking.ask(t.connection, t.told, question, within_ms))
+        return others
+
+    async def asked(self, epoch: int) -> list[Question]:
+        found: list[Question] = await self._worker.call(lambda t: asking.asked(t.connection, epoch))
+        return found
+
+    async def answer(self, question: Question, answer: Answer) -> bool:
+        taken: bool = await self._worker.call(lambda t: asking.answer(t.connection, t.told, question, answer))
+        return taken
+
+    async def answers(self, question: Question, known: Collection[int] = ()) -> list[Answer]:
+        found: list[Answer] = await self._worker.call(lambda t: asking.answers_to(t.connection, question, known))
+        return found
+
+    async def withdraw(self, question: Question) -> None:
+        await self._worker.call(lambda t: asking.withdraw(t.connection, question))
 
     def listen(self, heard: Callable[[Notice], None]) -> Callable[[], None]:
         return self._listening.listen(heard)

@@ -9,6 +9,7 @@ from typing import Any, Final
 from sqlalchemy import BigInteger, Connection, Select, bindparam, cast, func, literal_column, select, text, tuple_
 
 from bridges.database.locks import is_shared
+from bridges.database.names import read_name, stored_name
 from bridges.database.rows import box_entry, decode_channel, decode_key, decode_places, decode_record, decode_status, decode_subscription, encode
 from bridges.database.sql import Prepared, Row, indexed, key_is
 from bridges.database.tables import (
@@ -318,7 +319,8 @@ def access_keys_all(connection: Connection) -> list[AccessKey]:
 
 
 def documents_page(connection: Connection, kind: str, after: str, limit: int) -> list[Document]:
-    return [Document(*row) for row in _DOCUMENTS.all(connection, the_kind=kind, after=after, count=limit)]
+    rows = _DOCUMENTS.all(connection, the_kind=kind, after=stored_name(connection, after), count=limit)
+    return [Document(of_kind, read_name(connection, name), body, expires_at) for of_kind, name, body, expires_at in rows]
 
 
 def property_value(connection: Connection, name: str) -> str | None:

@@ -184,10 +184,8 @@ class DatabaseStore:
         return found
 
     async def add_document(self, document: Document) -> bool:
-        row = document_row(document)
-
         def work(transaction: Transaction) -> bool:
-            added = _ADD_DOCUMENT.run(transaction.connection, **row) == 1
+            added = _ADD_DOCUMENT.run(transaction.connection, **document_row(transaction.connection, document)) == 1
             if added:
                 transaction.told[Notice(DOCUMENTS, document.kind)] = None
             return added

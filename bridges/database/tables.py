@@ -237,3 +237,25 @@ routes = Table(
     sqlite_with_rowid=False,
 )
 """``epoch`` in these three is a node's."""
+
+questions = Table(
+    "questions",
+    metadata,
+    Column("epoch", BigInteger, primary_key=True, nullable=False),
+    Column("number", BigInteger, primary_key=True, nullable=False),
+    Column("kind", TEXT, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Column("until", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+answers = Table(
+    "answers",
+    metadata,
+    Column("epoch", BigInteger, primary_key=True, nullable=False),
+    Column("number", BigInteger, primary_key=True, nullable=False),
+    Column("node_epoch", BigInteger, primary_key=True, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Column("until", BigInteger, nullable=False),
+)
+"""What nodes ask each other: ``epoch`` and ``number`` are those of the question, ``until`` its end in ms of the database's clock."""

@@ -20,7 +20,7 @@ from bridges.trace.segment import SUFFIX, Segment
 from schemas.errors import StartError
 from schemas.settings import TraceSettings
 from schemas.traces import Row, TraceEvent, TraceGap, TracePage, TraceQuery
-from streams.tracing import TraceBusy
+from streams.tracing import MAX_GAPS, TraceBusy
 
 MAX_BATCHES: Final = 5
 """Batches on their way; a second's worth."""
@@ -30,8 +30,6 @@ SEGMENTS: Final = 16
 MAX_FILES: Final = 4 * SEGMENTS
 SLACK_MS: Final = 60_000
 """An event may be written into a segment that was begun so much later than its own time."""
-MAX_GAPS: Final = 1_000
-"""Gaps of an answer, the newest."""
 
 logger = logging.getLogger(__name__)
 
@@ -147,7 +145,7 @@ class TraceFolder:
         ends = [segment.begin for segment in self._segments[1:]] + [self._wall()]
         concerned = [
             (segment, end)
-            for segment, end in zip(self._segments, ends, strict=True)
+            for segment, end in zip(self._segments, ends, strict=False)  # before the first batch there is none
             if segment.begin - SLACK_MS <= query.end and end + SLACK_MS >= query.begin
         ]
         for segment, end in reversed(concerned) if query.newest_first else concerned:

@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from gateway.auth.failures import RETRY_AFTER
+from gateway.cluster.asking import Unanswered
 from schemas.errors import LogError, StoreError
 from schemas.rules import RuleError
 
@@ -54,6 +55,8 @@ def _as_api_error(error: Exception) -> ApiError:
             return ApiError(status, code, error.message, error.field)
         case HTTPException():
             return ApiError(error.status_code, _CODES.get(error.status_code, "refused"), str(error.detail))
+        case Unanswered():
+            return ApiError(503, "unavailable", str(error))
         case LogError() | StoreError():
             _log.warning("api-unavailable error=%s", type(error).__name__)
             return ApiError(503, "unavailable", "it can't be made durable or read now; try again")
@@ -73,5 +76,5 @@ def _invalid(error: RequestValidationError) -> ApiError:
 
 def install(app: FastAPI) -> None:
     """Answer every error this way."""
-    for kind in (ApiError, RequestValidationError, RuleError, HTTPException, LogError, StoreError, Exception):
+    for kind in (ApiError, RequestValidationError, RuleError, HTTPException, Unanswered, LogError, StoreError, Exception):
         app.add_exception_handler(kind, _answer)

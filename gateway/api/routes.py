@@ -23,7 +23,7 @@ from gateway.api.guard import BodyLimit, guards, manager_guard
 from gateway.api.registers import register_routes
 from gateway.api.rules import rule_routes
 from gateway.api.services import ApiServices
-from gateway.api.statuses import status_routes
+from gateway.api.statuses import naming, status_routes
 from gateway.api.traces import trace_routes
 from gateway.auth.credentials import credential_of
 from gateway.auth.diagnosis import RIGHT, diagnose
@@ -118,9 +118,9 @@ def _key_routes(services: ApiServices) -> APIRouter:
             raise ApiError(409, "own_credential", message)
         if not await services.keyring.revoke(key_id):
             raise ApiError(404, "not_found", "there is no active key of this id")
-        closed = services.close_connections_of(key_id)
-        _log.info("key-revoked key=%s by=%s connections=%d", key_id, principal.name, closed)
-        return _json({"accessKeyId": key_id, "revoked": True, "connectionsClosed": closed})
+        closed = await services.close_connections_of(key_id)
+        _log.info("key-revoked key=%s by=%s connections=%d", key_id, principal.name, closed.count)
+        return _json({"accessKeyId": key_id, "revoked": True, "connectionsClosed": closed.count, **naming(closed.silent)})
 
     return router
 
@@ -131,7 +131,7 @@ def _client_routes(services: ApiServices) -> APIRouter:
 
     @router.get("/sessions/{client_id:path}")
     async def session(client_id: str, principal: Annotated[Principal, Depends(administrator)]) -> Response:
-        found = services.session(client_id)
+        found = await services.session(client_id)
         if found is None:
             raise ApiError(404, "not_found", "this client has no session")
         subscriptions = [{"filter": s.filter, "qos": s.qos, "identifier": s.identifier} for s in found.subscriptions]
@@ -139,7 +139,7 @@ def _client_routes(services: ApiServices) -> APIRouter:
 
     @router.delete("/connections/{client_id:path}")
     async def close(client_id: str, principal: Annotated[Principal, Depends(administrator)]) -> Response:
-        if not services.close_connection(client_id):
+        if not await services.close_connection(client_id):
             raise ApiError(404, "not_found", "this client is not connected")
         _log.info("connection-closed client=%s by=%s", client_id, principal.name)
         return _json({"clientId": client_id, "closed": True})

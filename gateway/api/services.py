@@ -37,8 +37,11 @@ class NodeInfo(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     listeners: Mapping[str, Sequence[str]]
 
 
-class SessionInfo(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """A client's session. ``queued``: deliveries that wait for it, in memory and stored; ``in_flight``: sent, unacknowledged."""
+class SessionInfo(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """A client's session. ``queued``: deliveries that wait for it, in memory and stored; ``in_flight``: sent, unacknowledged.
+
+    ``node``: of many nodes, the one that has it.
+    """
 
     client_id: str
     principal: str
@@ -47,10 +50,25 @@ class SessionInfo(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     queued: int
     in_flight: int
     subscriptions: Sequence[Subscription]
+    node: str = ""
+
+
+class OnlineGroups(msgspec.Struct, frozen=True):
+    """By group id, how many of its clients are online. ``silent``: nodes that did not answer, whose clients are not counted."""
+
+    counts: Mapping[str, int]
+    silent: Sequence[str] = ()
+
+
+class ClosedConnections(msgspec.Struct, frozen=True):
+    """``silent``: nodes that did not answer, and close theirs when they hear of it."""
+
+    count: int
+    silent: Sequence[str] = ()
 
 
 class ApiServices(Protocol):
-    """A running gateway, as HTTP sees it."""
+    """A running gateway, as HTTP sees it; where there are many nodes, all of them. What can't be said for all of them now is ``Unanswered``."""
 
     keyring: KeyRing
     authenticator: Authenticator
@@ -80,19 +98,19 @@ class ApiServices(Protocol):
     async def group_statuses(self, prefix: str, after: str, limit: int) -> Sequence[ClientStatus]:
         """Of the clients that were ever seen whose ids begin with ``prefix``, by client id, behind ``after``."""
 
-    def online_counts(self) -> Mapping[str, int]:
-        """By group id, how many of its clients are online; as of half a second ago at most."""
+    async def online(self, group: str = "") -> OnlineGroups:
+        """Of one group or of all that have anyone online; as of half a second ago at most."""
 
     async def trace(self, query: TraceQuery) -> TracePage:
-        """What happened up to now. TraceOff, TraceBusy."""
+        """What happened up to now. TraceOff, TraceBusy, TraceTooDeep."""
 
-    def session(self, client_id: str) -> SessionInfo | None:
+    async def session(self, client_id: str) -> SessionInfo | None:
         """A client's session, connected or not; None where there is none."""
 
-    def close_connection(self, client_id: str) -> bool:
+    async def close_connection(self, client_id: str) -> bool:
         """Close a client's connection as an administrator does; False where there is none."""
 
-    def close_connections_of(self, principal: str) -> int:
+    async def close_connections_of(self, principal: str) -> ClosedConnections:
         """Close the connections of a revoked key; how many they were."""
 
     async def publish(self, topic: str, payload: bytes, qos: int, retain: bool, properties: Properties, principal: Principal) -> bytes:

@@ -2,6 +2,7 @@
 
 # No postponed annotations here: FastAPI reads those of the handlers, which name the guards of their enclosing function.
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Query, Response
@@ -25,6 +26,11 @@ def described(client_id: str, status: ClientStatus | None) -> dict[str, Any]:
         return {"clientId": client_id, "online": False}
     channel = {"channelId": status.channel, "address": status.address} if status.online else {}
     return {"clientId": client_id, "online": status.online, "time": status.time, **channel}
+
+
+def naming(silent: Sequence[str]) -> dict[str, list[str]]:
+    """Of many nodes, those that did not answer."""
+    return {"silent": list(silent)} if silent else {}
 
 
 def status_routes(services: ApiServices, headers: dict[str, str]) -> APIRouter:
@@ -53,8 +59,10 @@ def status_routes(services: ApiServices, headers: dict[str, str]) -> APIRouter:
 
     @router.get("/online")
     async def online(principal: Annotated[Principal, Depends(manager)]) -> Response:
-        counts = services.online_counts()
-        return JSONResponse({"groups": [{"groupId": group, "online": counts[group]} for group in sorted(counts)]}, headers=headers)
+        """Where many nodes are one gateway and some did not answer, ``silent`` names those: their clients are not counted."""
+        found = await services.online()
+        groups = [{"groupId": group, "online": found.counts[group]} for group in sorted(found.counts)]
+        return JSONResponse({"groups": groups, **naming(found.silent)}, headers=headers)
 
     @router.get("/groups/{group_id}/clients")
     async def clients(
@@ -63,11 +71,12 @@ def status_routes(services: ApiServices, headers: dict[str, str]) -> APIRouter:
         after: Annotated[str, Query(max_length=256)] = "",
         limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 100,
     ) -> Response:
-        """``next`` is what to give as ``after`` for the next page; it is missing on the last."""
+        """``next`` is what to give as ``after`` for the next page; it is missing on the last. ``silent``: as for counts of all groups."""
         found = await services.group_statuses(checked(group_id) + SEPARATOR, after, limit)
         following = {"next": found[-1].client} if len(found) == limit else {}
-        counted = services.online_counts().get(group_id, 0)
+        counted = await services.online(group_id)
         page = [described(status.client, status) for status in found]
-        return JSONResponse({"groupId": group_id, "online": counted, "clients": page, **following}, headers=headers)
+        answer = {"groupId": group_id, "online": counted.counts.get(group_id, 0), "clients": page}
+        return JSONResponse({**answer, **following, **naming(counted.silent)}, headers=headers)
 
     return router

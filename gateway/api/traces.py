@@ -15,7 +15,7 @@ from gateway.api.services import ApiServices
 from schemas.identities import Principal
 from schemas.limits import DAY_MS
 from schemas.traces import OF_DEVICE, OF_MESSAGE, TracePage, TraceQuery
-from streams.tracing import TraceBusy, TraceOff
+from streams.tracing import TraceBusy, TraceOff, TraceTooDeep
 
 MAX_PAGES: Final = 1_000_000
 MAX_SIZE: Final = 1000
@@ -75,6 +75,8 @@ async def ask(services: ApiServices, query: TraceQuery) -> TracePage:
         return await services.trace(query)
     except TraceOff as error:
         raise ApiError(409, "trace_off", str(error)) from None
+    except TraceTooDeep as error:
+        raise ApiError(400, "invalid", str(error), "page") from None
     except TraceBusy as error:
         raise ApiError(503, "busy", str(error)) from None
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from gateway.clock import epoch_of, epoch_within
 from gateway.cluster.absent import Absent
 from gateway.downlink import PERSISTENT, LocalDownlink
 from schemas.positions import At
@@ -16,9 +17,15 @@ from schemas.records import Record
 from schemas.topics import parse_p2p
 from streams.log import Reader
 from streams.runtime import Router
+from streams.runtime.router import WILL
 
 if TYPE_CHECKING:
     from gateway.node import Node
+
+
+def tells_here(node: Node, absent: Absent, record: Record) -> bool:
+    """Whether this node's trace has a publish that all nodes route: its own, and on the node that leads wills, which it may have for dead nodes."""
+    return absent.leads if record.source == WILL else epoch_of(record.id) == epoch_within(node.epoch)
 
 
 class SharedDownlink(LocalDownlink):

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Final
 
+from gateway.cluster.traces import TRACED
 from schemas.errors import StoreError
 from streams.cluster import DOCUMENTS, KEYS, Notice
 
@@ -19,8 +20,8 @@ PAUSE: Final = 5.0
 AT_MOST_LATE: Final = 4.0
 """Seconds between two readings where there was a change, however long they take."""
 AT_LEAST: Final = 30.0
-NONCE: Final = "nonce"
-"""Documents that no register holds: one comes with each call of the OpenAPI, on whichever node."""
+OF_NO_REGISTER: Final = ("nonce", TRACED)
+"""Documents that no register holds: a nonce comes with each call of the OpenAPI, on whichever node."""
 
 logger = logging.getLogger(__name__)
 
@@ -56,5 +57,5 @@ class RegisterWatch:
             stop()
 
     def _heard(self, notice: Notice) -> None:
-        if notice.topic == KEYS or (notice.topic == DOCUMENTS and notice.detail != NONCE):
+        if notice.topic == KEYS or (notice.topic == DOCUMENTS and notice.detail not in OF_NO_REGISTER):
             self._news.set()

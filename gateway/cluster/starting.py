@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 from gateway.cluster.absent import Absent
 from gateway.cluster.arrivals import Arrivals
 from gateway.cluster.departures import Departures
-from gateway.cluster.downlink import OwnRouter, SharedDownlink
+from gateway.cluster.downlink import OwnRouter, SharedDownlink, tells_here
+from gateway.cluster.everywhere import Everywhere
 from gateway.cluster.fleet import Fleet
 from gateway.cluster.presence import SharedPresence
 from gateway.cluster.registers import RegisterWatch
+from gateway.cluster.traces import tell_traced
 from gateway.recovery import load_counts, principal_of
 from schemas.errors import StartError
 from schemas.records import PRESENCE_TOPIC, PUBLISH_TOPIC
@@ -40,6 +42,8 @@ async def begin(node: Node, membership: Membership, keyring: KeyRing, engine: En
     absent = Absent(node)
     reader = node.log.open(PUBLISH_TOPIC, dict(node.routed))
     downlink = SharedDownlink(node, absent)
+    node.everywhere = Everywhere(node)
+    node.trace.tells = partial(tells_here, node, absent)
     router = OwnRouter(reader, downlink, node)
     router.reached = dict(node.routed)
     presence = node.presence
@@ -49,6 +53,8 @@ async def begin(node: Node, membership: Membership, keyring: KeyRing, engine: En
     node.persistence.stale = departures.stale
     fleet = Fleet(node, membership, keyring, node.arrivals, presence, absent, router.reached, rules, partial(setattr, engine, "elsewhere"), run)
     run("router", router.run())
+    run("answers", node.everywhere.asking.run())
+    run("traced", tell_traced(node))
     run("registers", RegisterWatch(node).run())
     run("departures", departures.run(node.log.open(PRESENCE_TOPIC, events)))
     await fleet.adopt_left()

@@ -73,11 +73,14 @@ def show_group(endpoint: Endpoint, group: str, *, as_json: bool) -> None:
         if not after:
             break
     if as_json:
-        print(json.dumps({"groupId": group, "online": answer["online"], "clients": clients}))
+        silent = {"silent": answer["silent"]} if "silent" in answer else {}
+        print(json.dumps({"groupId": group, "online": answer["online"], "clients": clients, **silent}))
         return
     for client in clients:
         print(_status_line(client))
     print(f"{group}: {answer['online']} online, {len(clients)} ever seen")
+    if "silent" in answer:
+        print(f"(not counted: clients of {', '.join(answer['silent'])}, which did not answer)")
 
 
 def _status_line(answer: Mapping[str, Any]) -> str:

@@ -64,7 +64,9 @@ def _show(answer: Mapping[str, Any], *, as_json: bool) -> None:
         print(f"({answer['total'] - len(answer['events'])} more; --limit shows more)")
     for gap in answer["gaps"]:
         lost = f"{gap['messages']} messages not picked, {gap['events']} events lost"
-        print(f"gap from {_when(gap['begin'])} to {_when(gap['end'])}: {lost}")
+        known = lost if gap["messages"] or gap["events"] else "nothing is known"
+        where = f" on node {gap['node']}" if "node" in gap else ""
+        print(f"gap from {_when(gap['begin'])} to {_when(gap['end'])}{where}: {known}")
 
 
 def _when(milliseconds: int) -> str:

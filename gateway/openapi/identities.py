@@ -162,12 +162,12 @@ async def query_permissions(call: Call) -> Fields:
 
 
 async def add_block(call: Call) -> Fields:
-    """The client's connection is closed."""
+    """The client's connection is closed: one that is here at once, one on another node when that has read of the block."""
     call.check_instance()
     client = call.client()
     if not await _do(call, call.node.registers.identities.block(client, call.now)):
         raise call.parameters.fault("ClientId", "is blocked already")
-    call.services.close_connection(client)
+    call.node.here.close(client)
     return _DONE
 
 

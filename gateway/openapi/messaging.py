@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import msgspec
 
 from gateway.auth.tokens import Token, TokenFault, TokenRefused
+from gateway.cluster.asking import Unanswered
 from gateway.openapi.calls import Call, Fields
 from gateway.openapi.faults import Fault
 from gateway.protocol.properties import NONE
@@ -41,18 +42,27 @@ async def batch_query_sessions(call: Call) -> Fields:
 
 async def query_group_online(call: Call) -> Fields:
     """How many clients of a group are online: the answer of the control API before this one."""
-    return {"MqttClientSetDo": {"OnlineCount": call.services.online_counts().get(_group(call), 0)}}
+    group = _group(call)
+    counted = await call.services.online(group)
+    return {"MqttClientSetDo": {"OnlineCount": counted.counts.get(group, 0)}, **_naming(counted.silent)}
 
 
 async def query_sessions_of_group(call: Call) -> Fields:
     """A group's clients that were ever seen, page by page: an action of our own."""
     group, size = _group(call), call.parameters.number("PageSize", 1, MAX_PAGE, 100)
     found = await call.services.group_statuses(group + SEPARATOR, call.parameters.optional("NextToken"), size)
+    counted = await call.services.online(group)
     return {
-        "OnlineCount": call.services.online_counts().get(group, 0),
+        "OnlineCount": counted.counts.get(group, 0),
         "NextToken": found[-1].client if len(found) == size else "",
         "OnlineStatusList": [{"ClientId": status.client, "OnlineStatus": status.online} for status in found],
+        **_naming(counted.silent),
     }
+
+
+def _naming(silent: Sequence[str]) -> Fields:
+    """Of many nodes, those that did not answer: a field of our own, where there are any."""
+    return {"SilentNodes": list(silent)} if silent else {}
 
 
 def _group(call: Call) -> str:
@@ -65,7 +75,11 @@ def _group(call: Call) -> str:
 
 async def close_connection(call: Call) -> Fields:
     call.check_instance()
-    if call.services.close_connection(call.client()):
+    try:
+        closed = await call.services.close_connection(call.client())
+    except Unanswered as error:
+        return {"Code": 503, "Success": False, "Message": f"{error}."}
+    if closed:
         return {"Code": 200, "Success": True, "Message": "operation success."}
     return {"Code": 404, "Success": False, "Message": "this client is not connected."}
 

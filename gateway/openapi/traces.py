@@ -8,7 +8,7 @@ from typing import Any, Final
 from gateway.openapi.calls import Call, Fields
 from gateway.openapi.faults import Fault
 from schemas.traces import OF_DEVICE, OF_MESSAGE, OF_PUBLISHING, OF_PUSHING, TraceAction, TraceEvent, TracePage, TraceQuery
-from streams.tracing import TraceBusy, TraceOff
+from streams.tracing import TraceBusy, TraceOff, TraceTooDeep
 
 MAX_TIME: Final = 2**53
 MAX_PAGES: Final = 1_000_000
@@ -52,7 +52,7 @@ async def messages_of_client(call: Call) -> Fields:
 async def message_publish(call: Call) -> Fields:
     """Where a message came from, and which rules sent it on. Without pages: there are few."""
     found = await _find(call, paged=False, message=_message(call), actions=OF_PUBLISHING)
-    return {"MessageTraceLists": [_of_message(event) for event in found.events]}
+    return {"MessageTraceLists": [_of_message(event) for event in found.events], "GapList": _gaps(found)}
 
 
 async def message_subscribe(call: Call) -> Fields:
@@ -78,6 +78,8 @@ async def _find(call: Call, *, actions: tuple[TraceAction, ...], paged: bool = T
         return await call.services.trace(query)
     except TraceOff:
         raise Fault("ApiNotSupport", detail="Nothing is traced: set trace.enabled.") from None
+    except TraceTooDeep as error:
+        raise parameters.fault("CurrentPage", str(error)) from None
     except TraceBusy:
         raise Fault("SystemOverFlow") from None
 
@@ -99,8 +101,16 @@ def _paging(call: Call, found: TracePage) -> Fields:
         "CurrentPage": parameters.number("CurrentPage", 1, MAX_PAGES),
         "PageSize": parameters.number("PageSize", 1, MAX_SIZE),
         "Total": found.total,
-        "GapList": [{"BeginTime": gap.begin, "EndTime": gap.end, "Messages": gap.messages, "Events": gap.events} for gap in found.gaps],
+        "GapList": _gaps(found),
     }
+
+
+def _gaps(found: TracePage) -> list[Fields]:
+    """What the answer can't know of; of many nodes, whose gap it is."""
+    return [
+        {"BeginTime": gap.begin, "EndTime": gap.end, "Messages": gap.messages, "Events": gap.events, **({"Node": gap.node} if gap.node else {})}
+        for gap in found.gaps
+    ]
 
 
 def _of_message(event: TraceEvent) -> dict[str, Any]:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from schemas.sessions import SessionState
 from streams.cluster import (
+    ANSWER,
+    ASK,
+    KEPT_MS,
     LEASE_MS,
     NODES,
+    QUESTIONS,
     ROUTES,
+    Answer,
     Fence,
     Lease,
     NodeFence,
@@ -19,17 +24,19 @@ from streams.cluster import (
     Notice,
     Owner,
     PutRoute,
+    Question,
     Route,
     Routes,
     TrimRoutes,
     routing_reader,
 )
-from streams.memory.state import ClusterState, Node, State
+from streams.memory.state import Asked, ClusterState, Node, State
 from streams.store import Refused
 
 NODE_IN_USE: Final = "node id in use"
 NODE_DEAD: Final = "this node is dead"
 NODE_ALIVE: Final = "that node is alive"
+TOO_MANY_QUESTIONS: Final = "too many questions at a time"
 
 
 @dataclass
@@ -111,6 +118,7 @@ class MemoryCluster:
             return False
         cluster.nodes.pop(epoch, None)
         cluster.routes = {key: route for key, route in cluster.routes.items() if key[0] != epoch}
+        cluster.asked = {key: asked for key, asked in cluster.asked.items() if key[0] != epoch}
         cluster.leases = {n: Lease(n, lease.token + 1, 0) if lease.epoch == epoch else lease for n, lease in cluster.leases.items()}
         reader = routing_reader(epoch)
         state.positions = {name: shards for name, shards in state.positions.items() if name.partition(":")[0] != reader}
@@ -163,6 +171,37 @@ class MemoryCluster:
         news = [route for route in cluster.routes.values() if route.version > known.get(route.epoch, 0)]
         news.sort(key=lambda route: (route.epoch, route.version))
         return Routes(tuple(news[:limit]), tuple(sorted(epoch for epoch in known if epoch not in cluster.nodes)))
+
+    async def ask(self, question: Question, within_ms: int) -> list[NodeState] | Refused:
+        cluster, now = self._working().cluster, _now()
+        cluster.asked = {key: asked for key, asked in cluster.asked.items() if asked.until + KEPT_MS > now}
+        if sum(epoch == question.epoch for epoch, _ in cluster.asked) >= QUESTIONS:
+            return Refused(TOO_MANY_QUESTIONS)
+        others = [node for node in await self.nodes() if node.alive and node.epoch != question.epoch]
+        if others:
+            cluster.asked[question.epoch, question.number] = Asked(question, now + within_ms)
+            self.listeners.tell([Notice(ASK, str(question.epoch))])
+        return others
+
+    async def asked(self, epoch: int) -> list[Question]:
+        now = _now()
+        waiting = [each for _, each in sorted(self._working().cluster.asked.items()) if each.until > now and epoch not in each.answers]
+        return [each.question for each in waiting if each.question.epoch != epoch]
+
+    async def answer(self, question: Question, answer: Answer) -> bool:
+        asked = self._working().cluster.asked.get((question.epoch, question.number))
+        if asked is None or asked.until <= _now() or answer.epoch in asked.answers:
+            return False
+        asked.answers[answer.epoch] = answer
+        self.listeners.tell([Notice(ANSWER, f"{question.epoch} {question.number}")])
+        return True
+
+    async def answers(self, question: Question, known: Collection[int] = ()) -> list[Answer]:
+        asked = self._working().cluster.asked.get((question.epoch, question.number))
+        return [] if asked is None else [answer for epoch, answer in sorted(asked.answers.items()) if epoch not in known]
+
+    async def withdraw(self, question: Question) -> None:
+        self._working().cluster.asked.pop((question.epoch, question.number), None)
 
     def listen(self, heard: Callable[[Notice], None]) -> Callable[[], None]:
         self.listeners.heard.append(heard)

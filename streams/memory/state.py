@@ -9,7 +9,7 @@ from schemas.positions import At
 from schemas.presence import ClientStatus
 from schemas.rules import Rule, RuleState
 from schemas.sessions import BoxEntry, BoxState, PutRetained, Subscription
-from streams.cluster import Lease, Notice, Route, furthest, routing_reader
+from streams.cluster import Answer, Lease, Notice, Question, Route, furthest, routing_reader
 from streams.store import DeadLetter, Document, OpenChannel
 
 
@@ -52,12 +52,22 @@ class Node:
 
 
 @dataclass
+class Asked:
+    """``until`` in ms of the clock; answers by node epoch."""
+
+    question: Question
+    until: int
+    answers: dict[int, Answer] = field(default_factory=dict)
+
+
+@dataclass
 class ClusterState:
-    """By node epoch, name, and (node epoch, filter). ``told`` are notices that the commit under way gives rise to."""
+    """By node epoch, name, (node epoch, filter), and (node epoch, number). ``told`` are notices that the commit under way gives rise to."""
 
     nodes: dict[int, Node] = field(default_factory=dict)
     leases: dict[str, Lease] = field(default_factory=dict)
     routes: dict[tuple[int, str], Route] = field(default_factory=dict)
+    asked: dict[tuple[int, int], Asked] = field(default_factory=dict)
     told: dict[Notice, None] = field(default_factory=dict)
 
 

@@ -52,12 +52,17 @@ async def test_dropping_is_of_one_kind_and_name_and_may_be_repeated(store: Store
 
 async def test_documents_come_by_code_point_a_page_at_a_time(store: Store) -> None:
     names = ["", "B", "a", "a\x01b", "a b", "é", "\U0001f600"]
+    names += ["a\x00", "a\x00\x00b", "a\x00\x01", "a\x00b", "a\x01", "a\x01\x00", "a\x01\x01", "a\x01\x02", "a\x02"]
     await store.commit([PutDocument(Document("k", name)) for name in reversed(names) if name])
     found: list[str] = []
     while page := await store.documents("k", found[-1] if found else "", 2):
         assert len(page) <= 2
         found += [document.name for document in page]
     assert found == sorted(names[1:])
+    await store.commit([DropDocument("k", name) for name in names if "\x00" in name])
+    assert await _names(store, "k") == [name for name in sorted(names[1:]) if "\x00" not in name]
+    assert await store.add_document(Document("k", "a\x00b", b"1"))
+    assert not await store.add_document(Document("k", "a\x00b", b"2"))
 
 
 async def test_a_sweep_takes_documents_past_their_time_a_limit_at_a_time(store: Store) -> None:

@@ -16,7 +16,9 @@ from gateway.auth.registers import open_registers
 from gateway.membership import Membership
 from gateway.node import Node
 from gateway.registry import Connections
+from gateway.services import Services
 from gateway.token_watch import TokenWatch
+from gateway.trace import Trace
 from gateway.transports.listeners import ListenerSpec
 from schemas.errors import LogError, StoreError
 from schemas.limits import Limits
@@ -26,6 +28,7 @@ from schemas.settings import NodeSettings, OfflineSettings, Settings
 from streams.log import Sink
 from streams.memory.log import MemoryLog
 from streams.memory.store import MemoryStore, _Outcome
+from streams.memory.traces import MemoryTraces
 from tests.support.party import Party
 from tests.support.still_loop import StillLoop
 from tests.support.testbed import BedClock, _at_once
@@ -86,6 +89,7 @@ class One:
         self.loop = bed.loop
         self.link = Link()
         self.parties: list[Party] = []
+        self.traces = MemoryTraces()
         self.app: App
         self.node: Node
 
@@ -95,7 +99,7 @@ class One:
         app = self.app = App(settings)
         store = Linked(self.link, bed.store)
         app._store, app._log = store, LinkedLog(self.link, bed.log)  # type: ignore[assignment]
-        app._judge = _at_once
+        app._judge, app._traces = _at_once, self.traces
         epoch = await store.next_epoch()
         app._keyring = await open_keyring(store, settings.seal_file, "bed")  # type: ignore[arg-type]
         app._registers = await open_registers(store, app._keyring, settings)  # type: ignore[arg-type]
@@ -112,8 +116,16 @@ class One:
         node.tick = self.loop.time()
         node.connections = Connections(node)
         node.token_watch = TokenWatch(node)
+        node.trace = Trace(self.traces, node.clock, node.monotonic, settings.limits, settings.trace.sample, node.counters)
         await app._recover()
         node.admitting = True
+
+    def services(self) -> Services:
+        """What HTTP would ask."""
+        app = self.app
+        assert app._keyring is not None
+        assert app._engine is not None
+        return Services(self.node, app._keyring, app._engine, "0", lambda: 0.0)
 
     def settle(self) -> None:
         self.bed.settle()

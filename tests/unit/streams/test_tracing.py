@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 from schemas.records import Kind, Record
-from streams.tracing import MAX_LEVEL, Sampler
+from schemas.traces import TraceEvent, TraceGap, TracePage, TraceQuery
+from streams.tracing import DEPTH, MAX_GAPS, MAX_LEVEL, Sampler, TraceTooDeep, first_of, merged
 
 
 def records(count: int, kind: int = 0) -> list[Record]:
@@ -67,3 +70,34 @@ def test_what_is_picked_above_is_picked_below_and_the_rest_is_counted_without_re
     assert sampler.left_out == 4096 - len(fewer)
     sampler.adapt(900, 0.2)
     assert {record.id for record in sampler.choose(many)} < {record.id for record in fewer}
+
+
+def events(*times: int) -> list[TraceEvent]:
+    return [TraceEvent(time=time, action="sub", client_id="c") for time in times]
+
+
+def test_a_page_of_many_nodes_is_of_the_first_of_each() -> None:
+    query = TraceQuery(begin=0, end=9, page=3, size=2)
+    first = first_of(query)
+    assert (first.page, first.size) == (1, 6)
+    pages = {"b": TracePage(9, events(1, 3, 5, 7, 8, 9), []), "a": TracePage(4, events(2, 4, 6, 8), [])}
+    page = merged(query, pages, [])
+    assert (page.total, [event.time for event in page.events]) == (13, [5, 6])
+    backwards = TraceQuery(begin=0, end=9, page=2, size=3, newest_first=True)
+    pages = {name: TracePage(page.total, page.events[::-1], []) for name, page in pages.items()}
+    assert [event.time for event in merged(backwards, pages, []).events] == [7, 6, 5]
+
+
+def test_gaps_of_many_nodes_say_whose_they_are_and_the_newest_stay() -> None:
+    gaps = [TraceGap(begin=time, end=time, messages=1, events=0) for time in range(MAX_GAPS)]
+    unknown = TraceGap(begin=0, end=9, messages=0, events=0, node="c")
+    page = merged(TraceQuery(begin=0, end=9), {"a": TracePage(0, [], gaps), "b": TracePage(0, [], gaps)}, [unknown])
+    assert len(page.gaps) == MAX_GAPS + 1
+    assert page.gaps[-1] == unknown
+    assert [(gap.begin, gap.node) for gap in page.gaps[-3:-1]] == [(MAX_GAPS - 1, "a"), (MAX_GAPS - 1, "b")]
+
+
+def test_pages_of_many_nodes_end_at_a_depth() -> None:
+    first_of(TraceQuery(begin=0, end=9, page=DEPTH // 10, size=10))
+    with pytest.raises(TraceTooDeep):
+        first_of(TraceQuery(begin=0, end=9, page=DEPTH // 10 + 1, size=10))

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from bridges.database import adopting, membership
+from bridges.database import adopting, asking, membership
 from bridges.database.changes import Outcome
 from bridges.database.claims import Connections, claim
 from bridges.database.store import DatabaseStore
@@ -15,7 +15,7 @@ from schemas.errors import StoreError
 from schemas.identities import AccessKey
 from schemas.positions import At
 from schemas.sessions import BoxState, DropEntry, PutEntry, SessionState
-from streams.cluster import Lease, LeaseFence, NodeFence, NodeState, routing_reader
+from streams.cluster import KEPT_MS, Answer, Lease, LeaseFence, NodeFence, NodeState, Question, routing_reader
 from streams.store import FinishReplayed, Refused
 from tests.contract.store_making import MANY, NOW, entry, put, queued
 from tests.unit.bridges.database.test_shared import Held, UntilWaiting, one, two, until_waiting, url
@@ -197,3 +197,22 @@ async def test_what_is_finished_stays_where_a_claim_came_first(one: DatabaseStor
     assert moved.resume == ()
     await put(two, moved, entry(1))
     assert await queued(two, moved.id) == [], "it is known that it was delivered"
+
+
+async def test_questions_make_nobody_wait(one: DatabaseStore, two: DatabaseStore) -> None:
+    """Not even for who is in the midst of sweeping, answering or withdrawing: their transactions may have sessions, too."""
+    a, b = await _join(one, "a"), await _join(two, "b")
+    old, question = Question(a, 1, "x"), Question(a, 2, "x")
+    for asked, within in ((old, -2 * KEPT_MS), (question, 60_000)):
+        assert isinstance(await one.cluster.ask(asked, within), list)
+    sweeping = await Held(two, lambda t: asking.ask(t.connection, t.told, Question(b, 1, "y"), 60_000)).begun()
+    await one.cluster.withdraw(old)
+    assert isinstance(await one.cluster.ask(Question(a, 3, "x"), 60_000), list)
+    await sweeping.go()
+    answering = await Held(two, lambda t: asking.answer(t.connection, t.told, question, Answer(b, b"1"))).begun()
+    await one.cluster.withdraw(question)
+    assert await answering.go()
+    withdrawing = await Held(one, lambda t: asking.withdraw(t.connection, Question(a, 3, "x"))).begun()
+    assert await two.cluster.answer(Question(a, 3, "x"), Answer(b, b"2"))
+    await withdrawing.go()
+    assert await two.cluster.asked(b) == []

@@ -15,7 +15,7 @@ from bridges.trace.store import MAX_BATCHES, MAX_QUERIES, TraceFolder
 from schemas.errors import StartError
 from schemas.limits import MIB
 from schemas.settings import TraceSettings
-from schemas.traces import Row, TraceGap, TraceQuery
+from schemas.traces import Row, TraceGap, TracePage, TraceQuery
 from streams.tracing import TraceBusy
 
 ALL = TraceQuery(begin=0, end=10**13, size=1)
@@ -54,6 +54,10 @@ def rows(wall: Wall, count: int, detail: str = "") -> list[Row]:
 
 def files(folder: Path) -> int:
     return sum(path.stat().st_size for path in (folder / "trace").iterdir())
+
+
+async def test_before_anything_was_written_there_is_nothing(open_traces: Open) -> None:
+    assert await open_traces().find(ALL) == TracePage(0, [], [])
 
 
 async def test_the_oldest_go_past_the_size(open_traces: Open, wall: Wall, tmp_path: Path) -> None:

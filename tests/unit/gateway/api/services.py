@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from gateway.api.services import NodeInfo, SessionInfo
+from gateway.api.services import ClosedConnections, NodeInfo, OnlineGroups, SessionInfo
 from gateway.auth.access import Access
 from gateway.auth.bearers import Bearers
 from gateway.auth.client_certificates import ClientCertificates
@@ -41,6 +41,8 @@ class FakeServices:
         self.doubts = []
         self.published = []
         self.closed = []
+        self.silent = []
+        self.unanswered = None
         self.is_failing = False
         self.asked = []
         self.trace_fails = None
@@ -79,8 +81,8 @@ class FakeServices:
         known = [ClientStatus(f"{prefix}{number}", number == 1, "c" * 32, "127.0.0.1:9", number) for number in range(5)]
         return [status for status in known if status.client > after][:limit]
 
-    def online_counts(self):
-        return {"GID_bcd": 2, "GID_abc": 1}
+    async def online(self, group=""):
+        return OnlineGroups({"GID_bcd": 2, "GID_abc": 1}, self.silent)
 
     async def trace(self, query):
         self.asked.append(query)
@@ -88,7 +90,9 @@ class FakeServices:
             raise self.trace_fails
         return self.traced
 
-    def session(self, client_id):
+    async def session(self, client_id):
+        if self.unanswered is not None:
+            raise self.unanswered
         if client_id != "on/line":
             return None
         return SessionInfo(
@@ -101,13 +105,15 @@ class FakeServices:
             subscriptions=(Subscription("a/#", 1, identifier=3),),
         )
 
-    def close_connection(self, client_id):
+    async def close_connection(self, client_id):
+        if self.unanswered is not None:
+            raise self.unanswered
         self.closed.append(client_id)
         return client_id == "on/line"
 
-    def close_connections_of(self, principal):
+    async def close_connections_of(self, principal):
         self.closed.append(principal)
-        return 3
+        return ClosedConnections(3, self.silent)
 
     async def publish(self, topic, payload, qos, retain, properties, principal):
         if self.is_failing:

@@ -8,6 +8,7 @@ import pytest
 
 from gateway.api import guard
 from gateway.api.routes import create_api
+from gateway.cluster.asking import Unanswered
 from gateway.protocol.properties import Properties
 from schemas.identities import AccessRule
 from schemas.limits import Limits
@@ -149,6 +150,20 @@ async def test_a_session_with_its_subscriptions(api):
 async def test_connections_are_closed(api):
     assert (await api.ask("DELETE", "/api/v1/connections/on/line", key=api.administrator)).json()["closed"]
     error(await api.ask("DELETE", "/api/v1/connections/off", key=api.administrator), 404)
+
+
+async def test_what_can_t_be_said_for_all_nodes_is_not_said(api):
+    api.services.unanswered = Unanswered("there is no answer of: two")
+    for method, path in (("GET", "sessions"), ("DELETE", "connections")):
+        found = error(await api.ask(method, f"/api/v1/{path}/off", key=api.administrator), 503)
+        assert found == {"code": "unavailable", "message": "there is no answer of: two"}
+
+
+async def test_a_revoked_key_names_the_nodes_that_did_not_answer(api):
+    api.services.silent = ["two"]
+    key = (await api.ask("POST", "/api/v1/keys", key=api.administrator, json={})).json()
+    revoked = await api.ask("DELETE", f"/api/v1/keys/{key['accessKeyId']}", key=api.administrator)
+    assert (revoked.json()["connectionsClosed"], revoked.json()["silent"]) == (3, ["two"])
 
 
 async def test_keys_are_made_listed_and_revoked(api):

@@ -46,3 +46,10 @@ async def test_what_is_wrong_is_named(api, path, field):
 @pytest.mark.parametrize("path", ["/api/v1/online", "/api/v1/groups/GID_abc/clients"])
 async def test_groups_are_for_managers(api, path):
     assert (await api.ask("GET", path, key=api.device)).status_code == 403
+
+
+@pytest.mark.parametrize("path", ["/api/v1/online", "/api/v1/groups/GID_abc/clients"])
+async def test_nodes_that_did_not_answer_are_named(api, path):
+    assert "silent" not in (await api.ask("GET", path, key=api.manager)).json()
+    api.services.silent = ["two", "three"]
+    assert (await api.ask("GET", path, key=api.manager)).json()["silent"] == ["two", "three"]

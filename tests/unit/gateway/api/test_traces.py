@@ -6,13 +6,14 @@ import pytest
 
 from schemas.limits import DAY_MS
 from schemas.traces import OF_DEVICE, OF_MESSAGE, TraceEvent, TraceGap, TracePage, TraceQuery
-from streams.tracing import TraceBusy, TraceOff
+from streams.tracing import TraceBusy, TraceOff, TraceTooDeep
 
 
 async def test_all_that_can_be_asked(api):
     path = "/api/v1/trace?client=GID_a@@@1&message=" + "ab" * 16 + "&kind=message&begin=5&end=9&page=2&pageSize=7&reverse=true"
+    of_two = TraceGap(begin=5, end=6, messages=0, events=0, node="two")
     api.services.traced = TracePage(
-        8, [TraceEvent(time=6, action="sub", client_id="GID_a@@@1", message_id="AB" * 16)], [TraceGap(begin=5, end=6, messages=3, events=1)]
+        8, [TraceEvent(time=6, action="sub", client_id="GID_a@@@1", message_id="AB" * 16)], [TraceGap(begin=5, end=6, messages=3, events=1), of_two]
     )
     response = await api.ask("GET", path, key=api.manager)
     assert response.json() == {
@@ -20,7 +21,7 @@ async def test_all_that_can_be_asked(api):
         "pageSize": 7,
         "total": 8,
         "events": [{"time": 6, "action": "sub", "clientId": "GID_a@@@1", "messageId": "AB" * 16}],
-        "gaps": [{"begin": 5, "end": 6, "messages": 3, "events": 1}],
+        "gaps": [{"begin": 5, "end": 6, "messages": 3, "events": 1}, {"begin": 5, "end": 6, "messages": 0, "events": 0, "node": "two"}],
     }
     message = bytes([0xAB] * 16)
     asked = TraceQuery(begin=5, end=9, client="GID_a@@@1", message=message, actions=OF_MESSAGE, page=2, size=7, newest_first=True)
@@ -74,5 +75,8 @@ async def test_off_and_busy(api):
     api.services.trace_fails = TraceOff("nothing is traced: set trace.enabled")
     response = await api.ask("GET", "/api/v1/trace", key=api.manager)
     assert (response.status_code, response.json()["error"]["code"]) == (409, "trace_off")
+    api.services.trace_fails = TraceTooDeep("too deep")
+    response = await api.ask("GET", "/api/v1/trace?page=99", key=api.manager)
+    assert (response.status_code, response.json()["error"]["field"]) == (400, "page")
     api.services.trace_fails = TraceBusy("try again")
     assert (await api.ask("GET", "/api/v1/history/x", key=api.manager)).status_code == 503

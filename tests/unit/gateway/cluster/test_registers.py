@@ -139,6 +139,9 @@ def test_nonces_make_nobody_read_the_registers_again(make_many: Make) -> None:
     bed.loop.finish(one.node.store.add_document(Document("nonce", "a", expires_at=2**50)))
     bed.advance(2)
     assert seen == []
+    bed.loop.finish(one.node.store.add_document(Document("traced", "a", b"1")))
+    bed.advance(2)
+    assert seen == []
     bed.loop.finish(one.node.store.add_document(Document("other", "a")))
     bed.advance(2)
     assert seen == [1]

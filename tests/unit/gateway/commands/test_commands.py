@@ -113,6 +113,9 @@ async def test_status_of_a_group_and_a_clients_history(site):
     ]
     assert out.splitlines()[-1] == "GID_abc: 1 online, 5 ever seen"
     assert len(json.loads((await site.run("status", "--group", "GID_abc", "--json"))[1])["clients"]) == 5
+    site.services.silent = ["two"]
+    assert (await site.run("status", "--group", "GID_abc"))[1].endswith("ever seen\n(not counted: clients of two, which did not answer)\n")
+    assert json.loads((await site.run("status", "--group", "GID_abc", "--json"))[1])["silent"] == ["two"]
     event = TraceEvent(time=0, action="close", client_id="on/line", channel_id="c1", detail="no heart")
     site.services.traced = TracePage(1, [event], [])
     assert (await site.run("status", "on/line", "--history"))[1] == "1970-01-01 00:00:00.000 close        on/line c1 no heart\n"
