@@ -337,9 +337,17 @@ class App:
             await self._listeners.close()
 
 
-async def _main(settings: Settings) -> int:
+async def _main(settings: Settings, lifeline: int | None) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+
+    def parent_ended() -> None:
+        assert lifeline is not None  # noqa: S101 - it is what has become readable
+        loop.remove_reader(lifeline)
+        stop.set()
+
+    if lifeline is not None:
+        loop.add_reader(lifeline, parent_ended)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     app = App(settings)
@@ -370,7 +378,7 @@ def rotate(settings: Settings) -> int:
     return asyncio.run(_rotate(settings))
 
 
-def run(settings: Settings) -> int:
-    """Run a gateway until it is told to stop; its exit code."""
+def run(settings: Settings, lifeline: int | None = None) -> int:
+    """Run a gateway until it is told to stop, or until the other end of the pipe ``lifeline`` is closed; its exit code."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_main(settings))
+        return runner.run(_main(settings, lifeline))
