@@ -57,9 +57,9 @@ def worker_settings(settings: Settings, number: int) -> Settings:
 
 
 async def hold_ports(settings: Settings) -> tuple[Settings, list[socket.socket]]:
-    """The MQTT ports, bound for this user's processes and nobody else, and the settings with ports in the place of 0.
+    """The settings with ports in the place of 0, and all the MQTT ports bound: the system gives them to nobody who asks for a free one.
 
-    A bound socket that doesn't listen gets no connection. StartError where a port is taken.
+    A bound socket that doesn't listen gets no connection. StartError where somebody listens already.
     """
     held: list[socket.socket] = []
     addresses: dict[str, list[Address]] = {"mqtt": [], "mqtts": [], "ws": [], "wss": []}
