@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 import urllib.request
 from collections.abc import Callable, Sequence
@@ -14,10 +17,12 @@ from pathlib import Path
 import pytest
 
 from gateway.protocol.packets import Disconnect, Packet
+from gateway.worker import hand_over
 from schemas.reasons import ReasonCode
+from schemas.settings import Address, Settings
 from tests.support.brokers.fixtures import unique
 from tests.support.brokers.kafka import Kafka
-from tests.support.gateway import STOP_WITHIN, Endpoint, Gateway, on_kafka
+from tests.support.gateway import ROOT, STOP_WITHIN, Endpoint, Gateway, clean_environment, on_kafka
 from tests.support.postgresql import fresh
 from tests.support.process import ServerDied, free_port
 from tests.support.wire import Clients, Wire
@@ -149,3 +154,22 @@ async def test_workers_that_cannot_start_end_the_supervisor_with_their_exit_code
         await asyncio.to_thread(pair.start)
     assert "is not a key file" in pair.err.read_text()
     assert not (pair.data / "worker-2").exists()
+
+
+async def test_a_worker_ends_with_its_supervisor(tmp_path: Path) -> None:
+    """Whatever has ended that: a worker that nobody watches would keep the port."""
+    free = Address("127.0.0.1", 0)
+    command = (sys.executable, "-m", "gateway.worker")
+    worker = await asyncio.create_subprocess_exec(*command, cwd=ROOT, env=clean_environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        assert worker.stdin is not None and worker.stdout is not None
+        handed = io.BytesIO()
+        hand_over(Settings(data=tmp_path, mqtt=(free,), http=free), handed)
+        worker.stdin.write(handed.getvalue())
+        assert (await worker.stdout.readline()).startswith(b"ready mqtt=127.0.0.1:")
+        worker.stdin.close()
+        assert await asyncio.wait_for(worker.wait(), STOP_WITHIN) == 0
+    finally:
+        if worker.returncode is None:
+            worker.kill()
+            await worker.wait()
