@@ -14,6 +14,8 @@ import urllib.request
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import httpx
+import psutil
 import pytest
 
 from gateway.protocol.packets import Disconnect, Packet
@@ -83,10 +85,12 @@ async def test_workers_share_a_port_outlive_each_other_and_part_from_their_clien
     await publisher.publish("news", b"to all", 1)
     for wire in wires:
         assert [publish.payload for publish in await wire.publishes(1)] == [b"to all"]
+    await publisher.disconnect()
 
-    killed_at, folder = time.monotonic(), pair.data / "worker-2"
-    dead = pid_of(folder)
+    folder = pair.data / "worker-2"
+    killed_at, dead = time.monotonic(), pid_of(folder)
     os.kill(dead, signal.SIGKILL)
+    await asyncio.to_thread(pair.until, lambda: not psutil.pid_exists(dead), BACK_WITHIN, "the end of a worker")
     publisher = await clients.connect(pair.mqtt, "another publisher")
     await publisher.publish("news", b"meanwhile", 1)
     lost = [number for number, wire in enumerate(wires) if wire.lost.is_set()]
@@ -154,6 +158,25 @@ async def test_workers_that_cannot_start_end_the_supervisor_with_their_exit_code
         await asyncio.to_thread(pair.start)
     assert "is not a key file" in pair.err.read_text()
     assert not (pair.data / "worker-2").exists()
+
+
+async def test_a_node_without_clients_and_api_opens_no_mqtt_listener_and_tells_of_itself_alone(
+    config: Callable[[str, str], str], start_gateway: Callable[..., Gateway]
+) -> None:
+    gateway = await asyncio.to_thread(start_gateway, config=config("rest", 'roles = ["bridge", "router"]'))
+    assert words_of(gateway).keys() == {"http", "roles", "durability"}
+    assert words_of(gateway)["roles"] == "bridge,router"
+    async with httpx.AsyncClient(base_url=f"http://{gateway.http}") as http:
+        page = (await http.get("/metrics")).text
+        assert 'sluiceway_role_nodes{role="gateway"} 0.0' in page
+        assert 'sluiceway_role_nodes{role="router"} 1.0' in page
+        assert [words.split(":")[0] for words in (await http.get("/readyz")).json()["missing"]] == [
+            "no living node has the role gateway",
+            "no living node has the role api",
+        ]
+        answer = await http.get("/api/v1/node")
+        assert (answer.status_code, answer.json()["error"]["code"]) == (404, "no_api")
+    assert gateway.stop() == 0
 
 
 async def test_a_worker_ends_with_its_supervisor(tmp_path: Path) -> None:
