@@ -28,6 +28,7 @@ from gateway.backlog import Backlog
 from gateway.broker_topics import BrokerTopics
 from gateway.clock import Clock, RecordIds
 from gateway.cluster.presence import SharedPresence
+from gateway.cluster.roles import say
 from gateway.cluster.starting import begin
 from gateway.commands.endpoint import Rendezvous, remove_rendezvous, write_rendezvous
 from gateway.connecting import Connecting
@@ -54,9 +55,8 @@ from gateway.transports.endpoints import first_address, listener_specs
 from gateway.transports.listeners import Listeners, start_listeners
 from gateway.transports.sockets import bind
 from schemas.connections import ConnectionSettings
-from schemas.reasons import ReasonCode
 from schemas.records import PRESENCE_TOPIC, PUBLISH_TOPIC
-from schemas.settings import Settings
+from schemas.settings import ROLES, Settings
 from streams.backend import Backend
 from streams.log import Log
 from streams.mapping.inflow import Stamp
@@ -131,7 +131,13 @@ class App:
         """Others can reach the database: have a place there from before the first record is read."""
         settings, self._many = self._settings, self._settings.node.many
         membership = self._membership = Membership(
-            self._store.cluster, settings.node.id, epoch, folder_identity(settings.data), alone=not self._many, stand_on=self._store.stand_on
+            self._store.cluster,
+            settings.node.id,
+            epoch,
+            folder_identity(settings.data),
+            alone=not self._many,
+            says=say(settings.node) if self._many else "",
+            stand_on=self._store.stand_on,
         )
         await membership.join()
         self._opened.insert(0, membership)
@@ -270,6 +276,7 @@ class App:
         warn_of(settings, node.weaknesses)
         words = [f"{kind}={','.join(addresses)}" for kind, addresses in listening.items() if addresses]
         words.sort(key=lambda word: ("mqtt=", "http=").index(word[:5]) if word[:5] in ("mqtt=", "http=") else 2)
+        words += [f"roles={','.join(settings.node.roles)}"] * (set(settings.node.roles) != set(ROLES))
         words += ["durability=as-configured"] * bool(node.weaknesses)
         print("ready " + " ".join(words), flush=True)  # noqa: T201 - what starts us waits for this line
 
@@ -304,19 +311,22 @@ class App:
 
     async def _drain(self, ticks: Ticks) -> None:
         node = self.node
-        node.draining = True
         if self._services is not None:
             self._services.serving = False
         if self._listeners is not None:
             self._listeners.stop_accepting()
+        if self._many and self._membership is not None:
+            await node.redirecting.leave(self._membership)
+        node.draining = True
         deadline = node.monotonic() + DRAIN
         for connection in node.connections.all():
-            connection.pause()
+            if connection.session is not None:  # a CONNECT that comes now is answered
+                connection.pause()
         while node.log.pressure().records and node.monotonic() < deadline:  # noqa: ASYNC110 - the log tells sinks, not us
             await asyncio.sleep(0.01)
         for connection in node.connections.all():
             connection.release_withheld()
-            connection.close_without_will(ReasonCode.SERVER_SHUTTING_DOWN, "gateway stopped")
+            node.redirecting.part(connection)
         await asyncio.sleep(0.05)
         ticks.finish()
         self.node.trace.finish()
@@ -327,9 +337,17 @@ class App:
             await self._listeners.close()
 
 
-async def _main(settings: Settings) -> int:
+async def _main(settings: Settings, lifeline: int | None) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+
+    def parent_ended() -> None:
+        assert lifeline is not None  # noqa: S101 - it is what has become readable
+        loop.remove_reader(lifeline)
+        stop.set()
+
+    if lifeline is not None:
+        loop.add_reader(lifeline, parent_ended)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     app = App(settings)
@@ -360,7 +378,7 @@ def rotate(settings: Settings) -> int:
     return asyncio.run(_rotate(settings))
 
 
-def run(settings: Settings) -> int:
-    """Run a gateway until it is told to stop; its exit code."""
+def run(settings: Settings, lifeline: int | None = None) -> int:
+    """Run a gateway until it is told to stop, or until the other end of the pipe ``lifeline`` is closed; its exit code."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_main(settings))
+        return runner.run(_main(settings, lifeline))

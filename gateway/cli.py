@@ -47,8 +47,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; its exit code."""
     arguments = _parser().parse_args(argv)
     command: Command = arguments.command
+    return answering(lambda: command(arguments))
+
+
+def answering(run: Callable[[], int]) -> int:
+    """What a part of the program comes to: its exit code, or that of the error that it prints."""
     try:
-        return command(arguments)
+        return run()
     except StartError as error:
         return _fail(error, 2)
     except SluicewayError as error:
@@ -68,6 +73,10 @@ def _fail(error: Exception, code: int) -> int:
 def _run(arguments: argparse.Namespace) -> int:
     settings = _load(arguments)
     logs.configure(settings.logging.level, settings.logging.format)
+    if settings.node.workers > 1:
+        from gateway.workers import supervise
+
+        return supervise(settings)
     from gateway.app import run  # not before a broken setting had its say
 
     return run(settings)

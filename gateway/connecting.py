@@ -52,12 +52,13 @@ def key_of(user_name: str | None) -> str:
 
 
 class ConnectRefused(Exception):
-    """Answer CONNECT with this code and close. ``words`` are for the log."""
+    """Answer CONNECT with this code and close. ``words`` are for the log, ``reference`` is where else the client may go."""
 
-    def __init__(self, code: ReasonCode, words: str) -> None:
+    def __init__(self, code: ReasonCode, words: str, reference: str = "") -> None:
         super().__init__(words)
         self.code = code
         self.words = words
+        self.reference = reference
 
 
 class Connecting:
@@ -77,9 +78,10 @@ class Connecting:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def refuse(self, connection: Connection, code: ReasonCode) -> None:
+    def refuse(self, connection: Connection, code: ReasonCode, reference: str = "") -> None:
         """CONNACK with an error, for those who can get one: 3.1.1 knows few codes, and some take no packet of that size [MQTT-3.1.2-24]."""
-        answer = encode_within(Connack(session_present=False, reason_code=code), connection.version, connection.send_packet_maximum)
+        connack = Connack(session_present=False, reason_code=code, properties=Properties(server_reference=reference or None))
+        answer = encode_within(connack, connection.version, connection.send_packet_maximum)
         if answer is not None:
             connection.out.append(answer)  # it leaves with the close that follows
 
@@ -105,7 +107,7 @@ class Connecting:
             self._node.counters.refused["connect_" + refused.code.name.lower()] += 1
             self._node.log_refused(connection, packet.client_id, refused.words)
             self._node.trace.refused(packet.client_id, connection.peer.address, refused.code, refused.words)
-            self.refuse(connection, refused.code)
+            self.refuse(connection, refused.code, refused.reference)
             connection.shut()  # [MQTT-3.1.4-2] [MQTT-3.2.2-7]; what came behind CONNECT is dropped with it [MQTT-3.1.4-6]
         except (StoreError, LogError):
             self.refuse(connection, ReasonCode.SERVER_UNAVAILABLE)
@@ -159,8 +161,8 @@ class Connecting:
         self, connection: Connection, packet: Connect, authenticated: Principal | None, holder: Holder | None
     ) -> tuple[Principal, str, Will | None]:
         node = self._node
-        if node.draining:
-            raise ConnectRefused(ReasonCode.SERVER_UNAVAILABLE, "draining")  # CONNACK has no 0x8B [MQTT-3.2.2-8]
+        if (elsewhere := node.redirecting.refusal(connection)) is not None:
+            raise ConnectRefused(*elsewhere)
         if len(node.connections) > node.limits.connections:
             raise ConnectRefused(ReasonCode.QUOTA_EXCEEDED, "connection limit")
         client = packet.client_id

@@ -361,19 +361,19 @@ class Connection:
             return
         self.close(error.reason_code, "invalid param", reason_string=str(error))
 
-    def close(self, reason: ReasonCode, words: str, *, reason_string: str = "") -> None:
+    def close(self, reason: ReasonCode, words: str, *, reason_string: str = "", reference: str = "") -> None:
         """Close from our side: DISCONNECT with the reason to a connected MQTT 5 client [MQTT-3.14.0-1]."""
         if self.state == ConnectionState.DISCONNECTING:
             return
         if self.state == ConnectionState.CONNECTED and self.version == MQTT_5_0:
-            self.send_packet(self.node.disconnect_packet(reason, reason_string if self.problem_information else ""))
+            self.send_packet(self.node.disconnect_packet(reason, reason_string if self.problem_information else "", reference))
         self.shut()  # [MQTT-3.14.4-2] [MQTT-4.13.2-1]
         self.node.ending.end(self, words)
 
-    def close_without_will(self, reason: ReasonCode, words: str) -> None:
-        """Close for a cause of our own: no will falls due from it."""
+    def close_without_will(self, reason: ReasonCode, words: str, reference: str = "") -> None:
+        """Close for a cause of our own: no will falls due from it. ``reference``: where the client may go."""
         self.will = None
-        self.close(reason, words)
+        self.close(reason, words, reference=reference)
 
     def shut(self) -> None:
         """Write what is due and close the transport."""

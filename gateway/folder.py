@@ -11,6 +11,8 @@ from typing import Final
 from schemas.errors import StartError
 
 IDENTITY_FILE: Final = "folder.id"
+WORKER_FOLDER: Final = "worker-"
+"""Before a worker's number: its own data folder, within that of all."""
 
 
 def prepare_folder(data: Path) -> None:

@@ -43,6 +43,7 @@ def lease_clock() -> Callable[[], float]:
 
 class Membership:
     """``folder`` is the data folder's identity, ``alone`` whether no other gateway may use the store; ``stand_on`` is told what commits stand on.
+    ``says``: more words for other nodes (gateway/cluster/roles.py).
 
     ``sleep`` and ``clock`` are the loop's and ``lease_clock`` outside of tests.
     """
@@ -55,6 +56,7 @@ class Membership:
         folder: str,
         *,
         alone: bool = True,
+        says: str = "",
         stand_on: Callable[[Sequence[Fence]], None] = lambda fences: None,
         clock: Callable[[], float] | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
@@ -64,6 +66,7 @@ class Membership:
         self._epoch = epoch
         self._folder = folder
         self._alone = alone
+        self._says = says
         self._stand_on = stand_on
         self._clock = lease_clock() if clock is None else clock
         self._sleep = sleep
@@ -114,11 +117,21 @@ class Membership:
 
     async def _try(self) -> bool:
         asked = self._clock()
-        joined = await self._cluster.join(self._node, self._epoch, f"{self._folder} {socket.gethostname()} {'alone' if self._alone else MANY}")
+        joined = await self._cluster.join(self._node, self._epoch, self._detail())
         self._until = asked + LEASE
         if isinstance(joined, Refused) or await self._other() is not None:
             return False
         return not self._alone or await self.take(EXCLUSIVE)
+
+    def _detail(self) -> str:
+        words = (self._folder, socket.gethostname(), self._says, "alone" if self._alone else MANY)
+        return " ".join(word for word in words if word)
+
+    async def say(self, words: str) -> None:
+        """Say something else to other nodes from now on."""
+        self._says = words
+        if not self.lost:
+            await self._cluster.join(self._node, self._epoch, self._detail())
 
     async def take(self, name: str) -> bool:
         """Have a lease for as long as this node lives; False while another node has it."""

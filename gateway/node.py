@@ -12,6 +12,7 @@ from gateway.auth.failures import FailedLogins
 from gateway.auth.login import Authenticator
 from gateway.auth.registers import Registers
 from gateway.clock import Clock, RecordIds
+from gateway.cluster.roles import LivingRoles
 from gateway.counters import Counters
 from gateway.flush import Flusher
 from gateway.guarding import Guarding
@@ -19,6 +20,7 @@ from gateway.here import Here
 from gateway.persistence import Persistence
 from gateway.protocol.packets import Disconnect
 from gateway.protocol.properties import Properties
+from gateway.redirecting import Redirecting
 from gateway.refusals import Refusals
 from gateway.registry import Connections, Registry, Turns
 from gateway.wildcards import Wildcards
@@ -110,6 +112,8 @@ class Node:
         self.registry = Registry()
         self.here = Here(self)
         self.guarding = Guarding(self)
+        self.redirecting = Redirecting(self)
+        self.roles = LivingRoles()
         self.connections = Connections(self)
         self.turns = Turns(loop)
         self.routes: Routes[Target | tuple[Target, str], Subscription, Plan] = Routes()
@@ -183,6 +187,7 @@ class Node:
         return self.pressure.lag > self.limits.routing_lag
 
     @staticmethod
-    def disconnect_packet(reason: ReasonCode, words: str) -> Disconnect:
-        """A DISCONNECT with a reason string, which never repeats what the peer sent."""
-        return Disconnect(reason_code=reason, properties=Properties(reason_string=words) if words else None)
+    def disconnect_packet(reason: ReasonCode, words: str, reference: str = "") -> Disconnect:
+        """A DISCONNECT with a reason string, which never repeats what the peer sent, and the server to go to."""
+        properties = Properties(reason_string=words or None, server_reference=reference or None) if words or reference else None
+        return Disconnect(reason_code=reason, properties=properties)

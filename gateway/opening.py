@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from bridges.database.store import DatabaseStore
 from bridges.local.log import open_log
 from bridges.local.options import LogOptions
+from bridges.local.recovery import lock_folder
 from schemas.connections import ConnectionSettings
 from schemas.errors import StartError
 from schemas.identities import Secret
@@ -20,6 +22,11 @@ from streams.log import Log
 BACKENDS = {"kafka": ("bridges.kafka.backend", "KafkaBackend"), "rocketmq": ("bridges.rocketmq.backend", "RocketmqBackend")}
 LOGS = {"kafka": "bridges.kafka.log", "rocketmq": "bridges.rocketmq.log"}
 """Imported when a connection, or the log, of the kind is configured: a plain install lacks what they need."""
+
+
+def hold_folder(data: Path) -> int:
+    """Keep other gateways off a data folder for as long as this process lives; the handle to close at the end."""
+    return lock_folder(data)
 
 
 async def open_configured_log(settings: Settings, epoch: int) -> tuple[Log, tuple[str, ...]]:

@@ -44,11 +44,13 @@ class Services:
         self.bearers = node.registers.bearers
         self.limits = node.limits
         self.rules = RuleManagement(engine)
+        self.has_api = "api" in node.settings.node.roles
         self._engine = engine
         self._here, self._everywhere = node.here, node.everywhere
         self.listeners: Mapping[str, Sequence[str]] = {}
         self.serving = False
-        self._page = MetricsPage(node.counters, self._gauges, self._rule_gauges, version=version, preset=node.settings.preset)
+        labels = {"version": version, "preset": node.settings.preset}
+        self._page = MetricsPage(node.counters, self._gauges, self._rule_gauges, lambda: node.roles.nodes, **labels)
 
     def node(self) -> NodeInfo:
         settings = self._node.settings
@@ -69,6 +71,9 @@ class Services:
 
     def weaknesses(self) -> Sequence[str]:
         return self._node.weaknesses
+
+    def missing_roles(self) -> Sequence[str]:
+        return self._node.roles.missing()
 
     async def refresh(self) -> None:
         """Count anew what only the store knows; while it doesn't answer the last counts stand."""

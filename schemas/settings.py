@@ -21,6 +21,9 @@ LogKind = Literal["embedded", "kafka", "rocketmq"]
 Durability = Literal["checked", "as configured"]
 LogFormat = Literal["text", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
+Role = Literal["gateway", "bridge", "api", "router"]
+ROLES: tuple[Role, ...] = ("gateway", "bridge", "api", "router")
+"""What one node of many may do for all: take clients, run rules, answer the API, lead."""
 
 HOUR = 3600
 DAY = 24 * HOUR
@@ -140,10 +143,16 @@ class TraceSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NodeSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """``many``: other nodes share this one's log and store."""
+    """``many``: other nodes share this one's log and store. ``advertise``: where clients reach this one, for others to send theirs to;
+    ``moved_to``: where this one's clients shall go for good. ``workers``: processes that share its listeners, each a node of its own.
+    """
 
     id: str = "node-1"
     many: bool = False
+    roles: tuple[Role, ...] = ROLES
+    workers: int = 1
+    advertise: str = ""
+    moved_to: str = ""
 
 
 class CompatibilitySettings(msgspec.Struct, frozen=True, kw_only=True):

@@ -5,7 +5,7 @@ The hot path counts in plain numbers (gateway/counters.py); nothing here is call
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -15,6 +15,7 @@ from prometheus_client.registry import Collector
 
 from gateway.counters import Counters
 from gateway.rules.info import RuleStatus
+from schemas.settings import Role
 
 _COUNTERS: Final = (
     ("published", "Publishes taken from clients"),
@@ -98,6 +99,7 @@ class MetricsPage(Collector):
         counters: Counters,
         gauges: Callable[[], Gauges],
         rules: Callable[[], Sequence[tuple[str, str, RuleStatus]]] = list,
+        roles: Callable[[], Mapping[Role, int]] = dict,
         *,
         version: str,
         preset: str,
@@ -105,6 +107,7 @@ class MetricsPage(Collector):
         self._counters = counters
         self._gauges = gauges
         self._rules = rules
+        self._roles = roles
         self._labels = {"version": version, "preset": preset}
         self._registry = CollectorRegistry()
         self._registry.register(self)
@@ -133,6 +136,10 @@ class MetricsPage(Collector):
         gauges = self._gauges()
         for name, words in _GAUGES.items():
             yield GaugeMetricFamily(f"sluiceway_{name}", words, value=float(getattr(gauges, name)))
+        nodes = GaugeMetricFamily("sluiceway_role_nodes", "Living nodes that have a role, as this node sees them", labels=["role"])
+        for role, count in self._roles().items():
+            nodes.add_metric([role], count)
+        yield nodes
         yield from self._of_rules()
 
     def _of_rules(self) -> Iterator[Metric]:

@@ -41,6 +41,10 @@ def create_api(services: ApiServices, first: APIRouter | None = None) -> FastAPI
     app = FastAPI(title="Sluiceway", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     install(app)
     app.add_middleware(BodyLimit)
+    if not services.has_api:
+        app.include_router(_open_routes(services))
+        app.include_router(_no_api_routes())
+        return app
     if first is not None:
         app.include_router(first)
     app.include_router(_open_routes(services))
@@ -78,7 +82,18 @@ def _open_routes(services: ApiServices) -> APIRouter:
     async def ready() -> Response:
         reasons = list(services.readiness())
         doubts = {"durability": "as configured", "doubts": list(services.weaknesses())} if services.weaknesses() else {}
-        return _json({"ready": not reasons, "reasons": reasons, **doubts}, 503 if reasons else 200)
+        missing = {"missing": list(services.missing_roles())} if services.missing_roles() else {}
+        return _json({"ready": not reasons, "reasons": reasons, **missing, **doubts}, 503 if reasons else 200)
+
+    return router
+
+
+def _no_api_routes() -> APIRouter:
+    router = APIRouter()
+
+    @router.api_route("/{path:path}", methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"])
+    async def elsewhere(path: str) -> Response:
+        raise ApiError(404, "no_api", "this node lacks the role api (node.roles): ask one that has it; here are /metrics, /healthz and /readyz alone")
 
     return router
 

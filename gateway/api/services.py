@@ -80,6 +80,8 @@ class ApiServices(Protocol):
     certificates: ClientCertificates
     bearers: Bearers
     rules: RuleManagement
+    has_api: bool
+    """Whether this node answers more than metrics and health: of many nodes some may leave the rest to others."""
 
     def node(self) -> NodeInfo: ...
 
@@ -88,6 +90,9 @@ class ApiServices(Protocol):
 
     def weaknesses(self) -> Sequence[str]:
         """Why an acknowledged record could be lost after all, where the log's durability is taken as configured."""
+
+    def missing_roles(self) -> Sequence[str]:
+        """Which roles no living node has, in words."""
 
     def metrics(self) -> bytes:
         """The page of metrics, in Prometheus' text format."""

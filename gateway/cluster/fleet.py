@@ -2,7 +2,7 @@
 
 A turn comes about once a second, and when the store says that nodes or leases changed. The leader folds presence, cleans up after dead
 nodes' connections, sees to messages for devices that are nowhere, and buries the dead; another lease has the rules. Who has a lease keeps
-it for life: where it loses one, it ends (gateway/membership.py).
+it for life: where it loses one, it ends (gateway/membership.py). What of this a node does is up to its roles.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 from gateway.cluster.absent import Absent
 from gateway.cluster.arrivals import Arrivals, read_between
 from gateway.cluster.presence import SharedPresence
+from gateway.cluster.roles import said
 from gateway.presence import PRESENCE_READER
 from gateway.recovery import clean_channels, starting_positions
 from schemas.errors import LogError, StoreError
@@ -75,6 +76,7 @@ class Fleet:
         self._tell_elsewhere = elsewhere
         self._start = run
         self._news = asyncio.Event()
+        self._roles = frozenset(node.settings.node.roles)
         self._leads = self._has_rules = False
         self._fold: PresenceFold | None = None
         self._cleaned: set[str] = set()
@@ -113,11 +115,13 @@ class Fleet:
             # The store may have been away for all: who hasn't come back yet is given the time
             silent = [node for node in silent if self._membership.is_before(node)]
         dead = [node.epoch for node in silent]
-        for epoch in dead:
+        self._node.roles.look([node.detail for node in nodes if node.epoch not in dead], self._node.monotonic())
+        for epoch in dead if "gateway" in self._roles else ():
             await self._adopt(epoch)
         held = {lease.name: lease.epoch for lease in await cluster.leases()}
         waited_for = {node.epoch for node in nodes if node.epoch != self._node.epoch and node.epoch not in dead}
-        if not self._leads and held.get(LEAD, 0) not in waited_for and await self._take_the_lead(held.get(LEAD, 0)):
+        may_lead = "router" in self._roles and held.get(LEAD, 0) not in waited_for
+        if not self._leads and may_lead and await self._take_the_lead(held.get(LEAD, 0)):
             self._leads = True
         if self._leads:
             await self._lead(frozenset(node.epoch for node in nodes if node.epoch not in dead), dead)
@@ -127,7 +131,8 @@ class Fleet:
 
     async def adopt_left(self) -> None:
         """At start: sessions of a gateway that was alone here before there were others."""
-        await self._adopt(0)
+        if "gateway" in self._roles:
+            await self._adopt(0)
 
     async def _adopt(self, dead: int) -> None:
         count = 0
@@ -141,12 +146,16 @@ class Fleet:
             logger.info("sessions-adopted from=%d count=%d", dead, count)
 
     async def _take_the_rules(self, nodes: list[NodeState], holder: int, waited_for: set[int]) -> None:
-        if holder not in waited_for and await self._membership.take(RULES):
+        if "bridge" in self._roles and holder not in waited_for and await self._membership.take(RULES):
             self._has_rules = True
             self._tell_elsewhere("")
             await self._start_rules()
             return
-        self._tell_elsewhere(next((node.node for node in nodes if node.epoch == holder), "that is about to take over"))
+        other = next((node for node in nodes if node.epoch == holder), None)
+        if other is None:
+            self._tell_elsewhere("that is about to take over" if self._node.roles.nodes["bridge"] else "with the role bridge, of which none lives")
+        else:
+            self._tell_elsewhere(other.node if "api" in said(other.detail).roles else f"{other.node}, which lacks the role api: give it that")
 
     # What the leader does
 

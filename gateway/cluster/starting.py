@@ -25,22 +25,44 @@ if TYPE_CHECKING:
     from gateway.membership import Membership
     from gateway.node import Node
     from gateway.rules.engine import Engine
-    from streams.log import Reader
+    from schemas.positions import At
+    from streams.log import Batch, Reader
 
 Run = Callable[[str, Coroutine[None, None, None]], None]
 
 
+class Unread:
+    """The log's reader of a node that has no sessions and never leads: it reads nothing."""
+
+    async def next(self, max_records: int, max_bytes: int) -> Batch:
+        raise NotImplementedError
+
+    def lag(self) -> int:
+        return 0
+
+    def release(self, upto: At) -> None:
+        return
+
+    def close(self) -> None:
+        return
+
+
 async def begin(node: Node, membership: Membership, keyring: KeyRing, engine: Engine, rules: Callable[[], Awaitable[None]], run: Run) -> Reader:
-    """Routing from the log's end on, sessions of whoever left or died, and the reader whose lag is this node's."""
+    """Routing from the log's end on, sessions of whoever left or died, and the reader whose lag is this node's.
+
+    Who has no sessions and never leads routes nothing, and has no positions that others would have to read on from.
+    """
     await _check_log(node)
     await load_counts(node)
     events = {shard: end for shard, (_, end) in (await node.log.ends(PRESENCE_TOPIC)).items()}
-    node.routed = {shard: end for shard, (_, end) in (await node.log.ends(PUBLISH_TOPIC)).items()}
+    routes = not {"gateway", "router"}.isdisjoint(node.settings.node.roles)
+    if routes:
+        node.routed = {shard: end for shard, (_, end) in (await node.log.ends(PUBLISH_TOPIC)).items()}
     for at in node.routed.values():
         node.persistence.position(routing_reader(node.owner), at)
     await node.persistence.barrier()  # who takes over from this node has to know, whenever that is
     absent = Absent(node)
-    reader = node.log.open(PUBLISH_TOPIC, dict(node.routed))
+    reader = node.log.open(PUBLISH_TOPIC, dict(node.routed)) if routes else Unread()
     downlink = SharedDownlink(node, absent)
     node.everywhere = Everywhere(node)
     node.trace.tells = partial(tells_here, node, absent)
@@ -52,7 +74,8 @@ async def begin(node: Node, membership: Membership, keyring: KeyRing, engine: En
     departures = Departures(node, presence.reached)
     node.persistence.stale = departures.stale
     fleet = Fleet(node, membership, keyring, node.arrivals, presence, absent, router.reached, rules, partial(setattr, engine, "elsewhere"), run)
-    run("router", router.run())
+    if routes:
+        run("router", router.run())
     run("answers", node.everywhere.asking.run())
     run("traced", tell_traced(node))
     run("registers", RegisterWatch(node).run())

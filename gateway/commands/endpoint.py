@@ -17,6 +17,7 @@ import msgspec
 from gateway.auth.credentials import Credential, read_credential
 from gateway.auth.seal import read_private, write_private
 from gateway.commands.errors import CommandError
+from gateway.folder import WORKER_FOLDER
 from schemas.errors import StartError
 
 RENDEZVOUS_FILE: Final = "gateway.json"
@@ -77,6 +78,21 @@ def read_rendezvous(data: Path) -> Rendezvous | None:
         raise CommandError(f"{data / RENDEZVOUS_FILE} can't be read: {error}") from None
 
 
+def _folders(data: Path) -> list[Path]:
+    """A data folder, and those of the workers that share its ports (`run --workers`): whichever serves answers for all."""
+    return [data, *sorted(data.glob(f"{WORKER_FOLDER}*"))]
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
 def find(data: Path | None, url: str | None, access_key: str | None, environment: Mapping[str, str], ca_file: Path | None = None) -> Endpoint:
     """The gateway to talk to. What is given explicitly wins over the data folder; CommandError says what is missing."""
     certificate = ""
@@ -84,7 +100,8 @@ def find(data: Path | None, url: str | None, access_key: str | None, environment
     if url is None and data is None:
         raise CommandError("which gateway? give its data folder with --data DIR, or --url http://HOST:PORT with --access-key ID")
     if url is None and data is not None:
-        rendezvous = read_rendezvous(data)
+        left = [found for folder in _folders(data) if (found := read_rendezvous(folder)) is not None]
+        rendezvous = next((found for found in left if _lives(found.pid)), left[0] if left else None)
         if rendezvous is None:
             raise CommandError(f"no gateway runs on {data} (there is no {RENDEZVOUS_FILE}): start it with sluiceway run --data {data}")
         url, certificate = rendezvous.http, rendezvous.certificate
@@ -102,7 +119,7 @@ def credential(data: Path | None, access_key: str | None, environment: Mapping[s
         return Credential(access_key, secret, "")
     if data is None:
         raise CommandError("no access key: give --data DIR for the administrator's, or --access-key ID with SLUICEWAY_ACCESS_SECRET set")
-    found = read_credential(data)
+    found = next((found for folder in _folders(data) if (found := read_credential(folder)) is not None), None)
     if found is None:
         raise CommandError(f"there is no administrator's credential in {data}: it is made when a gateway starts there")
     return found

@@ -22,6 +22,9 @@ from schemas.settings import Address, NamedCertificate, ProxySettings
 MAX_LIST: Final = 1024
 """Entries of a list in the settings: more is a mistake, and each may cost a socket or a comparison a publish."""
 
+MAX_HOST: Final = 253
+"""Characters of a host's name: no longer one exists in DNS."""
+
 MAX_CERTIFICATES: Final = 256
 """Certificates by server name: all are loaded again when one changes."""
 
@@ -180,6 +183,25 @@ def _read_address(value: object) -> Address:
 
 
 ADDRESS: Final = Kind("HOST:PORT", _read_address)
+
+_EVERYWHERE: Final = frozenset({"0.0.0.0", "::"})  # noqa: S104 - to refuse them
+
+
+def _read_reference(value: object) -> str:
+    """A Server Reference of MQTT: where clients are sent, so no address that only a listener can have."""
+    expected = "HOST:PORT that clients can reach, with a port from 1 to 65535, like mqtt-2.example.org:1883"
+    if value == "":
+        return ""
+    try:
+        address = _read_address(value)
+    except NotAllowed:
+        raise NotAllowed(expected) from None
+    if not address.port or address.host in _EVERYWHERE or len(address.host) > MAX_HOST:
+        raise NotAllowed(expected)
+    return str(address)
+
+
+REFERENCE: Final = Kind("HOST:PORT", _read_reference)
 
 
 def several(kind: Kind) -> Kind:

@@ -15,6 +15,7 @@ import msgspec
 
 from gateway.settings.connections import VARIABLE_PREFIX, given_in_environment, given_in_file, read_connections
 from gateway.settings.kinds import NotAllowed
+from gateway.settings.nodes import node_problems
 from gateway.settings.options import ENVIRONMENT_PREFIX, OPTIONS, PRESETS, SECTIONS, default
 from schemas.errors import SettingsError
 from schemas.limits import MIB
@@ -166,7 +167,7 @@ def _build(values: Mapping[str, Any]) -> Settings:
 def _disagreements(settings: Settings) -> Iterator[str]:
     """What is allowed by itself and not together."""
     listeners = [(name, address) for name in ("mqtt", "mqtts", "ws", "wss") for address in getattr(settings, name)]
-    if not listeners:
+    if not listeners and "gateway" in settings.node.roles:
         yield "mqtt: no listener is left; give at least one of mqtt, mqtts, ws, wss"
     seen: dict[Address, str] = {}
     for name, address in (*listeners, ("http", settings.http)):
@@ -183,8 +184,7 @@ def _disagreements(settings: Settings) -> Iterator[str]:
     yield from _proxied(settings, {address for _, address in listeners})
     if settings.log.kind != "embedded":
         yield from _log_connection(settings)
-    if settings.node.many and (settings.log.kind == "embedded" or not settings.store.url):
-        yield 'node.many: many nodes share a log and a store: set log.kind = "kafka" or "rocketmq", and store.url'
+    yield from node_problems(settings, listeners)
     limits = settings.limits
     if limits.topic_bytes >= limits.packet:
         yield f"limits.topic_bytes: {limits.topic_bytes} does not fit in a packet of limits.packet = {limits.packet}"

@@ -9,9 +9,25 @@ from typing import Any, Final
 
 import msgspec
 
-from gateway.settings.kinds import ADDRESS, CERTIFICATES, DATABASE, PATH, PROXIES, RULES, SWITCH, Kind, choice, number, seconds, several, size, text
+from gateway.settings.kinds import (
+    ADDRESS,
+    CERTIFICATES,
+    DATABASE,
+    PATH,
+    PROXIES,
+    REFERENCE,
+    RULES,
+    SWITCH,
+    Kind,
+    choice,
+    number,
+    seconds,
+    several,
+    size,
+    text,
+)
 from schemas.limits import APSARAMQ_LIMITS, KIB, MIB, Limits
-from schemas.settings import DAY, Settings
+from schemas.settings import DAY, ROLES, Settings
 
 ENVIRONMENT_PREFIX: Final = "SLUICEWAY_"
 
@@ -86,6 +102,10 @@ _GENERAL: Final = (
     Option("trace.retention_age", seconds(60, YEARS), "events go past this age"),
     Option("node.id", text(r"[A-Za-z0-9_.-]{1,64}", "1 to 64 letters, digits, ., - and _"), "stable name of this node"),
     Option("node.many", SWITCH, "be one of many nodes that share a log on Kafka or RocketMQ and a store on PostgreSQL; set it on all of them"),
+    Option("node.roles", several(choice(*ROLES)), "what this one of many nodes does for all: take clients, run rules, answer the API, lead"),
+    Option("node.workers", number(1, 64), "processes that share the MQTT listeners, each one of many nodes", "--workers"),
+    Option("node.advertise", REFERENCE, "where clients reach this one of many nodes: others that stop send theirs there"),
+    Option("node.moved_to", REFERENCE, "where all MQTT 5 clients of this node are told to go for good (0x9D)"),
     Option("compatibility.not_authorized_code", number(0x80, 0xFF), "SUBACK's code for a refused filter in MQTT 5; some test suites want 0x80"),
 )
 

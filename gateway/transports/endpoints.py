@@ -29,6 +29,7 @@ class ListenerSpec(msgspec.Struct, frozen=True):
     """Where to listen for what. Port 0 picks a free one; an empty host means all addresses of the machine.
 
     ``proxies``: networks of proxies, from which a PROXY header is demanded. ``source``: of one connection, whose it is by that header.
+    ``shared``: other processes of this user may listen there as well, and the system gives each its part of the connections.
     """
 
     kind: Kind
@@ -36,6 +37,7 @@ class ListenerSpec(msgspec.Struct, frozen=True):
     port: int
     proxies: tuple[Network, ...] = ()
     source: tuple[str, int] | None = None
+    shared: bool = False
 
     @property
     def address(self) -> str:
@@ -46,10 +48,17 @@ class ListenerSpec(msgspec.Struct, frozen=True):
 
 
 def listener_specs(settings: Settings) -> list[ListenerSpec]:
-    """The MQTT listeners that are asked for."""
+    """The MQTT listeners that are asked for: none where other nodes take the clients."""
+    if "gateway" not in settings.node.roles:
+        return []
     proxies = {proxy.listener: proxy.networks for proxy in settings.proxy}
     kinds: tuple[Kind, ...] = ("mqtt", "mqtts", "ws", "wss")
-    return [ListenerSpec(kind, address.host, address.port, proxies.get(address, ())) for kind in kinds for address in getattr(settings, kind)]
+    shared = settings.node.workers > 1
+    return [
+        ListenerSpec(kind, address.host, address.port, proxies.get(address, ()), shared=shared)
+        for kind in kinds
+        for address in getattr(settings, kind)
+    ]
 
 
 def first_address(specs: Iterable[ListenerSpec]) -> Address | None:

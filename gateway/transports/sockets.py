@@ -53,7 +53,7 @@ async def bind(spec: ListenerSpec) -> list[socket.socket]:
     addresses = list(dict.fromkeys((family, address) for family, _, _, _, address in found))
     for attempt in range(PORT_TRIES):
         try:
-            return _bind_all(spec.port, addresses)
+            return _bind_all(spec.port, addresses, shared=spec.shared)
         except OSError as error:
             taken_by_chance = spec.port == 0 and error.errno == errno.EADDRINUSE
             if not taken_by_chance or attempt == PORT_TRIES - 1:
@@ -61,14 +61,14 @@ async def bind(spec: ListenerSpec) -> list[socket.socket]:
     raise AssertionError("unreachable")
 
 
-def _bind_all(port: int, addresses: Sequence[tuple[socket.AddressFamily, SocketAddress]]) -> list[socket.socket]:
+def _bind_all(port: int, addresses: Sequence[tuple[socket.AddressFamily, SocketAddress]], *, shared: bool) -> list[socket.socket]:
     """One socket an address. Addresses of a name that the machine lacks are passed over while another one is there."""
     bound: list[socket.socket] = []
     absent: OSError | None = None
     try:
         for family, address in addresses:
             try:
-                bound.append(_bind_one(family, (address[0], port, *address[2:])))
+                bound.append(_bind_one(family, (address[0], port, *address[2:]), shared=shared))
             except OSError as error:
                 if error.errno not in _ABSENT:
                     raise
@@ -84,11 +84,13 @@ def _bind_all(port: int, addresses: Sequence[tuple[socket.AddressFamily, SocketA
     return bound
 
 
-def _bind_one(family: socket.AddressFamily, address: tuple[object, ...]) -> socket.socket:
+def _bind_one(family: socket.AddressFamily, address: tuple[object, ...], *, shared: bool) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # accepted sockets inherit it
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)

@@ -73,7 +73,8 @@ def page() -> str:
     counters = Counters()
     for reasons in (value for name in dir(counters) if isinstance(value := getattr(counters, name), dict)):
         reasons["reason"] = 1
-    made = MetricsPage(counters, Gauges, lambda: [("rule", "outflow", RuleStatus(state="running"))], version="1", preset="standard")
+    rules = [("rule", "outflow", RuleStatus(state="running"))]
+    made = MetricsPage(counters, Gauges, lambda: rules, lambda: {"gateway": 1}, version="1", preset="standard")
     return made.page().decode()
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from gateway.app import App
 from gateway.auth.keys import open_keyring
 from gateway.auth.registers import open_registers
+from gateway.cluster.roles import say
 from gateway.membership import Membership
 from gateway.node import Node
 from gateway.registry import Connections
@@ -84,8 +85,8 @@ class Linked:
 class One:
     """One of the gateways; a bed for ``Party``."""
 
-    def __init__(self, bed: ManyBed, name: str) -> None:
-        self.bed, self.name = bed, name
+    def __init__(self, bed: ManyBed, name: str, own: dict[str, Any]) -> None:
+        self.bed, self.name, self.own = bed, name, own
         self.loop = bed.loop
         self.link = Link()
         self.parties: list[Party] = []
@@ -95,7 +96,9 @@ class One:
 
     async def start(self) -> None:
         bed = self.bed
-        settings = Settings(data=bed.folder, anonymous=True, limits=bed.limits, node=NodeSettings(id=self.name), **bed.settings)
+        settings = Settings(
+            data=bed.folder, anonymous=True, limits=bed.limits, node=NodeSettings(id=self.name, many=True, **self.own), **bed.settings
+        )
         app = self.app = App(settings)
         store = Linked(self.link, bed.store)
         app._store, app._log = store, LinkedLog(self.link, bed.log)  # type: ignore[assignment]
@@ -103,7 +106,9 @@ class One:
         epoch = await store.next_epoch()
         app._keyring = await open_keyring(store, settings.seal_file, "bed")  # type: ignore[arg-type]
         app._registers = await open_registers(store, app._keyring, settings)  # type: ignore[arg-type]
-        membership = app._membership = Membership(store.cluster, self.name, epoch, f"folder-{self.name}", alone=False, clock=self.loop.time)
+        membership = app._membership = Membership(
+            store.cluster, self.name, epoch, f"folder-{self.name}", alone=False, says=say(settings.node), clock=self.loop.time
+        )
         await membership.join()
         membership._held_since -= 60.0  # the store has been there for long
         app._many = True
@@ -159,8 +164,9 @@ class ManyBed:
         self.log = MemoryLog(self.loop, shards=shards)
         self.living: dict[str, One] = {}
 
-    def start(self, name: str) -> One:
-        one = One(self, name)
+    def start(self, name: str, **own: Any) -> One:
+        """``own``: fields of NodeSettings."""
+        one = One(self, name, own)
         self.loop.finish(one.start())
         self.living[name] = one
         return one

@@ -61,6 +61,20 @@ def test_run_starts_with_the_settings(started, tmp_path):
     assert (settings.anonymous, settings.logging.level) == (True, "debug")
 
 
+def test_workers_are_run_by_their_supervisor(started, monkeypatch, tmp_path):
+    (tmp_path / "f.toml").write_text(
+        '[connections.b]\nkind = "kafka"\naddress = "a:1"\n[log]\nkind = "kafka"\nconnection = "b"\n'
+        '[store]\nurl = "postgresql://d/d"\n[node]\nmany = true\n'
+    )
+    module = types.ModuleType("gateway.workers")
+    module.supervise = lambda settings: 40 + settings.node.workers
+    monkeypatch.setitem(sys.modules, "gateway.workers", module)
+    argv = ["run", "--config", str(tmp_path / "f.toml")]
+    assert cli.main([*argv, "--workers", "2"]) == 42
+    assert len(started.calls) == 1, "the log's settings alone"
+    assert cli.main([*argv, "--workers", "1"]) == 0
+
+
 def test_a_flag_can_take_back_what_the_file_says(started, tmp_path):
     (tmp_path / "f.toml").write_text("anonymous = true")
     assert cli.main(["run", "--config", str(tmp_path / "f.toml"), "--no-anonymous"]) == 0

@@ -39,6 +39,8 @@ class FakeServices:
         self.failed_logins = FailedLogins(self.limits, lambda: self.now, self.refused)
         self.reasons = []
         self.doubts = []
+        self.missing = []
+        self.has_api = True
         self.published = []
         self.closed = []
         self.silent = []
@@ -66,6 +68,9 @@ class FakeServices:
 
     def weaknesses(self):
         return self.doubts
+
+    def missing_roles(self):
+        return self.missing
 
     def metrics(self):
         return b"# HELP x y\n"

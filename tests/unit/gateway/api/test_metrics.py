@@ -42,3 +42,9 @@ def test_reasons_are_escaped():
     counters = Counters()
     counters.refused['a "b"\n\\c'] = 2
     assert samples(counters, Gauges())[("sluiceway_refused_total", 'a "b"\n\\c')] == 2
+
+
+def test_living_nodes_are_counted_by_role():
+    page = MetricsPage(Counters(), Gauges, roles=lambda: {"gateway": 2, "bridge": 0}, version="1.2", preset="standard").page().decode()
+    assert 'sluiceway_role_nodes{role="gateway"} 2.0' in page
+    assert 'sluiceway_role_nodes{role="bridge"} 0.0' in page

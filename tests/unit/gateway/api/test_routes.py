@@ -194,6 +194,28 @@ async def publish(api, **body):
     return await api.ask("POST", "/api/v1/publish", key=api.device, json=body)
 
 
+async def test_ready_says_which_roles_nobody_has(api):
+    api.services.missing = ["no living node has the role bridge: rules stand still"]
+    response = await api.ask("GET", "/readyz")
+    assert response.status_code == 200
+    assert response.json() == {"ready": True, "reasons": [], "missing": ["no living node has the role bridge: rules stand still"]}
+
+
+async def test_a_node_without_the_role_api_answers_about_itself_alone(api):
+    api.services.has_api = False
+    api.app = create_api(api.services)
+    for path in ("/metrics", "/healthz", "/readyz"):
+        assert (await api.ask("GET", path)).status_code == 200
+    others = [("POST", "/"), ("GET", "/docs"), ("GET", "/signature"), ("PUT", "/metrics")]
+    for method, path in [*((method, path) for method, path, _ in ROUTES), *others]:
+        response = await api.ask(method, path, key=api.administrator)
+        assert response.status_code == 404, path
+        assert response.json()["error"] == {
+            "code": "no_api",
+            "message": "this node lacks the role api (node.roles): ask one that has it; here are /metrics, /healthz and /readyz alone",
+        }
+
+
 async def test_publish_answers_when_durable_with_the_message_id(api):
     response = await publish(api, topic="a/b", payload="grüß", retain=True)
     assert response.json() == {"messageId": bytes(range(16)).hex()}
