@@ -22,8 +22,8 @@ LOGS = {"kafka": "bridges.kafka.log", "rocketmq": "bridges.rocketmq.log"}
 """Imported when a connection, or the log, of the kind is configured: a plain install lacks what they need."""
 
 
-async def open_configured_log(settings: Settings, epoch: int) -> tuple[Log, tuple[str, ...]]:
-    """The log that the settings ask for, and why an acknowledged record could be lost in it."""
+async def open_configured_log(settings: Settings, epoch: int, may_write: Callable[[], bool]) -> tuple[Log, tuple[str, ...]]:
+    """The log that the settings ask for, and why an acknowledged record could be lost in it. While ``may_write`` says no, nothing leaves for others."""
     wanted = settings.log
     if wanted.kind == "embedded":
         options = LogOptions(
@@ -35,7 +35,9 @@ async def open_configured_log(settings: Settings, epoch: int) -> tuple[Log, tupl
         return await open_log(settings.data / "log", node=settings.node.id, epoch=epoch, options=options), ()
     connection = next(connection for connection in settings.connections if connection.name == wanted.connection)
     module = _installed(LOGS[wanted.kind], connection)
-    log = await module.open_configured(connection, wanted, packet=settings.limits.packet, node=settings.node.id, epoch=epoch)
+    log = await module.open_configured(
+        connection, wanted, packet=settings.limits.packet, node=settings.node.id, epoch=epoch, may_write=may_write
+    )
     return log, log.weaknesses
 
 

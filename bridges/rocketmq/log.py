@@ -11,7 +11,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from bridges.framed.lanes import Lane
+from bridges.framed.lanes import Lane, always
 from bridges.framed.writing import Writing
 from bridges.rocketmq import calls
 from bridges.rocketmq.client import Client
@@ -39,10 +39,11 @@ async def open_rocketmq_log(
     epoch: int,
     options: RocketmqLogOptions = RocketmqLogOptions(),  # noqa: B008 - frozen
     monotonic: Callable[[], float] = time.monotonic,
+    may_write: Callable[[], bool] = always,
 ) -> RocketmqLog:
     """The log, its topics made or checked. StartError with one line where it can't be had.
 
-    ``epoch`` is higher than at any earlier start of ``node``; no two running nodes have one name.
+    ``epoch`` is higher than at any earlier start of ``node``; no two running nodes have one name. While ``may_write`` says no, frames wait.
     """
     client = Client(settings)
     group = client.named(f"{options.prefix}log")
@@ -52,7 +53,7 @@ async def open_rocketmq_log(
     except BaseException:
         await client.close()
         raise
-    log = RocketmqLog(client, names, group, (node, epoch), found, options, monotonic)
+    log = RocketmqLog(client, names, group, (node, epoch), found, options, monotonic, may_write)
     try:
         await log.ends(PUBLISH_TOPIC)
         await log.ends(PRESENCE_TOPIC)
@@ -74,12 +75,14 @@ async def _prepare(client: Client, names: list[str], group: str, settings: Conne
         raise StartError(f"the log's RocketMQ at {address} can't be used: {error}") from error
 
 
-async def open_configured(connection: ConnectionSettings, wanted: LogSettings, *, packet: int, node: str, epoch: int) -> RocketmqLog:
+async def open_configured(
+    connection: ConnectionSettings, wanted: LogSettings, *, packet: int, node: str, epoch: int, may_write: Callable[[], bool]
+) -> RocketmqLog:
     """As the settings say; ``packet`` is the largest that devices may send."""
     options = RocketmqLogOptions(
         prefix=wanted.prefix, shards=wanted.shards, retention_age=wanted.retention_age, packet=packet, checked=wanted.durability == "checked"
     )
-    return await open_rocketmq_log(connection, node=node, epoch=epoch, options=options)
+    return await open_rocketmq_log(connection, node=node, epoch=epoch, options=options, may_write=may_write)
 
 
 class RocketmqLog:
@@ -94,9 +97,10 @@ class RocketmqLog:
         found: Found,
         options: RocketmqLogOptions,
         clock: Callable[[], float],
+        may_write: Callable[[], bool],
     ) -> None:
         terms = Terms(client, "log.durability", checked=options.checked)
-        self.sender = Sender(client, terms, group, found.queues, options)
+        self.sender = Sender(client, terms, group, found.queues, options, may_write)
         self.weaknesses = found.weaknesses
         self._client = client
         self._group = group

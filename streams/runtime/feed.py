@@ -75,7 +75,7 @@ class Feed:
         self._takers: list[Taker] = []
         self._by_name: dict[str, tuple[Taker, ...]] = {}
         self._reader: Reader | None = None
-        self._repeats = Repeats()
+        self.repeats = Repeats()
 
     async def open(self, positions: Mapping[int, At] | None) -> None:
         """Begin at stored positions, or at the end of the log; what the log doesn't have any more is told to the takers by ``run``."""
@@ -109,6 +109,8 @@ class Feed:
             expected = self.positions[batch.first.shard]
             if number(batch.first) != number(expected):
                 missing = await cut_between(self._log, self._topic, expected, batch.first)
+                if missing:
+                    self.repeats = Repeats()  # releases may be among what is gone
                 for taker in self._takers if missing else ():
                     taker.cut(missing)
             self.dispatch(batch)
@@ -124,9 +126,10 @@ class Feed:
             return
         picked: dict[Taker, list[int]] = {}
         known = self._by_name.get
+        first = batch.first
         for index, record in enumerate(records):
             kind = record.kind
-            if record.qos == 2 and record.session and self._repeats.is_repeat(record):
+            if record.qos == 2 and record.session and self.repeats.is_repeat(record, At(first.shard, first.offset, first.index + index)):
                 continue
             if kind == _RELEASE:
                 continue
@@ -150,11 +153,11 @@ class Feed:
         return takers
 
 
-def pick(records: Sequence[Record], repeats: Repeats, is_mine: Callable[[str], bool], sources: frozenset[int]) -> list[int]:
+def pick(batch: Batch, repeats: Repeats, is_mine: Callable[[str], bool], sources: frozenset[int]) -> list[int]:
     """The same choice for a rule that reads for itself."""
-    picks = []
-    for index, record in enumerate(records):
-        if record.qos == 2 and record.session and repeats.is_repeat(record):
+    picks, first = [], batch.first
+    for index, record in enumerate(batch.records):
+        if record.qos == 2 and record.session and repeats.is_repeat(record, At(first.shard, first.offset, first.index + index)):
             continue
         if record.kind != _RELEASE and record.source in sources and is_mine(record.topic if record.kind == _PUBLISH else record.client):
             picks.append(index)

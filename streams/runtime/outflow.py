@@ -89,7 +89,7 @@ class OutflowRunner:
         self._read: dict[int, At] = dict(self._positions)
         self._skip: dict[int, int] = {}
         self._reader: Reader | None = None
-        self._repeats = Repeats()
+        self._repeats = Repeats(feed.repeats)
         self._dirty = True
         self._idle_for = 0
 
@@ -196,14 +196,14 @@ class OutflowRunner:
     async def _from_log(self) -> Chunk:
         if self._reader is None:
             self._reader = open_reader(self._log, self._topic, self._read)
-            self._repeats = Repeats()
+            self._repeats = Repeats(self._feed.repeats)
         batch = await self._reader.next(SEND_RECORDS, MAX_BYTES)
         shard = batch.first.shard
         expected = self._read[shard]
         if number(batch.first) != number(expected):
             await self._look_for_gap(expected, batch.first)
         self._read[shard] = batch.end
-        picks = pick(batch.records, self._repeats, self.is_mine, self._sources)
+        picks = pick(batch, self._repeats, self.is_mine, self._sources)
         base, since = number(batch.first), number(self._counted_from[shard])
         counted = len(picks) if base >= since else sum(1 for index in picks if base + index >= since)
         return Chunk([batch.records[index] for index in picks], batch.end, counted, 0)
@@ -212,6 +212,7 @@ class OutflowRunner:
         """What lies before ``counted_from`` was never seen by anybody: of it the log's own count is told."""
         if not await cut_between(self._log, self._topic, expected, found):
             return
+        self._repeats = Repeats(self._feed.repeats)
         since = number(self._counted_from[expected.shard])
         self.progress.lost += max(0, min(number(found), since) - number(expected))
         self._has_gap = self.progress.behind = self._dirty = True

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 
 from schemas.positions import At
-from schemas.records import PUBLISH_TOPIC, Kind, Record
+from schemas.records import PUBLISH_TOPIC, Frame, Kind, Record
 from streams.log import Batch
 from streams.memory.log import Fate, MemoryLog
 from streams.runtime.feed import Feed
@@ -79,6 +79,28 @@ def test_releases_and_repeats_are_handed_to_nobody() -> None:
     twice = record(1, qos=2, session=3)
     feed.dispatch(Batch(At(0, 0, 0), [twice, twice, record(2, "", Kind.RELEASE, 2, 3), twice]))
     assert len(shop.taken) == 2
+
+
+async def test_a_cut_may_have_taken_a_release() -> None:
+    log = MemoryLog(asyncio.get_running_loop(), shards=1)
+    feed, shop = Feed(log, PUBLISH_TOPIC), Rule("shop")
+    await feed.open(None)
+    feed.attach(shop)
+    shard = log.shards[PUBLISH_TOPIC][0]
+    task = asyncio.ensure_future(feed.run())
+    same = record(1, qos=2, session=3)
+    log.append(PUBLISH_TOPIC, "k", same, Nobody())  # type: ignore[arg-type]
+    while len(shop.taken) < 1:
+        await asyncio.sleep(0)
+    shard.add(Frame(1, "memory", 1, 100, [record(2, "", Kind.RELEASE, 2, 3)]))
+    shard.add(Frame(1, "memory", 1, 101, [same]))
+    del shard.frames[:2], shard.offsets[:2], shard.times[:2]
+    for reader in log.readers:
+        reader.wake()
+    while len(shop.taken) < 2:
+        await asyncio.sleep(0)
+    assert shop.cuts == 1
+    task.cancel()
 
 
 def test_topics_that_are_remembered_are_bounded(monkeypatch: object) -> None:
