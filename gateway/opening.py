@@ -23,7 +23,7 @@ LOGS = {"kafka": "bridges.kafka.log", "rocketmq": "bridges.rocketmq.log"}
 
 
 async def open_configured_log(settings: Settings, epoch: int, may_write: Callable[[], bool]) -> tuple[Log, tuple[str, ...]]:
-    """The log that the settings ask for, and why an acknowledged record could be lost in it. While ``may_write`` says no, nothing leaves for others."""
+    """The log that the settings ask for, and why an acknowledged record could be lost in it. While ``may_write`` says no, others get nothing."""
     wanted = settings.log
     if wanted.kind == "embedded":
         options = LogOptions(

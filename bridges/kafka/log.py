@@ -17,6 +17,7 @@ from aiokafka.errors import KafkaError
 
 from bridges.framed.lanes import always
 from bridges.framed.options import MIB
+from bridges.framed.reading import place
 from bridges.framed.writing import Writing
 from bridges.kafka.connection import Connection
 from bridges.kafka.log_options import KafkaLogOptions
@@ -146,6 +147,10 @@ class KafkaLog:
         if not reader.task.done():
             self._leaving.add(reader.task)
             reader.task.add_done_callback(self._leaving.discard)
+
+    def place(self, at: At) -> int:
+        """As the port says."""
+        return place(at)
 
     async def ends(self, topic: str) -> Mapping[int, tuple[At, At]]:
         """As the port says. LogError where Kafka doesn't answer."""

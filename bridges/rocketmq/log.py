@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from bridges.framed.lanes import Lane, always
+from bridges.framed.reading import place
 from bridges.framed.writing import Writing
 from bridges.rocketmq import calls
 from bridges.rocketmq.client import Client
@@ -127,6 +128,10 @@ class RocketmqLog:
         reader = RocketmqReader(self._around, known, start, list(known.ends) if shards is None else list(shards), readers.discard)
         readers.add(reader)
         return reader
+
+    def place(self, at: At) -> int:
+        """As the port says."""
+        return place(at)
 
     async def ends(self, topic: str) -> Mapping[int, tuple[At, At]]:
         """As the port says. LogError where a broker doesn't answer."""

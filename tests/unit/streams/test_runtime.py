@@ -71,7 +71,7 @@ records = st.lists(
         publish,
         topic=st.sampled_from("ab"),
         qos=st.integers(0, 2),
-        flags=st.sampled_from((0, int(Flag.RETAIN), int(Flag.P2P), int(Flag.PERSISTENT))),
+        flags=st.sampled_from((0, int(Flag.RETAIN), int(Flag.P2P), int(Flag.PERSISTENT), int(Flag.DUP))),
         session=st.sampled_from((0, 3)),
         packet_id=st.integers(1, 3),
         number=st.integers(0, 1_000),
