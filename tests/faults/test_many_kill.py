@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from bridges.kafka.connection import Connection
@@ -122,8 +123,8 @@ async def read_all(log: Log, topic: str, start: dict[int, At] | None = None) -> 
 class Stale:
     """What is written under the epoch of a gateway that stood still, behind where the log ended when it went on."""
 
-    def __init__(self, log: Log, world: ManyWorld) -> None:
-        self._log, self._world = log, world
+    def __init__(self, log: Log, database: str, world: ManyWorld) -> None:
+        self._log, self._database, self._world = log, database, world
         self._epoch = 0
         self._watched: list[tuple[int, int, dict[str, dict[int, At]]]] = []
 
@@ -134,9 +135,16 @@ class Stale:
         self._epoch = max(record.epoch for record in events)
 
     async def goes_on(self, strike: Strike) -> None:
-        """Now."""
+        """Now: the others have given it up."""
+        async with asyncio.timeout(LIVES_WITHIN):
+            while await asyncio.to_thread(self._lives):
+                await asyncio.sleep(0.1)
         ends = {topic: {shard: end for shard, (_, end) in (await self._log.ends(topic)).items()} for topic in (PUBLISH_TOPIC, PRESENCE_TOPIC)}
         self._watched.append((self._epoch, strike.wall, ends))
+
+    def _lives(self) -> bool:
+        with psycopg.connect(self._database) as connection:
+            return connection.execute("SELECT 1 FROM nodes WHERE epoch = %s AND dead = 0", (self._epoch,)).fetchone() is not None
 
     async def found(self) -> list[Record]:
         """Accepted after it had stood still. What was on its way to the log before that may have arrived late."""
@@ -203,7 +211,7 @@ async def test_nothing_acknowledged_is_lost_and_nothing_of_qos_2_comes_twice(
     await asyncio.to_thread(backbone.broker.create_topic, target, QUEUES)
     await asyncio.to_thread(rules.create, first, "outflow", "out", "--topic", "load", "--to", f"main/{target}", "--ordered")
     async with backbone.log() as log:
-        stale = Stale(log, world)
+        stale = Stale(log, backbone.shared.database, world)
         try:
             await world.begin()
             for number in range(KILLS):

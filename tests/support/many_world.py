@@ -25,6 +25,7 @@ from tests.support.wire import Clients, Wire
 RATE = 100.0
 """Publishes a second of each publisher."""
 LEASE = 6.0
+"""Seconds until a node that says nothing is given up."""
 SETTLE_WITHIN = 30.0
 EXITS_WITHIN = 10.0
 """Seconds for a gateway that has lost its place to end."""
@@ -154,6 +155,7 @@ class ManyWorld:
         name = self.chance.choice(list(self.living))
         gateway = self.living[name]
         await before(name)
+        await self._gather(name, self.publishers[1], self.subscribers[1])
         running = asyncio.create_task(self.load(1.0))
         await asyncio.sleep(self.chance.uniform(0.3, 0.5))
         async with self._connecting:  # nobody waits for an answer that doesn't come
@@ -167,7 +169,7 @@ class ManyWorld:
             self._leave_behind(actor)
         self._struck(strike)
         await self._move(moving)
-        await self.load(LEASE + 1.0)
+        await self.load(LEASE - (asyncio.get_running_loop().time() - strike.at))
         await goes_on(strike)
         gateway.signal(signal.SIGCONT)
         assert await asyncio.to_thread(gateway.wait, EXITS_WITHIN) == 1, f"{name} has lost its place and did not end for it"
@@ -175,9 +177,10 @@ class ManyWorld:
         await self._back(name, gateway)
 
     async def cut_answers(self) -> None:
-        """The log serves the proxied node's requests, and its answers are lost; half of its publishers don't wait for them to come back."""
+        """The log serves the proxied node's requests, and its answers are lost; all of its publishers but one don't wait for them to come back."""
         name, proxy = self._proxied, self._proxy
         gateway = self.living[name]
+        await self._gather(name, *self.publishers[1:])
         running = asyncio.create_task(self.load(1.0))
         await asyncio.sleep(self.chance.uniform(0.3, 0.5))
         del self.living[name]
@@ -186,7 +189,7 @@ class ManyWorld:
         proxy.add(toxic, "down")
         await asyncio.gather(running, return_exceptions=True)
         await self.load(CUT_FOR / 2)
-        going = [publisher for publisher in self.publishers if self.at[publisher] == name][::2]
+        going = [publisher for publisher in self.publishers if self.at[publisher] == name][:-1]
         for publisher in going:
             self._leave_behind(publisher).abort()
         self.strikes[-1] = strike._replace(survivors=tuple(p for p in strike.survivors if p not in going))
@@ -196,6 +199,14 @@ class ManyWorld:
         proxy.cut_all()
         self.living[name] = gateway
         await self.load(2.0)
+
+    async def _gather(self, name: str, *sessions: Publisher | PersistentSubscriber) -> None:
+        """They come to one node."""
+        for actor in sessions:
+            if self.at[actor] != name:
+                if isinstance(actor, Publisher) and actor.online:
+                    self._leave_behind(actor).abort()
+                await self._connect(actor, name)
 
     async def _back(self, name: str, gateway: Gateway) -> None:
         """It serves again, and has its sentinels, which other nodes lose by that."""

@@ -270,3 +270,26 @@ async def test_a_group_that_is_gone_is_made_again(server: FakeRocketmq, opened: 
     await fill(log, range(2), keys=["k"])
     del server.groups["sluiceway-log"]
     assert numbers(await take(log.open(PUBLISH_TOPIC, "earliest"), 2), "k") == [0, 1]
+
+
+async def test_nothing_leaves_while_another_may_have_this_node_s_place(
+    server: FakeRocketmq, opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bridges.framed.lanes.ASK_AGAIN", 0.001)
+    log = await opened()
+    await fill(log, range(1), keys=["k"])
+    asked = asyncio.Event()
+    allowed = False
+
+    def may_write() -> bool:
+        asked.set()
+        return allowed
+
+    log.sender._may_write = may_write
+    filling = asyncio.ensure_future(fill(log, range(1, 3), keys=["k"]))
+    await asked.wait()
+    await asyncio.sleep(0.01)
+    assert frames(server) == [1]
+    allowed = True
+    await filling
+    assert len(frames(server)) > 1
