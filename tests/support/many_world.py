@@ -27,7 +27,9 @@ RATE = 100.0
 LEASE = 6.0
 """Seconds until a node that says nothing is given up."""
 SETTLE_WITHIN = 30.0
-EXITS_WITHIN = 10.0
+STARTS_WITHIN = 60.0
+"""Nothing is measured by it: two others and all clients have the machine meanwhile."""
+EXITS_WITHIN = 20.0
 """Seconds for a gateway that has lost its place to end."""
 CUT = "answers of the log are lost"
 CUT_FOR = 1.5
@@ -210,7 +212,7 @@ class ManyWorld:
 
     async def _back(self, name: str, gateway: Gateway) -> None:
         """It serves again, and has its sentinels, which other nodes lose by that."""
-        await asyncio.to_thread(gateway.start)
+        await asyncio.to_thread(gateway.start, within=STARTS_WITHIN)
         self.living[name] = gateway
         for sentinel in self.sentinels:
             if sentinel.home == name:
