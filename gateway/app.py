@@ -117,7 +117,8 @@ class App:
         epoch = await self._store.next_epoch()
         if settings.store.url:
             await self._join(epoch)
-        self._log, self._weaknesses = await open_configured_log(settings, epoch)
+        may_write = self._membership.holds if self._membership is not None else lambda: True
+        self._log, self._weaknesses = await open_configured_log(settings, epoch, may_write)
         self._opened.insert(0, self._log)
         self._traces = TraceFolder(settings.data / "trace", settings.trace) if settings.trace.enabled else None
         self._opened += [self._traces] if self._traces is not None else []

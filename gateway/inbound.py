@@ -29,6 +29,9 @@ P2P = int(Flag.P2P)
 PERSISTENT = int(Flag.PERSISTENT)
 RETAIN = int(Flag.RETAIN)
 ORDERED = int(Flag.ORDERED)
+DUP = int(Flag.DUP)
+DUP_OF_QOS_2 = 0x0C
+"""In a PUBLISH's first byte."""
 
 
 class KnownTopic(NamedTuple):
@@ -92,8 +95,11 @@ def publish(connection: Connection, first: int, data: bytes, start: int, stop: i
         flags |= PERSISTENT
     if session.ordered:
         flags |= ORDERED
-    if qos and not _may_begin(connection, session, qos, packet_id):
-        return
+    if qos:
+        if not _may_begin(connection, session, qos, packet_id):
+            return
+        if first & DUP_OF_QOS_2 == DUP_OF_QOS_2:
+            flags |= DUP
     ids = connection.node.ids
     ids.counter += 1
     record_id = ids.prefix(now) + ids.counter.to_bytes(COUNTER_BYTES, "big")

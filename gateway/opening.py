@@ -29,8 +29,8 @@ def hold_folder(data: Path) -> int:
     return lock_folder(data)
 
 
-async def open_configured_log(settings: Settings, epoch: int) -> tuple[Log, tuple[str, ...]]:
-    """The log that the settings ask for, and why an acknowledged record could be lost in it."""
+async def open_configured_log(settings: Settings, epoch: int, may_write: Callable[[], bool]) -> tuple[Log, tuple[str, ...]]:
+    """The log that the settings ask for, and why an acknowledged record could be lost in it. While ``may_write`` says no, others get nothing."""
     wanted = settings.log
     if wanted.kind == "embedded":
         options = LogOptions(
@@ -42,7 +42,7 @@ async def open_configured_log(settings: Settings, epoch: int) -> tuple[Log, tupl
         return await open_log(settings.data / "log", node=settings.node.id, epoch=epoch, options=options), ()
     connection = next(connection for connection in settings.connections if connection.name == wanted.connection)
     module = _installed(LOGS[wanted.kind], connection)
-    log = await module.open_configured(connection, settings, epoch)
+    log = await module.open_configured(connection, settings, epoch, may_write)
     return log, log.weaknesses
 
 

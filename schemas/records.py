@@ -48,6 +48,8 @@ class Flag(IntFlag):
     """The sender's session outlives its connection."""
     P2P = 4
     ORDERED = 8
+    DUP = 16
+    """Under QoS 2: the sender says that it may have sent it before."""
 
 
 class Record(msgspec.Struct, frozen=True, gc=False, array_like=True):

@@ -96,6 +96,9 @@ class Log(Protocol):
         from its own appends, its readers, and ``ends``. The repeat of a frame that lies before the start is not seen either.
         """
 
+    def place(self, at: At) -> int:
+        """A number by which positions of a shard compare. What lies between two of them it tells only where offsets count records."""
+
     async def ends(self, topic: str) -> Mapping[int, tuple[At, At]]:
         """By shard: the first position that is kept and the position behind the last durable record."""
 

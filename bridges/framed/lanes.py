@@ -14,7 +14,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from itertools import accumulate
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from schemas.errors import LogError
 from schemas.positions import At
@@ -22,6 +22,9 @@ from schemas.records import Record, encode_frame
 from streams.log import Sink
 
 _log = logging.getLogger(__name__)
+
+ASK_AGAIN: Final = 0.05
+"""Seconds between looks at whether this node may write again."""
 
 
 class Group:
@@ -35,6 +38,17 @@ class Group:
         self.size = size
         self.sent = False
         """It was given to the medium's client: whether it lies in the log is known when that says so."""
+
+
+def always() -> bool:
+    """Nobody could have taken the place of who writes."""
+    return True
+
+
+async def permitted(may_write: Callable[[], bool]) -> None:
+    """Wait until this node may write, as the store says: asked before a frame leaves, and before it leaves again."""
+    while not may_write():  # noqa: ASYNC110 - it ends when the store answers, or the process does
+        await asyncio.sleep(ASK_AGAIN)
 
 
 class Medium(Protocol):

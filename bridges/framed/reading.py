@@ -22,8 +22,15 @@ RECORD_OVERHEAD: Final = 64
 """Bytes that a record counts beside its payload, topic and properties."""
 AVERAGED: Final = 1024
 """Frames whose size stands for that of the next ones."""
+INDEX_BITS: Final = 20
+"""Enough for the index of any record in its frame."""
 EARLIEST: Final = -1
 """The offset of a place that is wherever the shard begins."""
+
+
+def place(at: At) -> int:
+    """See ``streams.log.Log.place``: a frame has one offset, however many records it has."""
+    return at.offset << INDEX_BITS | at.index
 
 
 def places_of(start: Start, tails: Mapping[int, int]) -> dict[int, tuple[int, int]]:

@@ -15,7 +15,9 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
+from bridges.framed.lanes import always
 from bridges.framed.options import MIB
+from bridges.framed.reading import place
 from bridges.framed.writing import Writing
 from bridges.kafka.connection import Connection
 from bridges.kafka.log_options import KafkaLogOptions
@@ -39,10 +41,11 @@ async def open_kafka_log(
     epoch: int,
     options: KafkaLogOptions = KafkaLogOptions(),  # noqa: B008 - frozen
     monotonic: Callable[[], float] = time.monotonic,
+    may_write: Callable[[], bool] = always,
 ) -> KafkaLog:
     """The log, its topics made or checked. StartError with one line where it can't be had.
 
-    ``epoch`` is higher than at any earlier start of ``node``; no two running nodes have one name.
+    ``epoch`` is higher than at any earlier start of ``node``; no two running nodes have one name. While ``may_write`` says no, frames wait.
     """
     settings = clients.options()
     servers = settings["bootstrap_servers"]
@@ -60,7 +63,7 @@ async def open_kafka_log(
         raise StartError(f"the log's Kafka at {address} can't be used: {type(error).__name__}: {error}") from error
     finally:
         await admin.close()
-    log = KafkaLog(clients, names, (node, epoch), found, options, monotonic)
+    log = KafkaLog(clients, names, (node, epoch), found, options, monotonic, may_write)
     try:
         await log.ends(PUBLISH_TOPIC)
         await log.ends(PRESENCE_TOPIC)
@@ -70,8 +73,8 @@ async def open_kafka_log(
     return log
 
 
-async def open_configured(connection: ConnectionSettings, settings: Settings, epoch: int) -> KafkaLog:
-    """As the settings say."""
+async def open_configured(connection: ConnectionSettings, settings: Settings, epoch: int, may_write: Callable[[], bool]) -> KafkaLog:
+    """As the settings say. While ``may_write`` says no, frames wait."""
     wanted = settings.log
     options = KafkaLogOptions(
         prefix=wanted.prefix,
@@ -82,7 +85,7 @@ async def open_configured(connection: ConnectionSettings, settings: Settings, ep
         message_bytes=max(4 * MIB, settings.limits.packet + MIB),
         checked=wanted.durability == "checked",
     )
-    return await open_kafka_log(Connection(connection), node=settings.node.id, epoch=epoch, options=options)
+    return await open_kafka_log(Connection(connection), node=settings.node.id, epoch=epoch, options=options, may_write=may_write)
 
 
 class KafkaLog:
@@ -96,10 +99,11 @@ class KafkaLog:
         found: Found,
         options: KafkaLogOptions,
         clock: Callable[[], float],
+        may_write: Callable[[], bool],
     ) -> None:
         # A message has a head of its own.
         largest = found.largest - 512
-        self.producers = producers = Producers(clients, largest=largest, backoff=options.backoff, clock=clock)
+        self.producers = producers = Producers(clients, largest=largest, backoff=options.backoff, clock=clock, may_write=may_write)
         self.weaknesses = found.weaknesses
         self._clients = clients
         self._names = names
@@ -142,6 +146,10 @@ class KafkaLog:
         if not reader.task.done():
             self._leaving.add(reader.task)
             reader.task.add_done_callback(self._leaving.discard)
+
+    def place(self, at: At) -> int:
+        """As the port says."""
+        return place(at)
 
     async def ends(self, topic: str) -> Mapping[int, tuple[At, At]]:
         """As the port says. LogError where Kafka doesn't answer."""

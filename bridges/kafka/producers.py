@@ -16,7 +16,7 @@ from typing import Any, Final, Protocol
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError, ProducerClosed, RecordListTooLargeError
 
-from bridges.framed.lanes import Group
+from bridges.framed.lanes import Group, always, permitted
 from schemas.errors import SluicewayError
 
 _log = logging.getLogger(__name__)
@@ -104,8 +104,11 @@ class Producers:
 
     title = "Kafka"
 
-    def __init__(self, clients: Clients, *, largest: int, backoff: float, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, clients: Clients, *, largest: int, backoff: float, clock: Callable[[], float], may_write: Callable[[], bool] = always
+    ) -> None:
         self._clients = clients
+        self._may_write = may_write
         self._largest = largest + SLACK
         self._backoff = backoff
         self._clock = clock
@@ -119,7 +122,10 @@ class Producers:
         """See ``framed.lanes.Medium``."""
         time = max(record.time for record in group.records)
         while True:
+            await permitted(self._may_write)
             sending = await self.current()
+            if not self._may_write():
+                continue
             group.sent = True
             try:
                 return await sending.send(name, shard, body, time)

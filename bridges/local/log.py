@@ -168,6 +168,10 @@ class EmbeddedLog:
             )
         return number, None
 
+    def place(self, at: At) -> int:
+        """As the port says: the record's number."""
+        return at.offset + at.index
+
     async def ends(self, topic: str) -> Mapping[int, tuple[At, At]]:
         """As the port says."""
         state = self._topics[topic]

@@ -11,7 +11,8 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from bridges.framed.lanes import Lane
+from bridges.framed.lanes import Lane, always
+from bridges.framed.reading import place
 from bridges.framed.writing import Writing
 from bridges.rocketmq import calls
 from bridges.rocketmq.client import Client
@@ -39,10 +40,11 @@ async def open_rocketmq_log(
     epoch: int,
     options: RocketmqLogOptions = RocketmqLogOptions(),  # noqa: B008 - frozen
     monotonic: Callable[[], float] = time.monotonic,
+    may_write: Callable[[], bool] = always,
 ) -> RocketmqLog:
     """The log, its topics made or checked. StartError with one line where it can't be had.
 
-    ``epoch`` is higher than at any earlier start of ``node``; no two running nodes have one name.
+    ``epoch`` is higher than at any earlier start of ``node``; no two running nodes have one name. While ``may_write`` says no, frames wait.
     """
     client = Client(settings)
     group = client.named(f"{options.prefix}log")
@@ -52,7 +54,7 @@ async def open_rocketmq_log(
     except BaseException:
         await client.close()
         raise
-    log = RocketmqLog(client, names, group, (node, epoch), found, options, monotonic)
+    log = RocketmqLog(client, names, group, (node, epoch), found, options, monotonic, may_write)
     try:
         await log.ends(PUBLISH_TOPIC)
         await log.ends(PRESENCE_TOPIC)
@@ -74,8 +76,8 @@ async def _prepare(client: Client, names: list[str], group: str, settings: Conne
         raise StartError(f"the log's RocketMQ at {address} can't be used: {error}") from error
 
 
-async def open_configured(connection: ConnectionSettings, settings: Settings, epoch: int) -> RocketmqLog:
-    """As the settings say."""
+async def open_configured(connection: ConnectionSettings, settings: Settings, epoch: int, may_write: Callable[[], bool]) -> RocketmqLog:
+    """As the settings say. While ``may_write`` says no, frames wait."""
     wanted, many = settings.log, settings.node.many
     options = RocketmqLogOptions(
         prefix=wanted.prefix,
@@ -86,7 +88,7 @@ async def open_configured(connection: ConnectionSettings, settings: Settings, ep
         shared=many,
         look_back=LOOK_BACK_SHARED if many else RocketmqLogOptions().look_back,
     )
-    return await open_rocketmq_log(connection, node=settings.node.id, epoch=epoch, options=options)
+    return await open_rocketmq_log(connection, node=settings.node.id, epoch=epoch, options=options, may_write=may_write)
 
 
 class RocketmqLog:
@@ -101,9 +103,10 @@ class RocketmqLog:
         found: Found,
         options: RocketmqLogOptions,
         clock: Callable[[], float],
+        may_write: Callable[[], bool],
     ) -> None:
         terms = Terms(client, "log.durability", checked=options.checked)
-        self.sender = Sender(client, terms, group, found.queues, options)
+        self.sender = Sender(client, terms, group, found.queues, options, may_write)
         self.weaknesses = found.weaknesses
         self._client = client
         self._group = group
@@ -130,6 +133,10 @@ class RocketmqLog:
         reader = RocketmqReader(self._around, known, start, list(known.ends) if shards is None else list(shards), readers.discard)
         readers.add(reader)
         return reader
+
+    def place(self, at: At) -> int:
+        """As the port says."""
+        return place(at)
 
     async def ends(self, topic: str) -> Mapping[int, tuple[At, At]]:
         """As the port says. LogError where a broker doesn't answer.

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
-from bridges.framed.lanes import Group
+from bridges.framed.lanes import Group, always, permitted
 from bridges.rocketmq.client import Client
 from bridges.rocketmq.codes import RequestCode, ResponseCode
 from bridges.rocketmq.errors import Refused, RemotingError, Unreachable
@@ -32,8 +32,17 @@ class Sender:
 
     title = "RocketMQ"
 
-    def __init__(self, client: Client, terms: Terms, group: str, queues: Mapping[str, tuple[Queue, ...]], options: RocketmqLogOptions) -> None:
+    def __init__(
+        self,
+        client: Client,
+        terms: Terms,
+        group: str,
+        queues: Mapping[str, tuple[Queue, ...]],
+        options: RocketmqLogOptions,
+        may_write: Callable[[], bool] = always,
+    ) -> None:
         self._client = client
+        self._may_write = may_write
         self._terms = terms
         self._group = group
         self._queues = queues
@@ -67,6 +76,7 @@ class Sender:
         address = await address_of(self._client, name, queue)
         await self._terms.of(address)
         await self._client.peers.connection(address)
+        await permitted(self._may_write)
         group.sent = True
         fields = {
             "a": self._group,

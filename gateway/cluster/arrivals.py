@@ -26,6 +26,7 @@ from schemas.sessions import DropReceived, PutReceived, Resumed, SessionState
 from schemas.topics import parse_p2p
 from streams.fanout import fan_out
 from streams.log import Batch
+from streams.repeats import Repeats
 from streams.resuming import Gap, Progress
 
 if TYPE_CHECKING:
@@ -42,12 +43,20 @@ P2P: Final = int(Flag.P2P)
 
 
 class Arrivals:
-    """``reached``: by shard, up to where live routing has gone in this step of the loop."""
+    """``reached``: by shard, up to where live routing has gone in this step of the loop; ``repeats`` is what it has passed over on the way."""
 
-    def __init__(self, node: Node, downlink: LocalDownlink, reached: Mapping[int, At], principal_of: Callable[[str, str], Principal]) -> None:
+    def __init__(
+        self,
+        node: Node,
+        downlink: LocalDownlink,
+        reached: Mapping[int, At],
+        repeats: Repeats,
+        principal_of: Callable[[str, str], Principal],
+    ) -> None:
         self._node = node
         self._downlink = downlink
         self._reached = reached
+        self.repeats = repeats
         self._principal_of = principal_of
         self._waiting: list[tuple[Session, tuple[At, ...]]] = []
         self._task: asyncio.Task[None] | None = None
@@ -132,10 +141,13 @@ class Arrivals:
         return True
 
     async def _read(self, gap: Gap[Session], sessions: Mapping[str, Session]) -> None:
-        await read_between(self._node, gap.ranges, lambda batch: self._take(gap, sessions, batch))
+        repeats = Repeats(self.repeats)
+        await read_between(self._node, gap.ranges, lambda batch: self._take(gap, sessions, repeats, batch))
 
-    def _take(self, gap: Gap[Session], sessions: Mapping[str, Session], batch: Batch) -> None:
+    def _take(self, gap: Gap[Session], sessions: Mapping[str, Session], repeats: Repeats, batch: Batch) -> None:
         for record, at in _placed(batch):
+            if record.qos == 2 and record.session and repeats.is_repeat(record, at):
+                continue
             sender = sessions.get(record.client)
             if record.qos == 2 and sender is not None and sender.id == record.session and gap.is_owed(sender, at):
                 self._received(sender, record)

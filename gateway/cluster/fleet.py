@@ -24,6 +24,7 @@ from schemas.records import PRESENCE_TOPIC, Flag, Kind, Source
 from schemas.topics import parse_p2p
 from streams.cluster import NODES, NodeState, Notice, routing_reader
 from streams.log import Batch
+from streams.repeats import Repeats
 from streams.resuming import Gap, places
 from streams.runtime import PresenceFold
 from streams.store import OpenChannel, Refused
@@ -221,10 +222,13 @@ class Fleet:
             positions = [at for name, shards in stored.items() if name.partition(":")[0] == names for at in shards.values()]
             if positions:
                 gap.add(epoch, places(positions).values(), ())
+        repeats = Repeats(self._arrivals.repeats)
 
         def take(batch: Batch) -> None:
             first = batch.first
             for index, record in enumerate(batch.records):
+                if record.qos == 2 and record.session and repeats.is_repeat(record, At(first.shard, first.offset, first.index + index)):
+                    continue
                 if record.source == WILL:
                     marks.add(record.id[6:])
                 if absent and record.kind == PUBLISH and record.flags & P2P and record.flags & KEPT and record.qos:

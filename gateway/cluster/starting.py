@@ -70,7 +70,7 @@ async def begin(node: Node, membership: Membership, keyring: KeyRing, engine: En
     router.reached = dict(node.routed)
     presence = node.presence
     assert isinstance(presence, SharedPresence)  # noqa: S101 - made for one of many
-    node.arrivals = Arrivals(node, downlink, router.reached, lambda name, client: principal_of(keyring, name, client))
+    node.arrivals = Arrivals(node, downlink, router.reached, router.repeats, lambda name, client: principal_of(keyring, name, client))
     departures = Departures(node, presence.reached)
     node.persistence.stale = departures.stale
     fleet = Fleet(node, membership, keyring, node.arrivals, presence, absent, router.reached, rules, partial(setattr, engine, "elsewhere"), run)

@@ -66,7 +66,7 @@ async def _newest(engine: Engine, topic: str, count: int, is_mine: Callable[[str
         try:
             while place < end:
                 batch = await reader.next(end - place, 1 << 20)
-                picks = pick(batch.records, repeats, is_mine, sources)
+                picks = pick(batch, repeats, is_mine, sources)
                 found += [batch.records[index] for index in picks]
                 looked += len(batch.records)
                 place = batch.end.offset + batch.end.index

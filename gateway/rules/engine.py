@@ -109,7 +109,7 @@ class Engine:
                 if feed and state is not None and state.positions:
                     # Where nothing says up to where the feed had counted, its counts say nothing either.
                     places = self.feeds[feed].positions
-                    going_on = resume(state, places) if stored_positions(feed, stored) else begin(state, places, places)
+                    going_on = resume(state, places, self.around.log.place) if stored_positions(feed, stored) else begin(state, places, places)
                 await self.start(rule, going_on or RuleState())
             else:
                 self.states[rule.id] = state or RuleState()

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Protocol
 
 from schemas.positions import At
-from schemas.records import Kind, Record
+from schemas.records import Kind
 from streams.log import Batch, Log, Reader
 from streams.repeats import Repeats
 
@@ -41,7 +41,7 @@ class Taker(Protocol):
 
 
 def number(at: At) -> int:
-    """The place in a shard as a running number of its records."""
+    """For counts of what lies between positions. Where frames have one offset each it is their number; what comes first, ``Log.place`` says."""
     return at.offset + at.index
 
 
@@ -55,11 +55,10 @@ def open_reader(log: Log, topic: str, positions: Mapping[int, At]) -> Reader:
 
 async def cut_between(log: Log, topic: str, expected: At, found: At) -> int:
     """Records between the two that retention removed; 0 where the log only dropped a frame that it had twice."""
-    missing = number(found) - number(expected)
-    if missing <= 0:
+    if log.place(found) <= log.place(expected):
         return 0
     first = (await log.ends(topic))[expected.shard][0]
-    return missing if number(first) > number(expected) else 0
+    return max(1, number(found) - number(expected)) if log.place(first) > log.place(expected) else 0
 
 
 class Feed:
@@ -70,17 +69,18 @@ class Feed:
         self.size = 0
         self.records = 0
         """Bytes and records seen, for the mean size of one."""
+        self.place = log.place
         self._log = log
         self._topic = topic
         self._takers: list[Taker] = []
         self._by_name: dict[str, tuple[Taker, ...]] = {}
         self._reader: Reader | None = None
-        self._repeats = Repeats()
+        self.repeats = Repeats()
 
     async def open(self, positions: Mapping[int, At] | None) -> None:
         """Begin at stored positions, or at the end of the log; what the log doesn't have any more is told to the takers by ``run``."""
         ends = await self._log.ends(self._topic)
-        self.positions = {shard: min((positions or {}).get(shard, last), last, key=number) for shard, (_, last) in ends.items()}
+        self.positions = {shard: min((positions or {}).get(shard, last), last, key=self.place) for shard, (_, last) in ends.items()}
         self._reader = open_reader(self._log, self._topic, self.positions)
 
     def attach(self, taker: Taker) -> None:
@@ -107,8 +107,10 @@ class Feed:
         while True:
             batch = await reader.next(MAX_RECORDS, MAX_BYTES)
             expected = self.positions[batch.first.shard]
-            if number(batch.first) != number(expected):
+            if self.place(batch.first) != self.place(expected):
                 missing = await cut_between(self._log, self._topic, expected, batch.first)
+                if missing:
+                    self.repeats = Repeats()  # releases may be among what is gone
                 for taker in self._takers if missing else ():
                     taker.cut(missing)
             self.dispatch(batch)
@@ -124,9 +126,10 @@ class Feed:
             return
         picked: dict[Taker, list[int]] = {}
         known = self._by_name.get
+        first = batch.first
         for index, record in enumerate(records):
             kind = record.kind
-            if record.qos == 2 and record.session and self._repeats.is_repeat(record):
+            if record.qos == 2 and record.session and self.repeats.is_repeat(record, At(first.shard, first.offset, first.index + index)):
                 continue
             if kind == _RELEASE:
                 continue
@@ -150,11 +153,11 @@ class Feed:
         return takers
 
 
-def pick(records: Sequence[Record], repeats: Repeats, is_mine: Callable[[str], bool], sources: frozenset[int]) -> list[int]:
+def pick(batch: Batch, repeats: Repeats, is_mine: Callable[[str], bool], sources: frozenset[int]) -> list[int]:
     """The same choice for a rule that reads for itself."""
-    picks = []
-    for index, record in enumerate(records):
-        if record.qos == 2 and record.session and repeats.is_repeat(record):
+    picks, first = [], batch.first
+    for index, record in enumerate(batch.records):
+        if record.qos == 2 and record.session and repeats.is_repeat(record, At(first.shard, first.offset, first.index + index)):
             continue
         if record.kind != _RELEASE and record.source in sources and is_mine(record.topic if record.kind == _PUBLISH else record.client):
             picks.append(index)

@@ -73,6 +73,7 @@ class OutflowRunner:
         self.oldest = 0
         """Time of the oldest record that is not through, in ms; 0 for none."""
         self._log = log
+        self._place = log.place
         self._topic = topic
         self._feed = feed
         self._room = room
@@ -87,9 +88,9 @@ class OutflowRunner:
         self._news = asyncio.Event()
         self._live = False
         self._read: dict[int, At] = dict(self._positions)
-        self._skip: dict[int, int] = {}
+        self._skip: dict[int, At] = {}
         self._reader: Reader | None = None
-        self._repeats = Repeats()
+        self._repeats = Repeats(feed.repeats)
         self._dirty = True
         self._idle_for = 0
 
@@ -110,7 +111,7 @@ class OutflowRunner:
             return
         shard = batch.first.shard
         if shard in self._skip:
-            base, upto = number(batch.first), self._skip[shard]
+            base, upto = self._place(batch.first), self._place(self._skip[shard])
             mine = [records[index] for index in picks if base + index >= upto]
             if not mine:
                 return
@@ -135,8 +136,8 @@ class OutflowRunner:
         self._live = False
         self._read = {**self._feed.positions, batch.first.shard: batch.end}
         for shard, upto in self._skip.items():
-            if number(self._read[shard]) < upto:
-                self._read[shard] = At(shard, upto, 0)
+            if self._place(self._read[shard]) < self._place(upto):
+                self._read[shard] = upto
         self._skip.clear()
 
     # The run
@@ -196,15 +197,15 @@ class OutflowRunner:
     async def _from_log(self) -> Chunk:
         if self._reader is None:
             self._reader = open_reader(self._log, self._topic, self._read)
-            self._repeats = Repeats()
+            self._repeats = Repeats(self._feed.repeats)
         batch = await self._reader.next(SEND_RECORDS, MAX_BYTES)
         shard = batch.first.shard
         expected = self._read[shard]
-        if number(batch.first) != number(expected):
+        if self._place(batch.first) != self._place(expected):
             await self._look_for_gap(expected, batch.first)
         self._read[shard] = batch.end
-        picks = pick(batch.records, self._repeats, self.is_mine, self._sources)
-        base, since = number(batch.first), number(self._counted_from[shard])
+        picks = pick(batch, self._repeats, self.is_mine, self._sources)
+        base, since = self._place(batch.first), self._place(self._counted_from[shard])
         counted = len(picks) if base >= since else sum(1 for index in picks if base + index >= since)
         return Chunk([batch.records[index] for index in picks], batch.end, counted, 0)
 
@@ -212,18 +213,19 @@ class OutflowRunner:
         """What lies before ``counted_from`` was never seen by anybody: of it the log's own count is told."""
         if not await cut_between(self._log, self._topic, expected, found):
             return
+        self._repeats = Repeats(self._feed.repeats)
         since = number(self._counted_from[expected.shard])
         self.progress.lost += max(0, min(number(found), since) - number(expected))
         self._has_gap = self.progress.behind = self._dirty = True
 
     def _is_caught_up(self) -> bool:
-        return all(number(self._read[shard]) >= number(at) for shard, at in self._feed.positions.items())
+        return all(self._place(self._read[shard]) >= self._place(at) for shard, at in self._feed.positions.items())
 
     def _go_live(self) -> None:
         """From here on the feed has everything; what this reader has read beyond the feed is skipped once."""
         self._close_reader()
         self._live = True
-        self._skip = {s: number(self._read[s]) for s, at in self._feed.positions.items() if number(self._read[s]) > number(at)}
+        self._skip = {shard: read for shard, at in self._feed.positions.items() if self._place(read := self._read[shard]) > self._place(at)}
         if not self._skip:
             self._settle()
 
@@ -291,7 +293,7 @@ class OutflowRunner:
     def _pass_skips(self) -> None:
         if self._skip:
             passed = self._feed.positions
-            self._skip = {shard: upto for shard, upto in self._skip.items() if number(passed[shard]) < upto}
+            self._skip = {shard: upto for shard, upto in self._skip.items() if self._place(passed[shard]) < self._place(upto)}
             if not self._skip:
                 self._settle()
 
@@ -311,10 +313,10 @@ def begin(state: RuleState | None, feed: Mapping[int, At], start: Mapping[int, A
     return msgspec.structs.replace(known, positions=dict(known.positions or start), matched=0, done=0, counted_from=dict(feed), has_gap=False)
 
 
-def resume(state: RuleState, feed: Mapping[int, At]) -> RuleState:
+def resume(state: RuleState, feed: Mapping[int, At], place: Callable[[At], int]) -> RuleState:
     """Where a rule goes on after a restart. One that was through with all that the feed had seen is where the feed is."""
     through = state.matched == state.done and not state.has_gap
-    counted = {shard: number(at) for shard, at in state.counted_from.items()}
-    if through and all(counted.get(shard, 0) <= number(at) <= number(feed[shard]) for shard, at in state.positions.items()):
+    counted = {shard: place(at) for shard, at in state.counted_from.items()}
+    if through and all(counted.get(shard, 0) <= place(at) <= place(feed[shard]) for shard, at in state.positions.items()):
         return msgspec.structs.replace(state, positions=dict(feed))
     return state

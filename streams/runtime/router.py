@@ -15,6 +15,7 @@ from schemas.positions import At
 from schemas.records import Flag, Kind, Record, Source
 from schemas.sessions import DropReceived, PutReceived
 from streams.log import Batch, Reader
+from streams.repeats import Repeats
 from streams.retained import retained_change
 from streams.store import Change
 
@@ -56,6 +57,7 @@ class Router:
         """While the start replays: the marks (streams/presence.py) of the wills that are in the log."""
         self.newest = 0
         """The newest record time seen, ms."""
+        self.repeats = Repeats()
         self.reached: dict[int, At] = {}
         """By shard the position behind what was routed, in the very step in which it was."""
 
@@ -86,8 +88,9 @@ class Router:
             self.wills_seen.update(record.id[6:] for record in records if record.source == WILL)
         while start < count:
             record = records[start]
-            if record.session and record.qos == 2:
-                self.fold_received(record)
+            if record.session and record.qos == 2 and self._is_repeat(record, ats[start]):
+                start += 1
+                continue
             if record.kind != PUBLISH:
                 start += 1
                 continue
@@ -97,20 +100,28 @@ class Router:
                 self._downlink.deliver((record,), (ats[start],))
                 start += 1
                 continue
-            stop = start + 1
+            stop, passed_over = start + 1, 0
             while stop < count:
                 following = records[stop]
                 if following.topic != topic or following.qos != qos or following.flags != flags or following.kind != PUBLISH:
                     break
-                if qos == 2 and following.session:
-                    self.fold_received(following)
+                if qos == 2 and following.session and self._is_repeat(following, ats[stop]):
+                    passed_over = 1
+                    break
                 stop += 1
             deliver = self._downlink.deliver_p2p if flags & P2P else self._downlink.deliver
             if stop - start == count:
                 deliver(records, ats)
             else:
                 deliver(records[start:stop], ats[start:stop])
-            start = stop
+            start = stop + passed_over
+
+    def _is_repeat(self, record: Record, at: At) -> bool:
+        """Whether a QoS 2 record of a session is to be passed over; what is not is folded."""
+        if self.repeats.is_repeat(record, at):
+            return True
+        self.fold_received(record)
+        return False
 
     def fold_received(self, record: Record) -> None:
         """Inbound QoS 2 ids of sessions that outlive a crash: a fold over publishes and releases (design: QoS 2)."""

@@ -96,7 +96,7 @@ async def test_a_key_stays_in_its_shard(log: Log) -> None:
 
 
 async def test_a_reader_can_be_opened_anew_at_the_end_of_any_batch(log: Log) -> None:
-    """``Batch.end`` loses nothing and repeats nothing, in the middle of frames too."""
+    """``Batch.end`` loses nothing and repeats nothing, in the middle of frames too; ``place`` grows with it."""
     _, stored = await fill(log, range(200))
     chance = random.Random(7)
     places: dict[int, At] = {}
@@ -108,6 +108,8 @@ async def test_a_reader_can_be_opened_anew_at_the_end_of_any_batch(log: Log) -> 
                 async with asyncio.timeout(10):
                     batch = await reader.next(chance.randint(1, 9), BIG)
                 got += placed(batch)
+                before = places.get(batch.end.shard, batch.first)
+                assert log.place(before) <= log.place(batch.first) <= log.place(batch.end)
                 places[batch.end.shard] = batch.end
         reader.close()
     assert sorted(each.packet_id for _, each in got) == sorted(each.packet_id for each in stored)
@@ -265,6 +267,7 @@ async def test_a_reader_that_has_all_is_at_the_ends(log: Log) -> None:
             places[batch.end.shard] = At(batch.end.shard, batch.end.offset + batch.end.index, 0) if batch.following is None else batch.end
             if places != ends:
                 assert reader.lag() > 0
+            assert log.place(batch.end) <= log.place(ends[batch.end.shard])
         while reader.lag():  # a frame that was sent again lies behind the ends
             await asyncio.sleep(0.01)
 

@@ -36,17 +36,20 @@ class Shared:
 
     def __init__(self, broker: Kafka | RocketMQ, folder: Path, database: str = "") -> None:
         self.prefix = f"{unique('many')}-"
+        self._address = broker.address
         if isinstance(broker, Kafka):
-            self._log = on_kafka(broker.address, self.prefix)
+            self._log = on_kafka
             self.reads: Driver = KafkaDriver(broker.address, self.prefix)
         else:
-            self._log = on_rocketmq(broker.address, self.prefix)
+            self._log = on_rocketmq
             self.reads = RocketmqDriver(broker.address, self.prefix, shared=True)
         self.database = database or fresh()
         self.seal = folder / "seal.key"
 
-    def config(self, node: str) -> str:
-        return f'{self._log}[store]\nurl = "{self.database}"\n[keys]\nseal_file = "{self.seal}"\n[node]\nid = "{node}"\nmany = true\n'
+    def config(self, node: str, address: str = "") -> str:
+        """``address``: by which this node reaches the broker, where others have another way."""
+        log = self._log(address or self._address, self.prefix)
+        return f'{log}[store]\nurl = "{self.database}"\n[keys]\nseal_file = "{self.seal}"\n[node]\nid = "{node}"\nmany = true\n'
 
 
 @pytest.fixture(params=BROKERS)

@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +37,15 @@ from tests.support.testbed import BedClock, _at_once
 
 
 class Link:
-    """A node's way to what it shares with others."""
+    """A node's way to what it shares with others. ``late``: what it appends while that is a list reaches the log when it is let through."""
 
     cut = False
+    late: list[Callable[[], None]] | None = None
+
+    def let_through(self) -> None:
+        late, self.late = self.late or [], None
+        for append in late:
+            append()
 
 
 class LinkedSink:
@@ -59,8 +66,13 @@ class LinkedLog:
         self._link, self._log = link, log
 
     def append(self, topic: str, key: str, record: Record, sink: Sink) -> None:
-        if not self._link.cut:
-            self._log.append(topic, key, record, LinkedSink(self._link, sink))
+        if self._link.cut:
+            return
+        append = partial(self._log.append, topic, key, record, LinkedSink(self._link, sink))
+        if self._link.late is None:
+            append()
+        else:
+            self._link.late.append(append)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._log, name)

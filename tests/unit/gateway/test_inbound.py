@@ -65,6 +65,17 @@ def test_a_qos_2_publish_sent_again_is_one_message(bed: Testbed, version: int, e
     assert [r.payload for r in bed.published() if r.kind == Kind.PUBLISH] == [b"1", b"2"]
 
 
+@VERSIONS
+def test_the_log_says_what_was_sent_as_a_repeat(bed: Testbed, version: int) -> None:
+    """Under QoS 2: what nobody here knows may have come by another node [MQTT-3.3.1-1]."""
+    publisher = bed.connect("p", version, clean_start=False, session_expiry=60)
+    for qos in (1, 2):
+        for dup in (False, True):
+            publisher.publish("a", b"", qos, dup=dup)
+    bed.settle()
+    assert [bool(record.flags & Flag.DUP) for record in bed.published()] == [False, False, False, True]
+
+
 def test_a_repeat_before_the_first_is_durable_waits_for_it(bed: Testbed) -> None:
     publisher = bed.connect("p", clean_start=False, session_expiry=60)
     bed.log.held = True

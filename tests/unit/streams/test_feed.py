@@ -6,8 +6,10 @@ import asyncio
 import time
 from collections.abc import Sequence
 
+import msgspec
+
 from schemas.positions import At
-from schemas.records import PUBLISH_TOPIC, Kind, Record
+from schemas.records import PUBLISH_TOPIC, Flag, Frame, Kind, Record
 from streams.log import Batch
 from streams.memory.log import Fate, MemoryLog
 from streams.runtime.feed import Feed
@@ -76,9 +78,32 @@ async def test_each_rule_gets_its_own_in_order() -> None:
 def test_releases_and_repeats_are_handed_to_nobody() -> None:
     feed, shop = Feed(MemoryLog(None), PUBLISH_TOPIC), Rule("shop")  # type: ignore[arg-type]
     feed.attach(shop)
-    twice = record(1, qos=2, session=3)
-    feed.dispatch(Batch(At(0, 0, 0), [twice, twice, record(2, "", Kind.RELEASE, 2, 3), twice]))
+    once = record(1, qos=2, session=3)
+    again = msgspec.structs.replace(once, flags=int(Flag.DUP))
+    feed.dispatch(Batch(At(0, 0, 0), [once, again, record(2, "", Kind.RELEASE, 2, 3), again]))
     assert len(shop.taken) == 2
+
+
+async def test_a_cut_may_have_taken_a_release() -> None:
+    log = MemoryLog(asyncio.get_running_loop(), shards=1)
+    feed, shop = Feed(log, PUBLISH_TOPIC), Rule("shop")
+    await feed.open(None)
+    feed.attach(shop)
+    shard = log.shards[PUBLISH_TOPIC][0]
+    task = asyncio.ensure_future(feed.run())
+    same = record(1, qos=2, session=3)
+    log.append(PUBLISH_TOPIC, "k", same, Nobody())  # type: ignore[arg-type]
+    while len(shop.taken) < 1:
+        await asyncio.sleep(0)
+    shard.add(Frame(1, "memory", 1, 100, [record(2, "", Kind.RELEASE, 2, 3)]))
+    shard.add(Frame(1, "memory", 1, 101, [msgspec.structs.replace(same, flags=int(Flag.DUP))]))
+    del shard.frames[:2], shard.offsets[:2], shard.times[:2]
+    for reader in log.readers:
+        reader.wake()
+    while len(shop.taken) < 2:
+        await asyncio.sleep(0)
+    assert shop.cuts == 1
+    task.cancel()
 
 
 def test_topics_that_are_remembered_are_bounded(monkeypatch: object) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bridges.framed.reading import Fetch
+from bridges.framed.reading import Fetch, place
 from schemas.positions import At
 from schemas.records import Frame, Kind, Record
 from streams.log import Batch
@@ -93,3 +93,9 @@ def test_the_lag_counts_what_is_fetched_and_what_is_known_of() -> None:
     assert fetched.lag({0: 3}) == 4 + 2 * 4
     fetched.cut(3, BIG)
     assert fetched.lag({0: 1}) == 1
+
+
+def test_places_compare_frame_by_frame_however_many_records_they_have() -> None:
+    """By the sum of offset and index a place in a long frame would lie behind many frames that follow it."""
+    places = [At(0, 5, 0), At(0, 5, 1024), At(0, 6, 0), At(0, 900, 0)]
+    assert sorted(places, key=place) == places

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
+import pytest
 from aiokafka.errors import KafkaConnectionError, MessageSizeTooLargeError
 
 from bridges.framed.lanes import Group
@@ -15,7 +17,8 @@ class Scripted(Producers):
     """``outcomes`` are met in order; then everything is taken, at offset 9."""
 
     def __init__(self, *outcomes: Exception) -> None:
-        super().__init__(None, largest=1, backoff=0.0, clock=lambda: 1.0)  # type: ignore[arg-type]
+        super().__init__(None, largest=1, backoff=0.0, clock=lambda: 1.0, may_write=lambda: self.allowed)  # type: ignore[arg-type]
+        self.allowed = True
         self.outcomes = list(outcomes)
         self.sent: list[tuple[str, int, bytes, int]] = []
         self.buried: list[str] = []
@@ -49,3 +52,25 @@ async def test_a_frame_that_is_too_large_is_told_and_its_producer_replaced() -> 
     producers = Scripted(MessageSizeTooLargeError())
     assert await producers.deliver(group(), "p-publish", 2, b"frame") == -1
     assert len(producers.sent) == len(producers.buried) == 1
+
+
+async def test_nothing_leaves_while_another_may_have_this_node_s_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither for the first time nor again; what never left counts as not sent."""
+    monkeypatch.setattr("bridges.framed.lanes.ASK_AGAIN", 0.0)
+    producers, first = Scripted(), group()
+    producers.allowed = False
+    waiting = asyncio.ensure_future(producers.deliver(first, "p-publish", 2, b"frame"))
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert not producers.sent
+    assert not first.sent
+    producers.outcomes = [KafkaConnectionError()]
+    producers.allowed = True
+    while not producers.sent:
+        await asyncio.sleep(0)
+    producers.allowed = False
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert len(producers.sent) == 1
+    producers.allowed = True
+    assert await waiting == 9

@@ -386,3 +386,26 @@ async def test_an_end_that_stays_behind_a_position_is_asked_of_a_mark(server: Fa
     waiting = asyncio.ensure_future(take(reader, 1))
     put_by_other(server, 2, 1)
     assert numbers(await waiting, "k") == [1]
+
+
+async def test_nothing_leaves_while_another_may_have_this_node_s_place(
+    server: FakeRocketmq, opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bridges.framed.lanes.ASK_AGAIN", 0.001)
+    log = await opened()
+    await fill(log, range(1), keys=["k"])
+    asked = asyncio.Event()
+    allowed = False
+
+    def may_write() -> bool:
+        asked.set()
+        return allowed
+
+    log.sender._may_write = may_write
+    filling = asyncio.ensure_future(fill(log, range(1, 3), keys=["k"]))
+    await asked.wait()
+    await asyncio.sleep(0.01)
+    assert frames(server) == [1]
+    allowed = True
+    await filling
+    assert len(frames(server)) > 1

@@ -1,0 +1,276 @@
+"""Three gateways over one log and one database, and everybody who talks to them, while gateways are killed, stand still and lose their log's answers.
+
+Publishers and subscribers have sessions that go from node to node; sentinels have none and tell by a will that their connection was lost. Who
+was connected to a node that is struck comes to another at once, before its death is known, or keeps away for longer than that takes.
+Knows nothing of what the log is on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import NamedTuple
+
+from gateway.protocol.packets import Disconnect, Packet
+from tests.support.actors import ENDINGS, Actor, PersistentSubscriber, Publisher
+from tests.support.chaos_proxy import BlackHole, ChaosProxy, CutAnswers
+from tests.support.gateway import Endpoint, Gateway
+from tests.support.ledger import Ledger, Sent, stamp
+from tests.support.party import will
+from tests.support.wire import Clients, Wire
+
+RATE = 100.0
+"""Publishes a second of each publisher."""
+LEASE = 6.0
+"""Seconds until a node that says nothing is given up."""
+SETTLE_WITHIN = 30.0
+STARTS_WITHIN = 60.0
+"""Nothing is measured by it: two others and all clients have the machine meanwhile."""
+EXITS_WITHIN = 20.0
+"""Seconds for a gateway that has lost its place to end."""
+CUT = "answers of the log are lost"
+CUT_FOR = 1.5
+
+
+def under(prefix: str) -> Callable[[Sent], bool]:
+    return lambda sent: sent.topic.startswith(prefix)
+
+
+class Sentinel(Actor):
+    """Each of its connections has a will of its own in the ledger, which counts as acknowledged when the connection's gateway is struck."""
+
+    def __init__(self, ledger: Ledger, clients: Clients, name: str, home: str) -> None:
+        super().__init__(ledger, clients, name, version=5)
+        self.home = home
+        self.seq = -1
+
+    async def connect(self, endpoint: Endpoint) -> None:
+        self.seq += 1
+        topic, payload = f"wills/{self.name}", stamp(self.name, self.seq)
+        self.ledger.send(self.name, self.seq, topic, 2, payload, self._now())
+        self.wire = await self._clients.connect(endpoint, self.name, will=will(topic, payload, qos=2), within=10.0)
+        self._attend(self.wire)
+
+    def struck(self) -> None:
+        self.ledger.ack(self.name, self.seq, self._now())
+
+    def _take(self, packet: Packet) -> None:
+        if not isinstance(packet, Disconnect) or packet.reason_code not in ENDINGS:
+            self.problems.append(f"{self.name}: {packet}")
+
+
+class Strike(NamedTuple):
+    """What happened when to whom; ``at`` in the loop's time, ``wall`` in ms."""
+
+    at: float
+    wall: int
+    what: str
+    node: str
+    survivors: tuple[Publisher, ...]
+    """Publishers that were connected to other nodes."""
+    moved: tuple[PersistentSubscriber, ...]
+
+
+class ManyWorld:
+    """``at`` is where an actor is connected. ``proxy`` lies between one node and the log."""
+
+    def __init__(self, gateways: Mapping[str, Gateway], clients: Clients, chance: random.Random, proxied: str, proxy: ChaosProxy | None) -> None:
+        self.living = dict(gateways)
+        self.chance = chance
+        self.ledger = ledger = Ledger()
+        self.publishers = [Publisher(ledger, clients, f"publisher{n}", ["load/a", f"load/{n}"], version=4 + n % 2) for n in range(4)]
+        self.subscribers = [
+            PersistentSubscriber(ledger, clients, f"subscriber{n}", ["load/#"], under("load/"), version=5 - n % 2, qos=1 + n % 2) for n in range(4)
+        ]
+        self.watcher = PersistentSubscriber(ledger, clients, "watcher", ["wills/#"], under("wills/"), version=5, qos=2)
+        self.sentinels = [Sentinel(ledger, clients, f"sentinel{n}-{home}", home) for home in gateways for n in range(2)]
+        self.at: dict[Actor, str] = {}
+        self.strikes: list[Strike] = []
+        self.stale: list[Packet] = []
+        """What a gateway said after it had stood still for longer than its lease."""
+        self._proxied, self._proxy = proxied, proxy
+        self._connecting = asyncio.Lock()
+
+    @property
+    def sessions(self) -> list[Publisher | PersistentSubscriber]:
+        return [*self.publishers, *self.subscribers, self.watcher]
+
+    @property
+    def actors(self) -> list[Actor]:
+        return [*self.sessions, *self.sentinels]
+
+    async def begin(self) -> None:
+        """Everybody is connected: sentinels to all nodes, the others anywhere."""
+        for actor in [*self.subscribers, self.watcher, *self.publishers]:
+            await self._connect(actor)
+        for sentinel in self.sentinels:
+            await self._connect(sentinel, sentinel.home)
+
+    async def _connect(self, actor: Actor, name: str = "") -> None:
+        async with self._connecting:
+            name = name or self.chance.choice(list(self.living))
+            await actor.connect(self.living[name].mqtt)
+            self.at[actor] = name
+
+    async def load(self, seconds: float) -> None:
+        """Publishers publish, QoS 1 and 2; subscribers go from node to node."""
+        end = asyncio.get_running_loop().time() + seconds
+        runs = [asyncio.create_task(publisher.run(1 + n % 2, RATE)) for n, publisher in enumerate(self.publishers) if publisher.online]
+        while asyncio.get_running_loop().time() < end:
+            await asyncio.sleep(self.chance.uniform(0.2, 0.5))
+            roaming = [subscriber for subscriber in self.subscribers if subscriber.online and self.at[subscriber] in self.living]
+            if roaming:
+                await self._connect(self.chance.choice(roaming))
+        for run in runs:
+            run.cancel()
+        await asyncio.gather(*runs, return_exceptions=True)
+
+    # Strikes
+
+    async def kill(self, *, at_once: bool) -> None:
+        """kill -9 of one; then it starts again."""
+        name = self.chance.choice(list(self.living))
+        gateway = self.living[name]
+        running = asyncio.create_task(self.load(self.chance.uniform(0.5, 2.0)))
+        await asyncio.sleep(self.chance.uniform(0.3, 0.5))
+        del self.living[name]
+        strike = self._strike(f"kill, clients come {'at once' if at_once else 'when it is given up'}", name)
+        await asyncio.to_thread(gateway.kill)
+        await asyncio.gather(running, return_exceptions=True)
+        for actor in self._of(name):
+            if actor.wire is not None:
+                await actor.wire.lost.wait()
+        self._struck(strike)
+        # Also one that was just then on its way to the dead one
+        moving = [actor for actor in self.actors if not actor.online]
+        if not at_once:
+            await self.load(LEASE)
+        await self._move(moving)
+        await self.load(1.0)
+        await self._back(name, gateway)
+
+    async def stand_still(self, before: Callable[[str], Awaitable[None]], goes_on: Callable[[Strike], Awaitable[None]]) -> None:
+        """SIGSTOP of one for longer than its lease: its clients have sent to it still, and leave their connections as they are."""
+        name = self.chance.choice(list(self.living))
+        gateway = self.living[name]
+        await before(name)
+        await self._gather(name, self.publishers[1], self.subscribers[1])
+        running = asyncio.create_task(self.load(1.0))
+        await asyncio.sleep(self.chance.uniform(0.3, 0.5))
+        async with self._connecting:  # nobody waits for an answer that doesn't come
+            del self.living[name]
+            strike = self._strike("SIGSTOP", name)
+            gateway.signal(signal.SIGSTOP)
+        await asyncio.gather(running, return_exceptions=True)
+        await self.load(0.5)
+        moving = self._of(name)
+        for actor in moving:
+            self._leave_behind(actor)
+        self._struck(strike)
+        await self._move(moving)
+        await self.load(LEASE - (asyncio.get_running_loop().time() - strike.at))
+        await goes_on(strike)
+        gateway.signal(signal.SIGCONT)
+        assert await asyncio.to_thread(gateway.wait, EXITS_WITHIN) == 1, f"{name} has lost its place and did not end for it"
+        await self.load(0.5)
+        await self._back(name, gateway)
+
+    async def cut_answers(self) -> None:
+        """The log serves the proxied node's requests, and its answers are lost; all of its publishers but one don't wait for them to come back."""
+        name, proxy = self._proxied, self._proxy
+        assert proxy is not None
+        gateway = self.living[name]
+        await self._gather(name, *self.publishers[1:])
+        running = asyncio.create_task(self.load(1.0))
+        await asyncio.sleep(self.chance.uniform(0.3, 0.5))
+        del self.living[name]
+        strike = self._strike(CUT, name)
+        toxic = self.chance.choice((CutAnswers(), BlackHole()))
+        proxy.add(toxic, "down")
+        await asyncio.gather(running, return_exceptions=True)
+        await self.load(CUT_FOR / 2)
+        going = [publisher for publisher in self.publishers if self.at[publisher] == name][:-1]
+        for publisher in going:
+            self._leave_behind(publisher).abort()
+        self.strikes[-1] = strike._replace(survivors=tuple(p for p in strike.survivors if p not in going))
+        await self._move(going)
+        await self.load(CUT_FOR / 2)
+        proxy.remove(toxic, "down")
+        proxy.cut_all()
+        self.living[name] = gateway
+        await self.load(2.0)
+
+    async def _gather(self, name: str, *sessions: Publisher | PersistentSubscriber) -> None:
+        """They come to one node."""
+        for actor in sessions:
+            if self.at[actor] != name:
+                if isinstance(actor, Publisher) and actor.online:
+                    self._leave_behind(actor).abort()
+                await self._connect(actor, name)
+
+    async def _back(self, name: str, gateway: Gateway) -> None:
+        """It serves again, and has its sentinels, which other nodes lose by that."""
+        await asyncio.to_thread(gateway.start, within=STARTS_WITHIN)
+        self.living[name] = gateway
+        for sentinel in self.sentinels:
+            if sentinel.home == name:
+                sentinel.struck()
+                await self._connect(sentinel, name)
+
+    def _of(self, name: str) -> list[Actor]:
+        return [actor for actor in self.actors if self.at[actor] == name]
+
+    def _strike(self, what: str, name: str) -> Strike:
+        survivors = tuple(publisher for publisher in self.publishers if self.at[publisher] != name)
+        moved = tuple(s for s in self.subscribers if self.at[s] == name) if what != CUT else ()
+        strike = Strike(asyncio.get_running_loop().time(), int(time.time() * 1000), what, name, survivors, moved)
+        self.strikes.append(strike)
+        return strike
+
+    def _struck(self, strike: Strike) -> None:
+        self.ledger.disrupt(asyncio.get_running_loop().time())
+        for sentinel in self.sentinels:
+            if self.at[sentinel] == strike.node:
+                sentinel.struck()
+
+    def _leave_behind(self, actor: Actor) -> Wire:
+        """The device has given its connection up, which knows nothing of that."""
+        wire, actor.wire = actor.wire, None
+        assert wire is not None
+        wire.on_packet = self.stale.append
+        return wire
+
+    async def _move(self, actors: Iterable[Actor]) -> None:
+        for actor in actors:
+            if not actor.online:
+                await self._connect(actor)
+
+    # The end
+
+    async def settle(self) -> None:
+        """All is acknowledged and delivered."""
+        await self._move(self.actors)
+        for publisher in self.publishers:
+            await publisher.finish(SETTLE_WITHIN)
+        acked = [entry for entry in self.ledger.sent.values() if entry.acked_at is not None]
+        end = asyncio.get_running_loop().time() + SETTLE_WITHIN
+        while lacking := [(each, still) for each in (*self.subscribers, self.watcher) if (still := each.lacks(acked))]:
+            if asyncio.get_running_loop().time() > end:
+                shown = [f"{subscriber.name} lacks {len(still)}, first {still[0].client}/{still[0].seq}" for subscriber, still in lacking]
+                raise AssertionError(f"not delivered within {SETTLE_WITHIN} s: {'; '.join(shown)}")
+            await asyncio.sleep(0.05)
+
+    def pauses(self) -> list[tuple[Strike, float, float]]:
+        """By strike: seconds until publishes by all survivors were acknowledged again, and until each moved session had something new."""
+        found = []
+        for strike in self.strikes:
+            later = [entry for entry in self.ledger.sent.values() if entry.sent_at > strike.at]
+            acks = {publisher.name: [e.acked_at for e in later if e.client == publisher.name and e.acked_at] for publisher in strike.survivors}
+            new = {(entry.client, entry.seq) for entry in later}
+            lives = [next(r.at for r in each.record.receipts if r.at > strike.at and (r.client, r.seq) in new) for each in strike.moved]
+            goes_on = max((min(times) - strike.at for times in acks.values()), default=0.0)
+            found.append((strike, goes_on, max(lives, default=strike.at) - strike.at))
+        return found
