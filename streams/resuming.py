@@ -93,6 +93,11 @@ class OpenGap(Gap[T]):
         if self._reached[place.shard].offset == LAST:
             self._reached[place.shard] = max(place, self.reading(place))
 
+    @property
+    def boundaries(self) -> dict[int, At]:
+        """By shard from where on it is live; when all is read, nothing before them is owed any more."""
+        return dict(self._reached)
+
     def is_live(self, target: T, at: At) -> bool:
         """Whether the record at a place is the session's by way of live routing: no place is both live and owed."""
         resume = self._resumes.get(target)

@@ -31,6 +31,8 @@ class Client:
     acks: list[At] = field(default_factory=list)
     wanted: set[str] = field(default_factory=set)
     """Filters that were asked for and not given up."""
+    asked: set[str] = field(default_factory=set)
+    """Whatever it asked for ever."""
     stale: int = 0
     """Deliveries on its connection by a node that had lost the session."""
 

@@ -186,6 +186,8 @@ class Gateway:
         session.subs = {}
         if self.sessions.get(session.client.name) is session:
             del self.sessions[session.client.name]
+        if session.client.session is session:
+            session.client.session = None  # 0x8E
         for at, (record, group, place) in session.unsettled.items():
             if group and place is not None:
                 self._tell(now, self.handing.hand(place, at, record, group, (), now))
@@ -266,10 +268,7 @@ class Gateway:
 
     def _is_live(self, session: Session, at: At, topic: str) -> bool:
         """Whether the record at that place comes to the session by live routing."""
-        if session.gap is not None:
-            live = session.gap.is_live(session, at)
-        else:
-            live = at >= session.floor.get(at.shard, at)
+        live = session.gap.is_live(session, at) if session.gap is not None else at >= session.floor.get(at.shard, at)
         return live and any(
             target is session and at.shard in session.subs[subscribed].places and at >= session.subs[subscribed].places[at.shard]
             for target, subscribed in self.local.match(topic)
@@ -313,7 +312,7 @@ class Gateway:
             gap = joining.gap
             for shard, (start, stop) in gap.ranges({}).items():
                 begin = gap.reading(start)
-                end = min(stop, At(shard, begin.offset + GAP_A_TURN, 0), self.log.ends()[shard])
+                end = min(stop, At(shard, 0, begin.index + GAP_A_TURN), self.log.ends()[shard])
                 for at, record in self.log.read(begin, end):
                     self.gap_reads += 1
                     for session, _ in gap.owed(record.topic, at):
@@ -326,11 +325,12 @@ class Gateway:
 
     def _joined(self, session: Session) -> None:
         row = self.store.write(session.client.name, session.epoch)
-        session.gap = None
-        if row is None or self.sessions.get(session.client.name) is not session:
+        gap, session.gap = session.gap, None
+        if gap is None or row is None or self.sessions.get(session.client.name) is not session:
             return
         row.inbox.update(session.box)
-        row.floor, row.resume = dict(row.resume or {}), None
+        row.resume, resume = None, row.resume or {}
+        row.floor = {shard: max(at, resume.get(shard, at)) for shard, at in gap.boundaries.items()}
         session.floor, session.box = dict(row.floor), {}
         if session.online:
             self._drain(session)

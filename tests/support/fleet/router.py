@@ -38,11 +38,10 @@ class Router:
         self._assign(now)
         for number, shard in list(self.shards.items()):
             router = shard.router
-            records = gateway.log.shards[number][router.position.offset : router.position.offset + BATCH]
+            records = gateway.log.shards[number][router.position.index : router.position.index + BATCH]
             if records and not router.handing.full:
                 self.routed += len(records)
-                batch = Batch(router.position, records, At(number, router.position.offset + len(records), 0))
-                self._tell(now, number, router.route(batch, now))
+                self._tell(now, number, router.route(Batch(router.position, records), now))
             if self._turns % 2 == 0:
                 self._tell(now, number, router.marks(every=self._turns % 20 == 0))
             self._store(now, number, shard)

@@ -15,20 +15,22 @@ from streams.routing.messages import Message
 
 
 class SharedLog:
+    """A shard is one long frame: only the last number of a position moves."""
+
     def __init__(self, shards: int) -> None:
         self.shards: list[list[Record]] = [[] for _ in range(shards)]
 
     def append(self, client: str, topic: str, number: int) -> At:
         shard = zlib.crc32(f"{client} {topic}".encode()) % len(self.shards)
         self.shards[shard].append(Record(int(Kind.PUBLISH), b"", number, client, topic, qos=1))
-        return At(shard, len(self.shards[shard]) - 1, 0)
+        return At(shard, 0, len(self.shards[shard]) - 1)
 
     def ends(self) -> dict[int, At]:
-        return {shard: At(shard, len(records), 0) for shard, records in enumerate(self.shards)}
+        return {shard: At(shard, 0, len(records)) for shard, records in enumerate(self.shards)}
 
     def read(self, start: At, stop: At) -> list[tuple[At, Record]]:
-        records = self.shards[start.shard][start.offset : stop.offset]
-        return [(At(start.shard, start.offset + index, 0), record) for index, record in enumerate(records)]
+        records = self.shards[start.shard][start.index : stop.index]
+        return [(At(start.shard, 0, start.index + index), record) for index, record in enumerate(records)]
 
 
 class Slots:
