@@ -42,7 +42,9 @@ class Handing:
         self.dropped = 0
         self._routes = routes
         self._itself = itself
-        self._commands: dict[tuple[At, str], Command] = {}
+        self._commands: dict[tuple[At, At, str], Command] = {}
+        """By place, record and subscription: one that comes back while it is on its way is another command, or else two nodes that hand a
+        record to each other would both take it for settled."""
 
     def __len__(self) -> int:
         return len(self._commands)
@@ -53,13 +55,11 @@ class Handing:
 
     def sent(self, at: At, record: Record, group: str, epoch: int, now: int) -> None:
         """A router told a command to a node; 0 where none that lives has a member."""
-        self._commands[at, group] = Command(at, at, record, group, epoch, since=now)
+        self._commands[at, at, group] = Command(at, at, record, group, epoch, since=now)
 
     def hand(self, place: At, at: At, record: Record, group: str, tried: tuple[int, ...], now: int) -> list[Handed]:
         """Find another node than those that were tried: what is to be told to it."""
-        if (at, group) in self._commands:
-            return []
-        command = self._commands[at, group] = Command(place, at, record, group, 0, (*tried, self._itself), now)
+        command = self._commands[place, at, group] = Command(place, at, record, group, 0, (*tried, self._itself), now)
         return self._choose(command, now)
 
     def waiting(self) -> list[Command]:
@@ -67,7 +67,7 @@ class Handing:
         return [command for command in self._commands.values() if not command.epoch]
 
     def settled(self, command: Command) -> None:
-        del self._commands[command.at, command.group]
+        del self._commands[_key(command)]
 
     def outstanding(self) -> list[tuple[Command, int]]:
         """Commands that are on their way, and to which node: to be confirmed once the slots have them and living nodes were asked for after that."""
@@ -77,7 +77,7 @@ class Handing:
         """What is to be told anew, of commands to nodes that died and of those that wait."""
         for command, epoch in sent:
             if command.epoch == epoch and epoch in alive:
-                self._commands.pop((command.at, command.group), None)
+                self._commands.pop(_key(command), None)
         told = []
         for command in [command for command in self._commands.values() if command.epoch not in alive]:
             if command.epoch:
@@ -97,6 +97,10 @@ class Handing:
         if command.epoch:
             return [Handed(command.epoch, command.at, record, command.group, tried)]
         if now - command.since >= WAIT_MS:
-            del self._commands[command.at, command.group]
+            del self._commands[_key(command)]
             self.dropped += 1
         return []
+
+
+def _key(command: Command) -> tuple[At, At, str]:
+    return command.place, command.at, command.group

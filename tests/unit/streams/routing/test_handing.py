@@ -74,8 +74,20 @@ def test_a_node_without_a_member_hands_on_to_one_that_was_not_tried() -> None:
     handing = Handing(fleet.routes, 2)
     told = handing.hand(at(40), at(5), RECORD, GROUP, (1,), 0)
     assert told == [Handed(3, at(5), RECORD, GROUP, (1, 2))]
-    assert handing.hand(at(41), at(5), RECORD, GROUP, (), 0) == [], "it is on its way already"
     assert handing.held() == at(40)
+
+
+def test_two_nodes_that_hand_a_record_to_each_other_do_not_both_take_it_for_settled() -> None:
+    fleet = Fleet(1, 2)
+    one, two = Handing(fleet.routes, 1), Handing(fleet.routes, 2)
+    assert [handed.epoch for handed in one.hand(at(10), at(5), RECORD, GROUP, (), 0)] == [2]
+    before = one.outstanding()
+    assert two.hand(at(20), at(5), RECORD, GROUP, (1,), 0) == []
+    assert [handed.epoch for handed in two.confirm((), fleet.alive, 1)] == [1], "it comes back"
+    one.hand(at(11), at(5), RECORD, GROUP, (2,), 1)
+    one.confirm(before, fleet.alive, 2)
+    two.confirm(two.outstanding(), fleet.alive, 2)
+    assert (one.held(), two.held()) == (at(11), None)
 
 
 def test_what_nobody_can_take_waits_for_a_member_and_those_tried_may_have_one_then() -> None:
