@@ -69,7 +69,7 @@ class Gateway:
     def __init__(self, name: str, log: SharedLog, store: Store, slots: Slots, rng: random.Random, now: int) -> None:
         self.name, self.log, self.store, self.slots, self.random = name, log, store, slots, rng
         self.epoch = store.join(name, now, log.ends())
-        self.running = True
+        self.running, self.began = True, now
         self.paused_until = 0
         self._held_until, self._renewed = now + LEASE_MS, now
         self.routes = NodeRoutes()

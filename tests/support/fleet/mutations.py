@@ -15,7 +15,7 @@ from streams.routing.messages import Routed
 from streams.routing.node_routes import NodeRoutes
 from streams.routing.own_routes import OwnRoutes
 from streams.routing.router import ShardRouter
-from streams.routing.watermarks import Taken, Wait, Watermarks
+from streams.routing.watermarks import Taken, Watermarks
 from tests.support.fleet.gateway import Gateway, Session, Sub
 
 Patch = pytest.MonkeyPatch
@@ -28,14 +28,13 @@ def suback_does_not_wait(patch: Patch) -> None:
 
 
 def watermark_too_early(patch: Patch) -> None:
-    """A shard counts as routed with new routes from the watermark on, where a message began behind it."""
+    """A shard counts as routed with new routes from a little before where it is."""
+    original = Watermarks._place
 
-    def take(self: Watermarks, message: Routed) -> Taken:
-        original(self, message)
-        return Taken(None, tuple(sent for sent in message.sent if sent.plain), ())
+    def place(self: Watermarks, shard: int, version: int, place: At) -> None:
+        original(self, shard, version, At(shard, place.offset, max(0, place.index - 3)))
 
-    original = Watermarks.take
-    patch.setattr(Watermarks, "take", take)
+    patch.setattr(Watermarks, "_place", place)
 
 
 def holes_are_not_read(patch: Patch) -> None:
@@ -196,5 +195,3 @@ MUTATIONS: Final[tuple[Callable[[Patch], None], ...]] = (
     early_subacks_read_nothing_again,
     since_is_forgotten,
 )
-
-__all__ = ["MUTATIONS", "Wait"]

@@ -18,6 +18,7 @@ BATCH = 200
 class Shard:
     def __init__(self, router: ShardRouter, token: int) -> None:
         self.router, self.token = router, token
+        self.leaving = False
         self.asked: tuple[int, At, list[tuple[Command, int]]] | None = None
         """What was told when this was noted: to be stored when the slots have it."""
 
@@ -29,27 +30,31 @@ class Router:
         self.held_until = 0
         self._turns = 0
         self._seen = -1
+        self._last = gateway.began
         self.routed = 0
 
     def turn(self, now: int) -> None:
         gateway = self.gateway
         self._turns += 1
-        self._fold(now)
-        self._assign(now)
+        # Whoever was stopped or held back goes on where it was: with routes, and shards, that it had then
+        was_held, self._last = now - self._last > 1_000, now
+        if self._seen != gateway.store.version and not was_held:
+            self._fold(now)
+            self._assign(now)
         for number, shard in list(self.shards.items()):
             router = shard.router
             records = gateway.log.shards[number][router.position.index : router.position.index + BATCH]
-            if records and not router.handing.full:
+            if records and not router.handing.full and not shard.leaving:
                 self.routed += len(records)
                 self._tell(now, number, router.route(Batch(router.position, records), now))
             if self._turns % 2 == 0:
                 self._tell(now, number, router.marks(every=self._turns % 20 == 0))
             self._store(now, number, shard)
+            if shard.leaving:
+                self._give_up(number, shard)
 
     def _fold(self, now: int) -> None:
         store, routes = self.gateway.store, self.gateway.routes
-        if self._seen == store.version:
-            return
         self._seen = store.version
         changed = routes.see(store.nodes()) | routes.fold(store.routes(routes.versions))
         for number, shard in self.shards.items():
@@ -63,12 +68,11 @@ class Router:
             shard = self.shards.get(number)
             if shard is not None and store.leases[number][0] != shard.token:
                 del self.shards[number]
-            elif shard is not None and epoch != gateway.epoch:
-                self._give_up(number, shard)
-            elif shard is None and epoch == gateway.epoch:
+            elif shard is not None:
+                shard.leaving = epoch != gateway.epoch
+            elif epoch == gateway.epoch:
                 token = store.acquire(number, gateway.epoch)
                 if token is not None:
-                    self._seen = -1
                     self._fold(now)  # what this router knows is newer than its lease
                     router = ShardRouter(number, token, store.routed.get(number, At(number, 0, 0)), gateway.routes)
                     self.shards[number] = Shard(router, token)

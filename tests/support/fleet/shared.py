@@ -59,6 +59,16 @@ class Slots:
         waiting = self._waiting[writer]
         return not waiting or next(iter(waiting)) > upto
 
+    def stick(self, writers: str, by: int) -> None:
+        """What these writers have on its way comes so much later."""
+        self._coming = [
+            (due + by, number, epoch, writer, message) if writer.startswith(writers) else (due, number, epoch, writer, message)
+            for due, number, epoch, writer, message in self._coming
+        ]
+        heapq.heapify(self._coming)
+        for lane in [lane for lane in self._last if lane[0].startswith(writers)]:
+            self._last[lane] += by
+
     def _come(self, due: int, writer: str, message: Message) -> None:
         self.sent += 1
         heapq.heappush(self._coming, (due, self.sent, message.epoch, writer, message))
@@ -87,7 +97,7 @@ class Row:
 class Store:
     def __init__(self) -> None:
         self.version = 0
-        """Grows when nodes or routes change."""
+        """Grows when nodes, routes or leases change."""
         self.names: dict[int, str] = {}
         self.until: dict[int, int] = {}
         self.dead: dict[int, int] = {}
@@ -150,11 +160,13 @@ class Store:
         if holder != epoch:
             token += 1
             self.leases[shard] = (token, epoch)
+            self.version += 1
         return token
 
     def release(self, shard: int, token: int) -> None:
         if self.leases[shard][0] == token:
             self.leases[shard] = (token, 0)
+            self.version += 1
 
     def route_to(self, shard: int, token: int, at: At) -> bool:
         if self.leases[shard][0] != token:

@@ -22,6 +22,8 @@ from tests.support.fleet.shared import SharedLog, Slots, Store
 ROUND = 50
 HELD_MS = 20_000
 STOPPED_MS = 30_000
+HEALING = (1_000, 400)
+"""Rounds before each client connects, twice."""
 
 
 @dataclass
@@ -30,6 +32,8 @@ class Plan:
     clients: int = 24
     shards: int = 4
     topics: int = 6
+    wild: float = 0.3
+    """Of the subscriptions, those with a filter for many topics."""
     groups: int = 2
     """Shared subscriptions, of four members each."""
     rounds: int = 1_200
@@ -42,7 +46,7 @@ class Plan:
     kills: float = 0.01
     stops: float = 0.004
     leaves: float = 0.006
-    holds: float = 0.01
+    holds: float = 0.005
     """Routers held back for 20 s, with their node alive."""
     joins: float = 0.03
     delay: int = 120
@@ -66,9 +70,9 @@ class Simulation:
         names = [*(f"c{number}" for number in range(plan.clients)), *self.members]
         self.clients = {name: Client(name) for name in names}
         self.published: list[tuple[At, Record]] = []
+        self._matching: dict[str, list[tuple[At, Record]]] = {}
         self.problems: list[str] = []
         self.happened: Counter[str] = Counter()
-        self.filters = [f"t/{number}" for number in range(plan.topics)] + ["t/#", "t/+", "#"]
         self.chances = [
             (plan.kills, self.kill),
             (plan.stops, self.stop),
@@ -89,13 +93,18 @@ class Simulation:
     def any(self) -> Gateway:
         return self.random.choice(self.living())
 
+    def filter(self) -> str:
+        return self.random.choice(("t/#", "t/+", "#")) if self.random.random() < self.plan.wild else f"t/{self.random.randrange(self.plan.topics)}"
+
     def few(self) -> bool:
         return len(self.living()) <= max(2, self.plan.nodes // 2)
 
     def kill(self) -> None:
         if not self.few():
             self.happened["kill"] += 1
-            self._lose(self.nodes.pop(self.any().epoch)[0])
+            gateway = self.any()
+            self._stick(gateway)
+            self._lose(self.nodes.pop(gateway.epoch)[0])
 
     def _lose(self, gateway: Gateway) -> None:
         gateway.running = False
@@ -107,11 +116,21 @@ class Simulation:
         """SIGSTOP: its clients stay connected for a while."""
         if not self.few():
             self.happened["stop"] += 1
-            self.any().paused_until = self.now + STOPPED_MS
+            gateway = self.any()
+            self._stick(gateway)
+            gateway.paused_until = self.now + STOPPED_MS
 
     def hold(self) -> None:
         self.happened["hold"] += 1
-        self.nodes[self.any().epoch][1].held_until = self.now + HELD_MS
+        gateway = self.any()
+        self._stick(gateway)
+        self.nodes[gateway.epoch][1].held_until = self.now + HELD_MS
+
+    def _stick(self, gateway: Gateway) -> None:
+        """What a node has sent is held back as well, somewhere on the way."""
+        if self.random.random() < 0.5:
+            for half in ("r", "g"):
+                self.slots.stick(f"{gateway.epoch}{half}", self.random.randrange(HELD_MS))
 
     def leave(self) -> None:
         """A planned end: the router first, then the sessions; what is left over others take."""
@@ -160,7 +179,7 @@ class Simulation:
             if subscribed in session.subs:
                 gateway.unsubscribe(session, subscribed)
         else:
-            subscribed = self.random.choice(self.filters)
+            subscribed = self.filter()
             self._subscribe(client, session, subscribed)
 
     def _subscribe(self, client: Client, session: Session, subscribed: str) -> None:
@@ -225,7 +244,7 @@ class Simulation:
             self.connect(client, self.any())
             session = client.session
             assert session is not None
-            first = self.members.get(client.name) or self.random.choice(self.filters)
+            first = self.members.get(client.name) or self.filter()
             self._subscribe(client, session, first)
         for _ in range(20):
             self.round(quiet=True)
@@ -236,18 +255,17 @@ class Simulation:
         return self
 
     def _heal(self) -> None:
-        """Nothing more happens; after two minutes each client connects once more."""
+        """Nothing more happens: stopped nodes wake up and routers go on, the dead are buried, and each client connects once more."""
         while len(self.nodes) < 2:
             self.join()
-        for _ in range(1_200):
-            self.round(quiet=True)
-        for _ in range(2):
-            for client in self.clients.values():
-                gateway = self.any()
-                client.session = None
-                gateway.connect(client)
-            for _ in range(1_600):
+        for rounds in HEALING:
+            for _ in range(rounds):
                 self.round(quiet=True)
+            for client in self.clients.values():
+                client.session = None
+                self.any().connect(client)
+        for _ in range(HEALING[-1]):
+            self.round(quiet=True)
 
     # The verdict
 
@@ -263,9 +281,11 @@ class Simulation:
         self._judge_groups(had)
 
     def _judge_interval(self, name: str, interval: Interval, had: Counter[int]) -> None:
-        for at, record in self.published:
+        if interval.subscribed not in self._matching:
+            self._matching[interval.subscribed] = [each for each in self.published if matches(interval.subscribed, each[1].topic)]
+        for at, record in self._matching[interval.subscribed]:
             inside = at >= interval.start[at.shard] and (interval.stop is None or at < interval.stop[at.shard])
-            if inside and matches(interval.subscribed, record.topic) and not had[record.time]:
+            if inside and not had[record.time]:
                 self.problems.append(f"lost: {name} was owed {record.time} ({record.topic} at {at}) by {interval.subscribed}")
 
     def _judge_order(self, name: str, client: Client) -> None:
@@ -274,6 +294,8 @@ class Simulation:
         for record in client.got:
             if record.time in seen:
                 self.happened["repeats"] += 1
+                if self.plan.calm and not self.plan.moves:
+                    self.problems.append(f"repeat: {name} got {record.time} twice")
                 continue
             seen.add(record.time)
             lane = (record.client, record.topic)
@@ -294,3 +316,5 @@ class Simulation:
                         self.problems.append(f"lost: no member of group {group} got {record.time}")
                     elif times > 1:
                         self.happened["shared twice"] += 1
+                        if self.plan.calm:
+                            self.problems.append(f"twice: {times} members of group {group} got {record.time}")
