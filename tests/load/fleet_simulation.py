@@ -48,9 +48,11 @@ def judge(table: Table, name: str, plan: Plan, seed: int) -> None:
     problems, happened = simulation.problems, simulation.happened
     got = sum(len(client.got) for client in simulation.clients.values())
     events = ", ".join(f"{happened[each]} {each}" for each in ("kill", "stop", "leave", "join", "hold") if happened[each])
-    table.add(f"{name}, seed {seed}", f"{len(problems)} wrong", "0", not problems, f"{len(simulation.published)} published, {got} delivered; {events}")
-    table.note(f"repeats {happened['repeats']}, shared twice {happened['shared twice']}, {simulation.slots.sent} messages down, ")
-    table.note(f"{time.process_time() - start:.0f} s of processor for {simulation.now / 1000:.0f} s")
+    remark = f"{len(simulation.published)} published, {got} delivered; {events}"
+    table.add(f"{name}, seed {seed}", f"{len(problems)} wrong", "0", not problems, remark)
+    took, lasted = time.process_time() - start, simulation.now / 1000
+    repeats, twice = happened["repeats"], happened["shared twice"]
+    table.note(f"{repeats} repeats, {twice} shared ones twice, {simulation.slots.sent} messages down; {took:.0f} s of processor for {lasted:.0f} s")
     for problem in problems[:10]:
         table.note(problem)
 

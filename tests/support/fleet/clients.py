@@ -9,7 +9,7 @@ from schemas.positions import At
 from schemas.records import Record
 
 if TYPE_CHECKING:
-    from tests.support.fleet.gateway import Session
+    from tests.support.fleet.sessions import Session
 
 
 @dataclass

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 
 from schemas.positions import At
 from schemas.records import Record
@@ -17,52 +16,15 @@ from streams.routing.handing import Handing
 from streams.routing.messages import Message, Routed
 from streams.routing.node_routes import NodeRoutes
 from streams.routing.own_routes import OwnRoutes
-from streams.routing.watermarks import Wait, Watermarks
+from streams.routing.watermarks import Watermarks
 from streams.shared import Member, choose
 from tests.support.fleet.clients import Client, Interval
+from tests.support.fleet.sessions import Joining, Session, Sub
 from tests.support.fleet.shared import SharedLog, Slots, Store
 
-CHUNK = 50
-"""Sessions of a dead node that are taken at once."""
 SUBACK_MS = 1_000
 SLOT_A_TURN = 500
-GAP_A_TURN = 300
-BURY_MS = 40_000
-
-
-@dataclass(eq=False)
-class Sub:
-    """``places``: from where on its records come live, by shard as far as known. ``late``: where the client was answered, if that was before."""
-
-    subscribed: str
-    asked: int
-    places: dict[int, At]
-    wait: Wait | None = None
-    late: dict[int, At] | None = None
-    answered: bool = False
-
-
-@dataclass(eq=False)
-class Session:
-    client: Client
-    node: int
-    epoch: int
-    subs: dict[str, Sub] = field(default_factory=dict)
-    floor: dict[int, At] = field(default_factory=dict)
-    gap: OpenGap[Session] | None = None
-    box: dict[At, Record] = field(default_factory=dict)
-    unsettled: dict[At, tuple[Record, str, At | None]] = field(default_factory=dict)
-    """Sent and neither acknowledged nor stored, with the shared subscription and the place in the slot."""
-    sent: set[At] = field(default_factory=set)
-    """Stored ones that were sent on this connection."""
-    online: bool = False
-
-
-@dataclass(eq=False)
-class Joining:
-    gap: OpenGap[Session]
-    wait: Wait
-    sessions: list[Session]
+GAP_A_TURN = 60
 
 
 class Gateway:
@@ -89,7 +51,7 @@ class Gateway:
     # What clients do
 
     def connect(self, client: Client) -> None:
-        session = self._arrive([client])[0]
+        session = self.arrive([client])[0]
         client.session, client.acks = session, []
         session.sent.clear()
         if not session.online:
@@ -98,7 +60,7 @@ class Gateway:
         if session.gap is None:
             self._drain(session)
 
-    def _arrive(self, clients: Iterable[Client]) -> list[Session]:
+    def arrive(self, clients: Iterable[Client]) -> list[Session]:
         found, coming, newest = [], [], 0
         gap: OpenGap[Session] = OpenGap(self.marks.reached)
         for client in clients:
@@ -190,7 +152,7 @@ class Gateway:
             session.client.session = None  # 0x8E
         for at, (record, group, place) in session.unsettled.items():
             if group and place is not None:
-                self._tell(now, self.handing.hand(place, at, record, group, (), now))
+                self.tell(now, self.handing.hand(place, at, record, group, (), now))
         session.unsettled = {}
 
     # A turn
@@ -215,7 +177,7 @@ class Gateway:
         self._join()
         self._answer(now)
         self._acknowledge()
-        if self.random.random() < 0.8:
+        if self.random.random() < 0.4:
             self.store.put_routes(self.own.changes(now))
         self._settle_commands(now)
         self._commit()
@@ -297,7 +259,7 @@ class Gateway:
 
     def _command(self, at: At, record: Record, group: str, place: At, tried: tuple[int, ...], now: int) -> None:
         if not self._give(at, record, group, place):
-            self._tell(now, self.handing.hand(place, at, record, group, tried, now))
+            self.tell(now, self.handing.hand(place, at, record, group, tried, now))
 
     def _give(self, at: At, record: Record, group: str, place: At) -> bool:
         up = [session for session in self.members.get(group, ()) if session.gap is None]
@@ -312,7 +274,7 @@ class Gateway:
             gap = joining.gap
             for shard, (start, stop) in gap.ranges({}).items():
                 begin = gap.reading(start)
-                end = min(stop, At(shard, 0, begin.index + GAP_A_TURN), self.log.ends()[shard])
+                end = min(stop, At(shard, 0, begin.index + self.random.randrange(GAP_A_TURN)), self.log.ends()[shard])
                 for at, record in self.log.read(begin, end):
                     self.gap_reads += 1
                     for session, _ in gap.owed(record.topic, at):
@@ -386,9 +348,9 @@ class Gateway:
             row.inbox.update({at: record for at, (record, _, _) in session.unsettled.items()})
             session.unsettled = {}
 
-    # Commands, and dead nodes
+    # Commands
 
-    def _tell(self, now: int, messages: Iterable[Message]) -> None:
+    def tell(self, now: int, messages: Iterable[Message]) -> None:
         for message in messages:
             self.slots.append(now, f"{self.epoch}g", message)
 
@@ -400,40 +362,7 @@ class Gateway:
         if self.slots.has(f"{self.epoch}g", self.slots.sent):
             alive = self.store.alive()
             for handing in (self.handing, *self.taking.values()):
-                self._tell(now, handing.confirm(handing.outstanding(), alive, now))
-
-    def lead(self, now: int) -> None:
-        """What one node does for the others."""
-        for epoch, since in list(self.store.dead.items()):
-            if epoch not in self.taking and epoch not in self.store.slots_done:
-                self._take_slot(epoch, now)
-            if epoch in self.taking and not self.taking[epoch]:
-                del self.taking[epoch]
-                self.store.slots_done.add(epoch)
-            if epoch in self.store.slots_done and not self.store.owned[epoch] and now - since > BURY_MS:
-                self.store.bury(epoch)
-
-    def _take_slot(self, epoch: int, now: int) -> None:
-        """Up to where the slot ends now: the node is dead already."""
-        handing = self.taking[epoch] = Handing(self.routes, self.epoch)
-        marks = Watermarks({shard: At(shard, 0, 0) for shard in self.marks.reached})
-        for index, message in enumerate(self.slots.had[epoch]):
-            commands = marks.take(message).commands if isinstance(message, Routed) else ()
-            if index < self.store.slot_read[epoch]:
-                continue
-            place = At(0, index, 0)
-            if not isinstance(message, Routed):
-                self._tell(now, handing.hand(place, message.at, message.record, message.group, (epoch,), now))
-            for sent in commands:
-                for group in sent.groups:
-                    self._tell(now, handing.hand(place, sent.at, sent.record, group, (epoch,), now))
-
-    def adopt(self, clients: dict[str, Client]) -> None:
-        for epoch in self.store.dead:
-            names = list(self.store.owned[epoch])[:CHUNK]
-            if names:
-                self._arrive([clients[name] for name in names])
-                return
+                self.tell(now, handing.confirm(handing.outstanding(), alive, now))
 
     def _commit(self) -> None:
         """Where this node stands: nothing before it is owed to anybody here, or it is stored."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import pytest
 
@@ -16,7 +16,10 @@ from streams.routing.node_routes import NodeRoutes
 from streams.routing.own_routes import OwnRoutes
 from streams.routing.router import ShardRouter
 from streams.routing.watermarks import Taken, Watermarks
-from tests.support.fleet.gateway import Gateway, Session, Sub
+from tests.support.fleet import takeover
+from tests.support.fleet.gateway import Gateway
+from tests.support.fleet.sessions import Session, Sub
+from tests.support.fleet.shared import Store
 
 Patch = pytest.MonkeyPatch
 
@@ -121,7 +124,7 @@ def routers_store_what_is_not_settled(patch: Patch) -> None:
 
 
 def slots_of_the_dead_are_not_read(patch: Patch) -> None:
-    patch.setattr(Gateway, "_take_slot", lambda self, epoch, now: self.store.slots_done.add(epoch))
+    patch.setattr(takeover, "take_slot", lambda gateway, epoch, now: gateway.store.slots_done.add(epoch))
 
 
 def what_nobody_takes_is_dropped(patch: Patch) -> None:
@@ -146,6 +149,7 @@ def tokens_do_not_count(patch: Patch) -> None:
 
 def a_node_goes_on_without_its_lease(patch: Patch) -> None:
     patch.setattr(Gateway, "holds", lambda self, now: True)
+    patch.setattr(Store, "renew", lambda self, epoch, now: True)
 
 
 def positions_pass_what_is_unsettled(patch: Patch) -> None:
@@ -173,25 +177,34 @@ def since_is_forgotten(patch: Patch) -> None:
     patch.setattr(Gateway, "_suback", suback)
 
 
-MUTATIONS: Final[tuple[Callable[[Patch], None], ...]] = (
-    suback_does_not_wait,
-    watermark_too_early,
-    holes_are_not_read,
-    repeats_are_not_dropped,
-    old_versions_count,
-    new_version_is_told_for_old_routing,
-    a_gap_is_left_too_early,
-    a_gap_is_not_read,
-    live_records_do_not_wait_for_the_gap,
-    a_dead_node_is_chosen,
-    commands_are_settled_when_sent,
-    routers_store_what_is_not_settled,
-    slots_of_the_dead_are_not_read,
-    what_nobody_takes_is_dropped,
-    shared_routes_do_not_linger,
-    tokens_do_not_count,
-    a_node_goes_on_without_its_lease,
-    positions_pass_what_is_unsettled,
-    early_subacks_read_nothing_again,
-    since_is_forgotten,
+class Mutation(NamedTuple):
+    """Found in that plan (plans.py) with that seed, as a problem that begins so."""
+
+    make: Callable[[Patch], None]
+    plan: str
+    seed: int
+    finds: str
+
+
+MUTATIONS: Final = (
+    Mutation(suback_does_not_wait, "calm", 0, "lost: c"),
+    Mutation(watermark_too_early, "faults", 0, "lost: c"),
+    Mutation(holes_are_not_read, "lossy", 0, "lost: c"),
+    Mutation(repeats_are_not_dropped, "still", 0, "repeat"),
+    Mutation(old_versions_count, "held", 11, "lost: c"),
+    Mutation(new_version_is_told_for_old_routing, "faults", 0, "lost: c"),
+    Mutation(a_gap_is_left_too_early, "calm", 0, "lost: c"),
+    Mutation(a_gap_is_not_read, "calm", 0, "lost: c"),
+    Mutation(live_records_do_not_wait_for_the_gap, "faults", 0, "order"),
+    Mutation(a_dead_node_is_chosen, "faults", 0, "lost: no"),
+    Mutation(commands_are_settled_when_sent, "faults", 0, "lost: no"),
+    Mutation(routers_store_what_is_not_settled, "deaths", 0, "lost: no"),
+    Mutation(slots_of_the_dead_are_not_read, "faults", 0, "lost: no"),
+    Mutation(what_nobody_takes_is_dropped, "faults", 0, "lost: no"),
+    Mutation(shared_routes_do_not_linger, "moving", 0, "lost: no"),
+    Mutation(tokens_do_not_count, "deaths", 0, "lost: no"),
+    Mutation(a_node_goes_on_without_its_lease, "held", 0, "stale"),
+    Mutation(positions_pass_what_is_unsettled, "faults", 0, "lost: c"),
+    Mutation(early_subacks_read_nothing_again, "held", 1, "lost: c"),
+    Mutation(since_is_forgotten, "faults", 0, "order"),
 )

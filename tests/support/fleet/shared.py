@@ -59,14 +59,16 @@ class Slots:
         waiting = self._waiting[writer]
         return not waiting or next(iter(waiting)) > upto
 
-    def stick(self, writers: str, by: int) -> None:
-        """What these writers have on its way comes so much later."""
-        self._coming = [
-            (due + by, number, epoch, writer, message) if writer.startswith(writers) else (due, number, epoch, writer, message)
-            for due, number, epoch, writer, message in self._coming
-        ]
+    def stick(self, writers: str, most: int) -> None:
+        """What these writers have on its way comes up to ``most`` later, to half of the nodes."""
+        late: dict[tuple[str, int], int] = defaultdict(lambda: self._random.choice((0, self._random.randrange(most))))
+        coming = []
+        for due, number, epoch, writer, message in self._coming:
+            by = late[writer, epoch] if writer.startswith(writers) else 0
+            coming.append((due + by, number, epoch, writer, message))
+        self._coming = coming
         heapq.heapify(self._coming)
-        for lane in [lane for lane in self._last if lane[0].startswith(writers)]:
+        for lane, by in late.items():
             self._last[lane] += by
 
     def _come(self, due: int, writer: str, message: Message) -> None:

@@ -14,9 +14,11 @@ from dataclasses import dataclass
 from schemas.positions import At
 from schemas.records import Record
 from schemas.topics import matches, parse_subscription
+from tests.support.fleet import takeover
 from tests.support.fleet.clients import Client, Interval
-from tests.support.fleet.gateway import Gateway, Session
+from tests.support.fleet.gateway import Gateway
 from tests.support.fleet.router import Router
+from tests.support.fleet.sessions import Session
 from tests.support.fleet.shared import SharedLog, Slots, Store
 
 ROUND = 50
@@ -35,7 +37,7 @@ class Plan:
     wild: float = 0.3
     """Of the subscriptions, those with a filter for many topics."""
     groups: int = 2
-    """Shared subscriptions, of four members each."""
+    """Shared subscriptions, of one member and of four in turn."""
     rounds: int = 1_200
     publishes: float = 3.0
     """A round."""
@@ -66,7 +68,7 @@ class Simulation:
         self.log, self.store = SharedLog(plan.shards), Store()
         self.slots = Slots(self.random, delay=plan.delay, repeats=plan.repeats, loss=plan.loss)
         self.nodes: dict[int, tuple[Gateway, Router]] = {}
-        self.members = {f"g{group}m{number}": f"$share/g{group}/s/{group}/#" for group in range(plan.groups) for number in range(4)}
+        self.members = {f"g{group}m{number}": f"$share/g{group}/s/{group}/#" for group in range(plan.groups) for number in range(1 + group % 2 * 3)}
         names = [*(f"c{number}" for number in range(plan.clients)), *self.members]
         self.clients = {name: Client(name) for name in names}
         self.published: list[tuple[At, Record]] = []
@@ -128,9 +130,8 @@ class Simulation:
 
     def _stick(self, gateway: Gateway) -> None:
         """What a node has sent is held back as well, somewhere on the way."""
-        if self.random.random() < 0.5:
-            for half in ("r", "g"):
-                self.slots.stick(f"{gateway.epoch}{half}", self.random.randrange(HELD_MS))
+        for half in ("r", "g"):
+            self.slots.stick(f"{gateway.epoch}{half}", HELD_MS)
 
     def leave(self) -> None:
         """A planned end: the router first, then the sessions; what is left over others take."""
@@ -158,7 +159,10 @@ class Simulation:
         elif gateway.paused_until > self.now:
             client.session = None  # no answer: it will try another one
         elif self.random.random() < 0.2:
-            gateway.disconnect(session)
+            if self.random.random() < self.plan.abrupt:
+                client.session = None  # nobody tells the node
+            else:
+                gateway.disconnect(session)
         elif self.random.random() < 0.25:
             self.connect(client, self.any())
         elif session.gap is None and client.name not in self.members:
@@ -171,7 +175,8 @@ class Simulation:
             for interval in client.owed:
                 if interval.subscribed == subscribed and interval.stop is None:
                     # What is on its way to the node is not owed any more [MQTT-3.10.4-2]
-                    interval.stop = {shard: max(at, gateway.marks.reached[shard]) for shard, at in session.floor.items()} or gateway.marks.reached.copy()
+                    reached = gateway.marks.reached
+                    interval.stop = {shard: max(at, session.floor.get(shard, at)) for shard, at in reached.items()}
                     if subscribed not in session.subs:
                         self.problems.append(f"lost: {client.name} has no subscription {subscribed} any more")
                     elif session.subs[subscribed].late:
@@ -232,8 +237,8 @@ class Simulation:
     def _take_over(self) -> None:
         living = [gateway for gateway in self.living() if gateway.epoch not in self.store.dead]
         if self.store.dead and living:
-            living[0].lead(self.now)
-            self.random.choice(living).adopt(self.clients)
+            takeover.lead(living[0], self.now)
+            takeover.adopt(self.random.choice(living), self.clients)
 
     def run(self) -> Simulation:
         for number in range(self.plan.nodes):

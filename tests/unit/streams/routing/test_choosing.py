@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from streams.routing.choosing import Share, choose_node
 
-shares = st.lists(st.builds(Share, st.integers(1, 1_000), st.integers(1, 50), st.integers(0, 50)), min_size=1, max_size=8, unique_by=lambda s: s.epoch)
+share = st.builds(Share, st.integers(1, 1_000), st.integers(1, 50), st.integers(0, 50))
+shares = st.lists(share, min_size=1, max_size=8, unique_by=lambda share: share.epoch)
 
 
 @given(st.text(), st.text(), shares, st.randoms(use_true_random=False))
