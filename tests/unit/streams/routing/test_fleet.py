@@ -1,0 +1,49 @@
+"""Routing as a whole, simulated: nothing that is owed is lost and nothing comes out of order, whatever happens; and each mistake would be found.
+
+The big one, with 100 nodes and a million sessions, is ``python -m tests.load.fleet_simulation``.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.support.fleet.cost import measure
+from tests.support.fleet.mutations import MUTATIONS, Mutation
+from tests.support.fleet.plans import PLANS
+from tests.support.fleet.simulation import Simulation
+
+SEEDS = 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(SEEDS))
+@pytest.mark.parametrize("name", PLANS)
+def test_a_fleet_delivers_what_it_owes(name: str, seed: int) -> None:
+    simulation = Simulation(PLANS[name], seed).run()
+    assert simulation.problems == [], f"plan {name}, seed {seed}"
+    assert len(simulation.published) > 1_000
+    for event, chance in (("kill", PLANS[name].kills), ("stop", PLANS[name].stops), ("hold", PLANS[name].holds)):
+        assert bool(simulation.happened[event]) >= (chance >= 0.01), f"{event} never happened"
+
+
+def test_the_same_seed_is_the_same_run() -> None:
+    first, second = (Simulation(PLANS["short"], 5).run() for _ in range(2))
+    assert [client.got for client in first.clients.values()] == [client.got for client in second.clients.values()]
+    assert first.happened == second.happened
+    assert first.slots.sent == second.slots.sent
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.make.__name__)
+def test_every_mistake_is_found(mutation: Mutation, monkeypatch: pytest.MonkeyPatch) -> None:
+    mutation.make(monkeypatch)
+    problems = Simulation(PLANS[mutation.plan], mutation.seed).run().problems
+    assert [problem for problem in problems if problem.startswith(mutation.finds)], problems[:5]
+
+
+@pytest.mark.slow
+def test_what_a_record_costs_a_router_does_not_grow_with_the_nodes() -> None:
+    few, many = (measure(nodes, 3_000, 1_000) for nodes in (3, 100))
+    assert few.routes == many.routes
+    assert few.sent_a_record == pytest.approx(many.sent_a_record, rel=0.05)
+    assert many.lines_a_record <= 1.1 * few.lines_a_record
