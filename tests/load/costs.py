@@ -17,13 +17,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 import psutil
+import psycopg
+from psycopg import sql
 
 from tests.load.broker import memory
 from tests.load.figures import COOL_DOWN, checked
 from tests.load.rule_bench import KINDS, RuleBench
 from tests.support.brokers import guard
 from tests.support.brokers.rocketmq import V5, RocketMQ
+from tests.support.certificates import Authority
 from tests.support.gateway import Gateway, on_kafka, on_rocketmq
+from tests.support.postgresql import PostgreSQL
 from tests.support.process import Process
 
 SHARDS = 6
@@ -108,12 +112,25 @@ def messages(bench: RuleBench, log: str) -> None:
 
 
 def connections(bench: RuleBench) -> None:
-    """Connects, and connections that are idle, on the embedded log."""
-    gateway = bench.gateway()
-    checked(bench.load(gateway.mqtt, "connect", "-conns", "200", seconds=0.5))
+    """Connects, and connections that are idle, in clear text and over TLS, on the embedded log."""
+    (folder := bench.folder / "certificates").mkdir(parents=True)
+    authority = Authority(folder)
+    pair = authority.issue("gateway")
+    secured = Gateway(bench.folder / "secured", listen=("mqtts",), config=f'[tls]\ncertificate = "{pair.certificate}"\nkey = "{pair.key}"\n')
+    try:
+        gateways = {"connect": bench.gateway(), "connect over TLS": secured.start()}
+        for name, gateway in gateways.items():
+            _connect(bench, name, gateway, *(("-tls",) if gateway is secured else ()))
+    finally:
+        secured.kill()
+
+
+def _connect(bench: RuleBench, name: str, gateway: Gateway, *flags: str) -> None:
+    endpoint = gateway.endpoints["mqtts"] if flags else gateway.mqtt
+    checked(bench.load(endpoint, "connect", "-conns", "200", *flags, seconds=0.5))
     time.sleep(SETTLED)
     idle, (before, _) = memory(gateway), _spent([gateway])
-    child = subprocess.Popen(bench.command(gateway.mqtt, "connect", "-conns", str(CONNECTIONS), seconds=4.0), stdout=subprocess.PIPE, text=True)
+    child = subprocess.Popen(bench.command(endpoint, "connect", "-conns", str(CONNECTIONS), *flags, seconds=6.0), stdout=subprocess.PIPE, text=True)
     try:
         assert child.stdout is not None
         child.stdout.readline()  # printed when all are connected; then they are held
@@ -122,7 +139,7 @@ def connections(bench: RuleBench) -> None:
     finally:
         child.kill()
         child.communicate()
-    print(f"{'embedded':9} {'connect':32} {spent / CONNECTIONS * 1e6:8.1f} us gateway, {grown / CONNECTIONS:,.0f} B while it is idle", flush=True)
+    print(f"{'embedded':9} {name:32} {spent / CONNECTIONS * 1e6:8.1f} us gateway, {grown / CONNECTIONS:,.0f} B while it is idle", flush=True)
 
 
 def rules(bench: RuleBench) -> None:
@@ -145,12 +162,43 @@ def rules(bench: RuleBench) -> None:
         print(f"{'embedded':9} {label:32} {with_rule - without:8.1f} us gateway beside {without:.1f} of the publish", flush=True)
 
 
+def fleet(bench: RuleBench) -> None:
+    """Clients at one of 1, 2 or 3 nodes over Kafka: what a delivered message costs that node, and each of the others, which reads it too."""
+    server = PostgreSQL("postgresql", bench.folder / "postgresql").start()
+    try:
+        for size in (1, 2, 3):
+            nodes = _nodes(bench, server, size)
+            found = []
+            for _ in range(bench.rounds + 1):
+                before = [_spent([node])[0] for node in nodes]
+                result = checked(bench.load(nodes[0].mqtt, "pubsub", "-qos", "1", "-pubs", "4", "-subs", "4", "-rate", "2500"))
+                time.sleep(COOL_DOWN)
+                found.append([(_spent([node])[0] - start) / max(1, result["delivered"]) * 1e6 for node, start in zip(nodes, before, strict=True)])
+            here, *elsewhere = (statistics.median(column) for column in zip(*found[1:], strict=True))
+            others = ", ".join(f"{cost:.1f}" for cost in elsewhere) or "none"
+            print(f"{'kafka':9} {f'1 of {size} nodes, 10,000/s':32} {here:8.1f} us gateway; the others {others}", flush=True)
+            for node in nodes:
+                node.kill()
+    finally:
+        server.kill_all()
+
+
+def _nodes(bench: RuleBench, server: PostgreSQL, size: int) -> list[Gateway]:
+    database = f"fleet{size}"
+    with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(database)))
+    log = on_kafka(bench.kafka.address, f"{database}-", shards=SHARDS)
+    shared = f'{log}[store]\nurl = "{server.url(database)}"\n[keys]\nseal_file = "{bench.folder / database}.key"\n[node]\nmany = true\n'
+    return [bench.gateway(config=f'{shared}id = "node{number}"\n') for number in range(1, size + 1)]
+
+
 ALL: Mapping[str, Callable[[RuleBench], None]] = {
     "embedded": lambda bench: messages(bench, "embedded"),
     "kafka": lambda bench: messages(bench, "kafka"),
     "rocketmq": lambda bench: messages(bench, "rocketmq"),
     "connections": connections,
     "rules": rules,
+    "fleet": fleet,
 }
 
 
