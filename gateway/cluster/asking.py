@@ -67,7 +67,7 @@ class Asking:
         self._news = asyncio.Event()
         self._waiting: dict[int, asyncio.Event] = {}
         self._asking: dict[tuple[str, bytes], asyncio.Task[Replies]] = {}
-        """Who asks what is being asked waits for the same answers."""
+        """Who asks what is being asked waits for the same answers: no more of them than there are calls of the API."""
         self._at_work: dict[tuple[int, int], asyncio.Task[None]] = {}
         """Answers in the making: no more than ``QUESTIONS`` of a node."""
 

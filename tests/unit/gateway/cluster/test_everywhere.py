@@ -77,6 +77,8 @@ def test_a_session_is_found_wherever_it_is(fleet: Fleet) -> None:
             assert found is not None
             assert (found.client_id, found.connected, found.node) == (client, connected, node)
         assert fleet.ask(services.session("nobody")) is None
+    fleet.bed.store.cluster.owners = None  # type: ignore[method-assign, assignment]
+    assert fleet.ask(fleet.services["one"].session("no\x00body")) is None, "the store isn't asked for what its text can't hold"
 
 
 def test_a_connection_is_closed_wherever_it_is(fleet: Fleet) -> None:
