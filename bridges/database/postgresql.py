@@ -26,10 +26,13 @@ from schemas.identities import Secret
 Error: Final = psycopg.Error
 OLDEST: Final = 15
 CONNECT_SECONDS: Final = 5
-LOCK_SECONDS: Final = 10
-"""How long a row that another node holds is waited for; then the transaction fails and may be asked for again."""
-IDLE_SECONDS: Final = 5
-"""A node that stands still inside a transaction loses it after this, and with it the rows it held."""
+LOCK_SECONDS: Final = 3
+"""How long a row that another node holds is waited for; then the transaction fails and may be asked for again. The one thread that waits
+renews the node's lease as well: no wait may outlast it, or one node that stands still has others taken for dead."""
+IDLE_SECONDS: Final = 2
+"""A node that stands still inside a transaction loses it after this, and with it the rows it held, before those who wait give up."""
+MIGRATION_SECONDS: Final = 30
+"""How long a start waits for another's that migrates."""
 TRANSACTION_SECONDS: Final = 60
 _MIGRATION_LOCK: Final = 0x51_75_1C_E1
 
@@ -70,6 +73,7 @@ def open_postgresql(url: str, password: Secret | None = None) -> Engine:
     try:
         with engine.begin() as connection:
             _refuse_unfit(name, connection)
+            connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{MIGRATION_SECONDS}s'")
             connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})")  # nodes that start together migrate one by one
             versions = stored_versions(connection)
             if versions is None:

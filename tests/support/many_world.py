@@ -119,14 +119,16 @@ class ManyWorld:
         """Publishers publish, QoS 1 and 2; subscribers go from node to node."""
         end = asyncio.get_running_loop().time() + seconds
         runs = [asyncio.create_task(publisher.run(1 + n % 2, RATE)) for n, publisher in enumerate(self.publishers) if publisher.online]
-        while asyncio.get_running_loop().time() < end:
-            await asyncio.sleep(self.chance.uniform(0.2, 0.5))
-            roaming = [subscriber for subscriber in self.subscribers if subscriber.online and self.at[subscriber] in self.living]
-            if roaming:
-                await self._connect(self.chance.choice(roaming))
-        for run in runs:
-            run.cancel()
-        await asyncio.gather(*runs, return_exceptions=True)
+        try:
+            while asyncio.get_running_loop().time() < end:
+                await asyncio.sleep(self.chance.uniform(0.2, 0.5))
+                roaming = [subscriber for subscriber in self.subscribers if subscriber.online and self.at[subscriber] in self.living]
+                if roaming:
+                    await self._connect(self.chance.choice(roaming))
+        finally:
+            for run in runs:
+                run.cancel()
+            await asyncio.gather(*runs, return_exceptions=True)
 
     # Strikes
 

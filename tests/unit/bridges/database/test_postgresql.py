@@ -14,12 +14,13 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Engine, Text, create_engine, inspect
 
 from bridges.database import adopting, bodies, entries, reads, routing, sweeps
-from bridges.database.postgresql import connect, open_postgresql
+from bridges.database.postgresql import IDLE_SECONDS, LOCK_SECONDS, connect, open_postgresql
 from bridges.database.sql import BULK_SIZES
 from bridges.database.store import DatabaseStore
 from bridges.database.tables import metadata
 from schemas.errors import StartError, StoreError
 from schemas.sessions import PutEntry, PutRetained
+from streams.cluster import LEASE_MS, RENEW_MS
 from tests.contract.store_making import NOW, claimed, entry, queued, record
 from tests.support.postgresql import fresh
 
@@ -152,6 +153,15 @@ BULK = {
     "take bodies": bodies._TAKE,
     "delete bodies": bodies._DELETE_SHARED,
 }
+
+
+def test_no_wait_for_another_node_s_rows_outlasts_a_lease(database: str) -> None:
+    """The thread that waits is the one that renews it; and whose rows are waited for has lost them before that fails."""
+    assert IDLE_SECONDS < LOCK_SECONDS < (LEASE_MS - RENEW_MS) / 1_000
+    with connect(database, None) as connection:
+        names = ("lock_timeout", "idle_in_transaction_session_timeout")
+        shown = [psycopg.Cursor(connection).execute(f"SHOW {name}").fetchone() for name in names]
+    assert shown == [(f"{LOCK_SECONDS}s",), (f"{IDLE_SECONDS}s",)]
 
 
 @pytest.fixture(scope="module")
