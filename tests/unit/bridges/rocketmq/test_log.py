@@ -13,7 +13,7 @@ from bridges.rocketmq.codes import RequestCode, ResponseCode
 from bridges.rocketmq.frames import Command
 from bridges.rocketmq.log import RocketmqLog, open_rocketmq_log
 from bridges.rocketmq.log_options import RocketmqLogOptions
-from bridges.rocketmq.log_reader import HELD_MARKS
+from bridges.rocketmq.log_reader import HELD_MARKS, RocketmqReader
 from schemas.connections import ConnectionSettings
 from schemas.errors import LogDamaged, LogError
 from schemas.positions import At
@@ -368,6 +368,24 @@ async def test_an_empty_frame_that_was_lost_moves_no_reader_past_what_came_into_
     server.put(TOPIC, 0, encode_frame("third", 1, 1, [record(7)]))
     server.cut()
     assert numbers(await waiting, "k") == [7]
+
+
+async def test_a_connection_that_is_lost_while_nothing_is_asked_is_noticed(server: FakeRocketmq, opened: Open) -> None:
+    """The reader waits for room; meanwhile the broker loses what is held."""
+    log = await opened(shared=True, read_ahead_bytes=1)
+    await fill(log, [0], keys=["k"])
+    put_by_other(server, 1)
+    reader = log.open(PUBLISH_TOPIC, "earliest")
+    assert isinstance(reader, RocketmqReader)
+    async with asyncio.timeout(5):
+        while not reader._held[0]:
+            await asyncio.sleep(0.01)
+        server.topics[TOPIC].queues[0].pop()
+        server.put(TOPIC, 0, encode_frame("third", 1, 1, [record(7)]))
+        server.cut()
+        while not reader._link[0].closed:
+            await asyncio.sleep(0.01)
+    assert numbers(await take(reader, 2), "k") == [0, 7]
 
 
 async def test_an_end_that_stays_behind_a_position_is_asked_of_a_mark(server: FakeRocketmq, opened: Open) -> None:
