@@ -12,18 +12,28 @@ from tests.support.fleet.mutations import MUTATIONS, Mutation
 from tests.support.fleet.plans import PLANS
 from tests.support.fleet.simulation import Simulation
 
-SEEDS = 3
+MORE = 10
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(SEEDS))
 @pytest.mark.parametrize("name", PLANS)
-def test_a_fleet_delivers_what_it_owes(name: str, seed: int) -> None:
+def test_a_fleet_delivers_what_it_owes(name: str) -> None:
+    judge(name, 0)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(1, MORE))
+@pytest.mark.parametrize("name", PLANS)
+def test_more_fleets_deliver_what_they_owe(name: str, seed: int) -> None:
+    judge(name, seed)
+
+
+def judge(name: str, seed: int) -> None:
     simulation = Simulation(PLANS[name], seed).run()
     assert simulation.problems == [], f"plan {name}, seed {seed}"
     assert len(simulation.published) > 1_000
     for event, chance in (("kill", PLANS[name].kills), ("stop", PLANS[name].stops), ("hold", PLANS[name].holds)):
-        assert bool(simulation.happened[event]) >= (chance >= 0.01), f"{event} never happened"
+        assert simulation.happened[event] or chance < 0.01, f"{event} never happened"
 
 
 def test_the_same_seed_is_the_same_run() -> None:
