@@ -64,6 +64,7 @@ class NodeRoutes:
                 changed.add(route.epoch)
         for epoch in changes.gone:
             self._forget(epoch)
+            changed.discard(epoch)
         return changed
 
     def plan(self, topic: str) -> NodePlan:

@@ -88,10 +88,15 @@ class ShardRouter:
         position = self.position
         return [self._tell(epoch, ()) for epoch, (told, _) in self._told.items() if every or told < position]
 
+    @property
+    def reported(self) -> At:
+        """Up to where every node was told of this shard. Whoever takes it over goes on there, so that no node finds a hole."""
+        return min((told for told, _ in self._told.values()), default=self.position)
+
     def safe(self) -> At:
-        """The position that may be stored: nodes know of all that lies before it, once the slots have all messages so far."""
+        """The position that may be stored once the slots have all messages so far."""
         held = self.handing.held()
-        return self.position if held is None else min(self.position, held)
+        return self.reported if held is None else min(self.reported, held)
 
     def _tell(self, epoch: int, sent: tuple[Sent, ...]) -> Routed:
         start, version = self._told[epoch]

@@ -81,7 +81,7 @@ class Router:
     def _give_up(self, number: int, shard: Shard) -> None:
         """Once all that was told has arrived."""
         if self.gateway.slots.has(self._writer(number), self.gateway.slots.sent) and not shard.router.handing:
-            if self.gateway.store.route_to(number, shard.token, shard.router.position):
+            if self.gateway.store.route_to(number, shard.token, shard.router.reported):
                 self.gateway.store.release(number, shard.token)
             del self.shards[number]
 
@@ -89,7 +89,7 @@ class Router:
         """In this order: told, arrived, living nodes asked for, stored."""
         handing, store = shard.router.handing, self.gateway.store
         if shard.asked is None:
-            shard.asked = (self.gateway.slots.sent, shard.router.position, handing.outstanding())
+            shard.asked = (self.gateway.slots.sent, shard.router.reported, handing.outstanding())
         upto, position, told = shard.asked
         if not self.gateway.slots.has(self._writer(number), upto):
             return

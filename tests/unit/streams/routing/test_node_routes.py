@@ -75,7 +75,7 @@ def test_an_old_change_changes_nothing() -> None:
 
 def test_a_node_that_is_no_more_goes_with_all_its_routes() -> None:
     index = told((1, "a", 1), (2, "a", 1), (1, "$share/g/a", 1), (1, "$share//g/a", 1))
-    assert index.fold(Routes((Route(3, "b", 1, 9),), gone=(1,))) == {3}
+    assert index.fold(Routes((Route(3, "b", 1, 9), Route(1, "b", 1, 9)), gone=(1,))) == {3}
     plan = index.plan("a")
     assert (plan.nodes, plan.groups) == ((2,), ())
     assert 1 not in index.versions
