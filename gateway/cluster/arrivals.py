@@ -24,6 +24,7 @@ from schemas.positions import At
 from schemas.records import PUBLISH_TOPIC, Flag, Kind, Record
 from schemas.sessions import DropReceived, PutReceived, Resumed, SessionState
 from schemas.topics import parse_p2p
+from streams.cluster import furthest
 from streams.fanout import fan_out
 from streams.log import Batch
 from streams.repeats import Repeats
@@ -67,6 +68,7 @@ class Arrivals:
 
     async def connecting(self, state: SessionState, principal: Principal) -> tuple[Session, SessionState]:
         """A client's session, claimed from another node: all that it is owed is stored when this returns."""
+        await self._catch_up(state.resume or ())
         before = self._node.registry.get(state.client)
         if before is not None:  # it has been elsewhere meanwhile
             forget(self._node, before)
@@ -76,6 +78,8 @@ class Arrivals:
 
     async def adopted(self, states: Iterable[SessionState]) -> None:
         """A dead node's sessions."""
+        states = list(states)
+        await self._catch_up(furthest(*(state.resume or () for state in states)))
         now, coming = self._node.clock.wall(), []
         for state in states:
             session = load_session(self._node, state, self._principal_of(state.principal, state.client), now)
@@ -130,8 +134,17 @@ class Arrivals:
                 break
             except LogError:
                 await asyncio.sleep(AGAIN)
-        while any(self._reached.get(shard, end) < end for shard, end in ends.items()):  # noqa: ASYNC110 - the router tells nobody
+        while self._is_before(ends.values()):  # noqa: ASYNC110 - the router tells nobody
             await asyncio.sleep(SHORTLY)
+
+    def _is_before(self, places: Iterable[At]) -> bool:
+        return any(self._reached.get(at.shard, at) < at for at in places)
+
+    async def _catch_up(self, resume: Iterable[At]) -> None:
+        """A session comes into the routes when live routing is where its last node's was: of what lies before that, what is settled is in the
+        store no more, and would be sent again. The end is waited for, since a reader of RocketMQ may hold empty frames back until it is asked for."""
+        if self._is_before(resume):
+            await self._pass_the_end()
 
     def routed(self, session: Session, record: Record) -> bool:
         """A QoS 2 record of a session was routed live: whether it is folded here."""

@@ -112,34 +112,37 @@ def messages(bench: RuleBench, log: str) -> None:
 
 
 def connections(bench: RuleBench) -> None:
-    """Connects, and connections that are idle, in clear text and over TLS, on the embedded log."""
+    """Connects, and connections that are idle: in clear text, over TLS, and with state in PostgreSQL; on the embedded log."""
     (folder := bench.folder / "certificates").mkdir(parents=True)
-    authority = Authority(folder)
-    pair = authority.issue("gateway")
+    pair = Authority(folder).issue("gateway")
     secured = Gateway(bench.folder / "secured", listen=("mqtts",), config=f'[tls]\ncertificate = "{pair.certificate}"\nkey = "{pair.key}"\n')
+    server = PostgreSQL("postgresql", bench.folder / "postgresql").start()
     try:
-        gateways = {"connect": bench.gateway(), "connect over TLS": secured.start()}
-        for name, gateway in gateways.items():
-            _connect(bench, name, gateway, *(("-tls",) if gateway is secured else ()))
+        _connect(bench, "connect", bench.gateway())
+        _connect(bench, "connect over TLS", secured.start(), "-tls")
+        stored = bench.gateway(config=f'[store]\nurl = "{_database(server, "connects")}"\n')
+        _connect(bench, "connect, state in PostgreSQL", stored, beside=server)
     finally:
         secured.kill()
+        server.kill_all()
 
 
-def _connect(bench: RuleBench, name: str, gateway: Gateway, *flags: str) -> None:
-    endpoint = gateway.endpoints["mqtts"] if flags else gateway.mqtt
+def _connect(bench: RuleBench, name: str, gateway: Gateway, *flags: str, beside: Process | None = None) -> None:
+    endpoint, servers = gateway.endpoints["mqtts"] if flags else gateway.mqtt, [beside] if beside is not None else []
     checked(bench.load(endpoint, "connect", "-conns", "200", *flags, seconds=0.5))
     time.sleep(SETTLED)
-    idle, (before, _) = memory(gateway), _spent([gateway])
+    idle, (before, _), (there, _) = memory(gateway), _spent([gateway]), _spent(servers)
     child = subprocess.Popen(bench.command(endpoint, "connect", "-conns", str(CONNECTIONS), *flags, seconds=6.0), stdout=subprocess.PIPE, text=True)
     try:
         assert child.stdout is not None
         child.stdout.readline()  # printed when all are connected; then they are held
         time.sleep(SETTLED)
-        spent, grown = _spent([gateway])[0] - before, memory(gateway) - idle
+        spent, grown, served = _spent([gateway])[0] - before, memory(gateway) - idle, _spent(servers)[0] - there
     finally:
         child.kill()
         child.communicate()
-    print(f"{'embedded':9} {name:32} {spent / CONNECTIONS * 1e6:8.1f} us gateway, {grown / CONNECTIONS:,.0f} B while it is idle", flush=True)
+    each, store = spent / CONNECTIONS * 1e6, served / CONNECTIONS * 1e6
+    print(f"{'embedded':9} {name:32} {each:8.1f} us gateway {store:8.1f} us PostgreSQL {grown / CONNECTIONS:9,.0f} B while it is idle", flush=True)
 
 
 def rules(bench: RuleBench) -> None:
@@ -183,12 +186,16 @@ def fleet(bench: RuleBench) -> None:
         server.kill_all()
 
 
+def _database(server: PostgreSQL, name: str) -> str:
+    with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    return server.url(name)
+
+
 def _nodes(bench: RuleBench, server: PostgreSQL, size: int) -> list[Gateway]:
     database = f"fleet{size}"
-    with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
-        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(database)))
     log = on_kafka(bench.kafka.address, f"{database}-", shards=SHARDS)
-    shared = f'{log}[store]\nurl = "{server.url(database)}"\n[keys]\nseal_file = "{bench.folder / database}.key"\n[node]\nmany = true\n'
+    shared = f'{log}[store]\nurl = "{_database(server, database)}"\n[keys]\nseal_file = "{bench.folder / database}.key"\n[node]\nmany = true\n'
     return [bench.gateway(config=f'{shared}id = "node{number}"\n') for number in range(1, size + 1)]
 
 

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from gateway.app import App
 from gateway.auth.keys import open_keyring
@@ -27,7 +27,7 @@ from schemas.limits import Limits
 from schemas.positions import At
 from schemas.records import PRESENCE_TOPIC, PUBLISH_TOPIC, Kind, Record
 from schemas.settings import NodeSettings, OfflineSettings, Settings
-from streams.log import Sink
+from streams.log import Batch, Reader, Sink, Start
 from streams.memory.log import MemoryLog
 from streams.memory.store import MemoryStore, _Outcome
 from streams.memory.traces import MemoryTraces
@@ -37,9 +37,10 @@ from tests.support.testbed import BedClock, _at_once
 
 
 class Link:
-    """A node's way to what it shares with others. ``late``: what it appends while that is a list reaches the log when it is let through."""
+    """A node's way to what it shares with others. ``late``: what it appends while that is a list reaches the log when it is let through;
+    ``behind``: its routing gets nothing more."""
 
-    cut = False
+    cut = behind = False
     late: list[Callable[[], None]] | None = None
 
     def let_through(self) -> None:
@@ -74,8 +75,26 @@ class LinkedLog:
         else:
             self._link.late.append(append)
 
+    def open(self, topic: str, start: Start, shards: Sequence[int] | None = None) -> Reader:
+        reader = self._log.open(topic, start, shards)
+        return cast("Reader", LinkedReader(self._link, reader)) if topic == PUBLISH_TOPIC and shards is None else reader
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self._log, name)
+
+
+class LinkedReader:
+    def __init__(self, link: Link, reader: Reader) -> None:
+        self._link, self._reader = link, reader
+
+    async def next(self, max_records: int, max_bytes: int) -> Batch:
+        batch = await self._reader.next(max_records, max_bytes)
+        while self._link.behind:
+            await asyncio.sleep(0.01)
+        return batch
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reader, name)
 
 
 class Linked:

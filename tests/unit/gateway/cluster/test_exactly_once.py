@@ -10,6 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from gateway.protocol.packet_types import PacketType
+from gateway.protocol.packets import Connack
 from schemas.records import Kind
 from tests.support.many_bed import ManyBed, One
 from tests.support.party import Party
@@ -115,6 +116,28 @@ def test_a_receiver_that_moves_between_the_copies_gets_one(make_many: Make) -> N
     world.bed.advance(1)
     assert world.copies() == [b"first", b"first"]
     assert moved.payloads() == []
+
+
+@pytest.mark.parametrize("qos", [1, 2])
+def test_a_session_that_comes_to_a_node_whose_routing_is_behind_gets_nothing_again(make_many: Make, qos: int) -> None:
+    """What its last node has settled is no more in the store, which could not tell it from what is new."""
+    bed = make_many()
+    one, two = bed.start("one"), bed.start("two")
+    here = one.connect("s", **KEPT)
+    here.subscribe("t", qos=qos)
+    two.link.behind = True
+    one.connect("p").exchange("t", b"settled", qos)
+    assert here.payloads() == [b"settled"]
+    bed.advance(2)
+    there = two.dial()
+    there.connect("s", **KEPT)
+    one.connect("q").exchange("t", b"new", qos)
+    bed.advance(2)
+    assert there.connack is None
+    two.link.behind = False
+    bed.advance(2)
+    assert len(there.take(Connack)) == 1
+    assert there.payloads() == [b"new"]
 
 
 def test_a_node_that_starts_between_the_copies_loses_nothing(make_many: Make) -> None:
