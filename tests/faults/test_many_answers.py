@@ -19,7 +19,12 @@ from tests.support.wire import Clients
 
 __all__ = ["shared", "three"]  # fixtures
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [
+    pytest.mark.brokers,
+    pytest.mark.slow,
+    pytest.mark.timeout(300),
+    pytest.mark.parametrize("shared", ["kafka"], indirect=True),  # nodes ask each other by the store: the log is all one to them
+]
 
 GROUP = "GID_many"
 ANSWERED_WITHIN = 3.5

@@ -406,9 +406,7 @@ async def test_an_end_that_stays_behind_a_position_is_asked_of_a_mark(server: Fa
     assert numbers(await waiting, "k") == [1]
 
 
-async def test_nothing_leaves_while_another_may_have_this_node_s_place(
-    server: FakeRocketmq, opened: Open, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_nothing_leaves_while_another_may_have_this_node_s_place(server: FakeRocketmq, opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bridges.framed.lanes.ASK_AGAIN", 0.001)
     log = await opened()
     await fill(log, range(1), keys=["k"])
