@@ -20,6 +20,7 @@ from gateway.auth.scram import METHOD as SCRAM
 from gateway.auth.scram import ScramRefused, read_first
 from gateway.auth.shelf import ShelfFull
 from gateway.authenticating import Authenticating
+from gateway.cluster.departures import forget
 from gateway.connection import Connection
 from gateway.outbound import NO_LIMIT_PACKET
 from gateway.protocol.encode import encode_packet, encode_within
@@ -312,20 +313,16 @@ class Connecting:
         try:
             await node.persistence.barrier()
             # Clean start is done by the store [MQTT-3.1.4-4]
-            state = await node.store.claim(
-                client,
-                principal.name,
-                clean_start=clean_start,
-                expiry=expiry,
-                now=node.clock.due(),
-                limit=node.limits.sessions,
-                owner=node.owner,
-            )
+            now, limit = node.clock.due(), node.limits.sessions
+            state = await node.store.claim(client, principal.name, clean_start=clean_start, expiry=expiry, now=now, limit=limit, owner=node.owner)
         finally:
             if existing is not None:
                 existing.claiming = None
                 node.registry.claiming.discard(existing)
-                if isinstance(state, SessionState) and state.present:
+                if isinstance(state, SessionState) and state.resume is not None:
+                    forget(node, existing)  # it has been elsewhere meanwhile, and what it is owed is in the log
+                    waiting.clear()
+                elif isinstance(state, SessionState) and state.present:
                     existing.adopt(state)
                 for delivery in waiting:
                     keeping.store(existing, delivery)

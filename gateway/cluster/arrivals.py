@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from gateway.cluster.departures import forget
+from gateway.cluster.departures import let_go
 from gateway.recovery import install_session, load_session
 from gateway.session import Session
-from schemas.errors import LogError
+from schemas.errors import LogError, StoreError
 from schemas.identities import Principal
 from schemas.positions import At
 from schemas.records import PUBLISH_TOPIC, Flag, Kind, Record
@@ -69,22 +69,40 @@ class Arrivals:
     async def connecting(self, state: SessionState, principal: Principal) -> tuple[Session, SessionState]:
         """A client's session, claimed from another node: all that it is owed is stored when this returns."""
         await self._catch_up(state.resume or ())
-        before = self._node.registry.get(state.client)
-        if before is not None:  # it has been elsewhere meanwhile
-            forget(self._node, before)
+        self._make_room(state)
         session = install_session(self._node, state, principal)
         await self._bring_up(session, state.resume or ())
         return session, msgspec.structs.replace(state, queued=session.stored_count - len(state.in_flight))
 
     async def adopted(self, states: Iterable[SessionState]) -> None:
-        """A dead node's sessions."""
+        """A dead node's sessions. Those whose clients have come meanwhile, here or elsewhere, have arrived."""
         states = list(states)
-        await self._catch_up(furthest(*(state.resume or () for state in states)))
+        resume = furthest(*(state.resume or () for state in states))
+        if self._is_before(resume):
+            await self._catch_up(resume)
+            states = await self._still_ours(states)
         now, coming = self._node.clock.wall(), []
         for state in states:
+            self._make_room(state)
             session = load_session(self._node, state, self._principal_of(state.principal, state.client), now)
             coming.append(self._bring_up(session, state.resume or ()))
         await asyncio.gather(*coming)
+
+    async def _still_ours(self, states: Sequence[SessionState]) -> list[SessionState]:
+        while True:
+            try:
+                owners = await self._node.store.cluster.owners([state.client for state in states])
+                break
+            except StoreError:
+                await asyncio.sleep(AGAIN)
+        now = {(owner.session, owner.epoch) for owner in owners.values()}
+        return [state for state in states if (state.id, state.epoch) in now]
+
+    def _make_room(self, state: SessionState) -> None:
+        """What is known of the client here is of before it was elsewhere."""
+        before = self._node.registry.get(state.client)
+        if before is not None:
+            let_go(self._node, before)
 
     async def settled(self, session: Session) -> None:
         """Wait for a session that is being brought up."""

@@ -59,7 +59,7 @@ class Departures:
         for record, at in events:
             session = registry.get(record.client)
             if session is not None and (session in gone if session.id else _came_before(session, at)):
-                self.let_go(session)
+                let_go(self._node, session)
             self._node.ending.wills.connected_elsewhere(record.client, record.session)
 
     async def _gone(self, clients: Sequence[str]) -> set[Session]:
@@ -84,18 +84,17 @@ class Departures:
         numbers = {stale.session: stale.epoch for stale in refused if stale.session and stale.epoch}
         if numbers:
             for session in [s for s in self._node.registry.sessions.values() if numbers.get(s.id) == s.epoch]:
-                self.let_go(session)
+                let_go(self._node, session)
 
-    def let_go(self, session: Session) -> None:
-        """Another node has it."""
-        node = self._node
-        connection = session.connection
-        if connection is not None:
-            node.ending.moved(connection)
-        forget(node, session)
-        if connection is not None:
-            connection.close(ReasonCode.SESSION_TAKEN_OVER, "clientId conflict")  # [MQTT-3.1.4-3]
-        node.counters.refused["session_moved"] += 1
+def let_go(node: Node, session: Session) -> None:
+    """Another node has it, or had it."""
+    connection = session.connection
+    if connection is not None:
+        node.ending.moved(connection)
+    forget(node, session)
+    if connection is not None:
+        connection.close(ReasonCode.SESSION_TAKEN_OVER, "clientId conflict")  # [MQTT-3.1.4-3]
+    node.counters.refused["session_moved"] += 1
 
 
 def forget(node: Node, session: Session) -> None:

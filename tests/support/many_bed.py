@@ -38,7 +38,7 @@ from tests.support.testbed import BedClock, _at_once
 
 class Link:
     """A node's way to what it shares with others. ``late``: what it appends while that is a list reaches the log when it is let through;
-    ``behind``: its routing gets nothing more."""
+    ``behind``: what others say gets here no more."""
 
     cut = behind = False
     late: list[Callable[[], None]] | None = None
@@ -77,7 +77,7 @@ class LinkedLog:
 
     def open(self, topic: str, start: Start, shards: Sequence[int] | None = None) -> Reader:
         reader = self._log.open(topic, start, shards)
-        return cast("Reader", LinkedReader(self._link, reader)) if topic == PUBLISH_TOPIC and shards is None else reader
+        return cast("Reader", LinkedReader(self._link, reader)) if shards is None else reader
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._log, name)

@@ -140,6 +140,64 @@ def test_a_session_that_comes_to_a_node_whose_routing_is_behind_gets_nothing_aga
     assert there.payloads() == [b"new"]
 
 
+@pytest.mark.parametrize("qos", [1, 2])
+def test_a_session_that_comes_back_to_a_node_that_has_not_heard_of_its_leaving_gets_nothing_again(make_many: Make, qos: int) -> None:
+    """What the node holds of it is of before: nothing is stored by that, under the new epoch either."""
+    bed = make_many()
+    one, two = bed.start("one"), bed.start("two")
+    first = two.connect("s", **KEPT)
+    first.subscribe("t", qos=qos)
+    first.disconnect()
+    bed.advance(2)
+    two.link.behind = True
+    here = one.connect("s", **KEPT)
+    one.connect("p").exchange("t", b"settled", qos)
+    assert here.payloads() == [b"settled"]
+    bed.advance(2)
+    there = two.dial()
+    there.connect("s", **KEPT)
+    one.connect("q").exchange("t", b"new", qos)
+    bed.advance(2)
+    assert there.connack is None
+    two.link.behind = False
+    bed.advance(2)
+    assert len(there.take(Connack)) == 1
+    assert there.payloads() == [b"new"]
+
+
+def test_a_dead_node_s_session_is_adopted_while_its_client_comes(make_many: Make) -> None:
+    """Between the two the node that takes it over waits for its routing: what its client has made of it by then stands."""
+    bed = make_many()
+    one, two, three = bed.start("one"), bed.start("two"), bed.start("three")
+    here = one.connect("s", **KEPT)
+    here.subscribe("t", qos=1)
+    two.link.behind = three.link.behind = True
+    one.connect("p").exchange("t", b"settled", 1)
+    assert here.payloads() == [b"settled"]
+    bed.advance(2)
+    bed.kill(one)
+    bed.advance(2)
+    there = two.dial()
+    there.connect("s", **KEPT)
+    bed.advance(1)
+    two.link.behind = three.link.behind = False
+    bed.advance(3)
+    assert len(there.take(Connack)) == 1
+    three.connect("q").exchange("t", b"new", 1)
+    assert there.payloads() == [b"new"]
+    session = two.node.registry.get("s")
+    assert session is not None
+    assert session.connection is not None
+    bed.advance(2)
+    again = three.connect("s", **KEPT)
+    bed.advance(1)
+    assert there.closed
+    assert two.node.registry.get("s") is None
+    assert len(two.node.routes) == 0
+    three.connect("r").exchange("t", b"newer", 1)
+    assert again.payloads() == [b"newer"]
+
+
 def test_a_node_that_starts_between_the_copies_loses_nothing(make_many: Make) -> None:
     """It takes the second for the first, and has nobody yet to whom it would bring it."""
     world = Twice(make_many())
