@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+LOOK_BACK_SHARED = 4096
+"""``look_back_first`` where other nodes' frames lie between a frame and its repeat: for as long as a node waits for its medium's answer."""
 KIB = 1024
 MIB = 1024 * KIB
 
@@ -38,3 +40,5 @@ class FramedOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Frames in memory that a reader was not asked for yet."""
     look_back: int = 32
     """Frames before a reader's start that are looked at, so that their repeats behind it are known."""
+    look_back_first: int = 32
+    """The same for the first reader of a topic in this process, which finds repeats for all that follow."""

@@ -2,7 +2,8 @@
 
 A frame that a reader has had (node, epoch, number) is passed over, and so is any of the same node with a lower number: it was sent again,
 and its first copy or what came after it is there already. Frames from before the start are looked at, so that it is known whose repeats
-may follow. Without I/O; the bridges' readers fetch.
+may follow. Where other nodes write too, any number of frames lies between the two copies: what one reader of this process has found to be a
+repeat is one to all that come there later (``Repeated``). Without I/O; the bridges' readers fetch.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Final
 
 import msgspec
 
+from bridges.framed.options import FramedOptions
 from schemas.positions import At
 from schemas.records import Frame, Record
 from streams.log import Batch, Start
@@ -24,6 +26,8 @@ AVERAGED: Final = 1024
 """Frames whose size stands for that of the next ones."""
 INDEX_BITS: Final = 20
 """Enough for the index of any record in its frame."""
+REMEMBERED: Final = 100_000
+"""Repeats whose places are kept: few are ever made."""
 EARLIEST: Final = -1
 """The offset of a place that is wherever the shard begins."""
 
@@ -56,10 +60,33 @@ class Fetched(msgspec.Struct, frozen=True, gc=False):
     size: int
 
 
+class Repeated:
+    """Where a topic has repeats, as far as the readers of this process have come across them."""
+
+    def __init__(self, options: FramedOptions) -> None:
+        self._look_back, self._from_now_on = options.look_back_first, options.look_back
+        self._places: dict[tuple[int, int], None] = {}
+
+    def look_back(self) -> int:
+        """Frames that the reader which is opened now has to look back, where it begins."""
+        look_back, self._look_back = self._look_back, self._from_now_on
+        return look_back
+
+    def add(self, shard: int, offset: int) -> None:
+        """The frame there is one."""
+        self._places[shard, offset] = None
+        if len(self._places) > REMEMBERED:
+            del self._places[next(iter(self._places))]
+
+    def __contains__(self, place: tuple[int, int]) -> bool:
+        return place in self._places
+
+
 class Fetch:
     """Of one reader, over all its shards. ``places``: by shard the next offset and index to fetch, as far as they are known."""
 
-    def __init__(self) -> None:
+    def __init__(self, repeated: Repeated) -> None:
+        self._repeated = repeated
         self.places: dict[int, tuple[int, int]] = {}
         self.times: dict[int, tuple[int, int]] = {}
         """By shard a time, and an offset before which older records are left out until one comes that is not."""
@@ -86,7 +113,10 @@ class Fetch:
         base = index if offset == wanted else 0
         # A frame of which a part was had is no repeat, whatever lies before it
         if had >= written and not base:
+            self._repeated.add(shard, offset)
             records = ()
+        elif (shard, offset) in self._repeated:
+            records, base = (), 0
         self.places[shard] = (offset + 1, 0)
         if shard in self.times:
             base = self._since(shard, offset, records)

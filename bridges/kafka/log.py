@@ -16,8 +16,8 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
 from bridges.framed.lanes import always
-from bridges.framed.options import MIB
-from bridges.framed.reading import place
+from bridges.framed.options import LOOK_BACK_SHARED, MIB
+from bridges.framed.reading import Repeated, place
 from bridges.framed.writing import Writing
 from bridges.kafka.connection import Connection
 from bridges.kafka.log_options import KafkaLogOptions
@@ -84,6 +84,7 @@ async def open_configured(connection: ConnectionSettings, settings: Settings, ep
         retention_bytes=wanted.retention_bytes,
         message_bytes=max(4 * MIB, settings.limits.packet + MIB),
         checked=wanted.durability == "checked",
+        look_back_first=LOOK_BACK_SHARED if settings.node.many else KafkaLogOptions().look_back_first,
     )
     return await open_kafka_log(Connection(connection), node=settings.node.id, epoch=epoch, options=options, may_write=may_write)
 
@@ -120,6 +121,7 @@ class KafkaLog:
         )
         self._ends = self._writing.ends
         self._readers: set[KafkaReader] = set()
+        self._repeated = {topic: Repeated(options) for topic in names}
         self._leaving: set[asyncio.Task[None]] = set()
         """Tasks of readers that were closed."""
         self._meter: AIOKafkaConsumer | None = None
@@ -137,7 +139,7 @@ class KafkaLog:
         if shards is not None and not known.keys() >= set(shards):
             raise ValueError(f"topic {topic} has shards 0 to {len(known) - 1}, not {list(shards)}")
         numbers = list(known) if shards is None else list(shards)
-        reader = KafkaReader(self._clients, self._names[topic], start, numbers, known, self._options, self._left)
+        reader = KafkaReader(self._clients, self._names[topic], start, numbers, known, self._options, self._repeated[topic], self._left)
         self._readers.add(reader)
         return reader
 

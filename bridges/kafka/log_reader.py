@@ -16,7 +16,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
 from bridges.framed.outlet import Outlet
-from bridges.framed.reading import EARLIEST, Fetch, places_of
+from bridges.framed.reading import EARLIEST, Fetch, Repeated, places_of
 from bridges.kafka.log_options import KafkaLogOptions
 from bridges.kafka.producers import Clients, undisturbed
 from schemas.errors import LogDamaged, LogError, SluicewayError
@@ -40,6 +40,7 @@ class KafkaReader:
         shards: Sequence[int],
         ends: dict[int, int],
         options: KafkaLogOptions,
+        repeated: Repeated,
         closed: Callable[[KafkaReader], None],
     ) -> None:
         self._clients = clients
@@ -50,7 +51,8 @@ class KafkaReader:
         self._start = start
         self._tails = {shard: ends[shard] for shard in shards}
         """Where each shard ended when the reader was opened: "latest"."""
-        self._fetched = Fetch()
+        self._look_back = repeated.look_back()
+        self._fetched = Fetch(repeated)
         self._fetched.places = {} if start == "earliest" else places_of(start, self._tails)
         self._outlet = Outlet(self._fetched)
         self._ill = False
@@ -137,7 +139,8 @@ class KafkaReader:
                 self._fetched.places[shard] = (firsts[shard], 0)
         consumer.assign(list(partitions))
         for partition, shard in partitions.items():
-            consumer.seek(partition, max(firsts[shard], self._fetched.places[shard][0] - self._options.look_back))
+            consumer.seek(partition, max(firsts[shard], self._fetched.places[shard][0] - self._look_back))
+        self._look_back = self._options.look_back  # what it has seen it knows
 
     async def _starts(self, consumer: AIOKafkaConsumer, partitions: Mapping[TopicPartition, int]) -> dict[int, tuple[int, int]]:
         start = self._start

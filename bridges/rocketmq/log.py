@@ -12,11 +12,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from bridges.framed.lanes import Lane, always
-from bridges.framed.reading import place
+from bridges.framed.options import LOOK_BACK_SHARED
+from bridges.framed.reading import Repeated, place
 from bridges.framed.writing import Writing
 from bridges.rocketmq import calls
 from bridges.rocketmq.client import Client
-from bridges.rocketmq.log_options import LOOK_BACK_SHARED, RocketmqLogOptions
+from bridges.rocketmq.log_options import RocketmqLogOptions
 from bridges.rocketmq.log_reader import RocketmqReader, Shards, Surroundings
 from bridges.rocketmq.log_sending import Sender, address_of
 from bridges.rocketmq.log_topics import Found, prepare
@@ -86,7 +87,7 @@ async def open_configured(connection: ConnectionSettings, settings: Settings, ep
         packet=settings.limits.packet,
         checked=wanted.durability == "checked",
         shared=many,
-        look_back=LOOK_BACK_SHARED if many else RocketmqLogOptions().look_back,
+        look_back_first=LOOK_BACK_SHARED if many else RocketmqLogOptions().look_back_first,
     )
     return await open_rocketmq_log(connection, node=settings.node.id, epoch=epoch, options=options, may_write=may_write)
 
@@ -115,7 +116,9 @@ class RocketmqLog:
             self.sender, names, options.shards, identity, largest=found.largest, limits=options, clock=clock, durable=self._durable
         )
         self._around = Surroundings(client, group, *identity, options)
-        self._topics = {topic: Shards(name, found.queues[name], writing.lanes[topic], writing.ends[topic]) for topic, name in names.items()}
+        self._topics = {
+            topic: Shards(name, found.queues[name], writing.lanes[topic], writing.ends[topic], Repeated(options)) for topic, name in names.items()
+        }
         self._readers: dict[str, set[RocketmqReader]] = {topic: set() for topic in names}
         client.join_producers(group)
 

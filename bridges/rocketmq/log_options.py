@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from bridges.framed.options import MIB, FramedOptions
 
-LOOK_BACK_SHARED = 128
-"""``look_back`` where frames of other nodes lie between a frame and its repeat."""
-
 
 class RocketmqLogOptions(FramedOptions, frozen=True, kw_only=True):
     """Bytes and seconds unless the name says otherwise. The first part describes the topics, the rest what this process does.

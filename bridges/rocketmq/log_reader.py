@@ -17,7 +17,7 @@ import msgspec
 
 from bridges.framed.lanes import Lane
 from bridges.framed.outlet import Outlet
-from bridges.framed.reading import EARLIEST, Fetch, places_of
+from bridges.framed.reading import EARLIEST, Fetch, Repeated, places_of
 from bridges.rocketmq import calls
 from bridges.rocketmq.client import Client
 from bridges.rocketmq.codes import RequestCode, ResponseCode
@@ -55,12 +55,13 @@ class Surroundings(msgspec.Struct, frozen=True):
 
 
 class Shards(msgspec.Struct, frozen=True):
-    """A topic: its queues by shard, its lanes, and the log's own knowledge of its ends, which every fetch renews."""
+    """A topic: its queues by shard, its lanes, the log's own knowledge of its ends, which every fetch renews, and its repeats."""
 
     name: str
     queues: Sequence[Queue]
     lanes: Sequence[Lane]
     ends: dict[int, int]
+    repeated: Repeated
 
 
 class Held(NamedTuple):
@@ -87,7 +88,9 @@ class RocketmqReader:
         self._start = start
         self._tails = {shard: topic.ends[shard] for shard in shards}
         """Where each shard ended when the reader was opened: "latest"."""
-        self._fetched = Fetch()
+        self._look_back = dict.fromkeys(shards, topic.repeated.look_back())
+        """By shard, where it was not begun yet: what the reader has seen it knows."""
+        self._fetched = Fetch(topic.repeated)
         self._fetched.places = places_of(start, self._tails)
         self._link: dict[int, Connection] = {}
         """By shard where what is held came from."""
@@ -168,7 +171,7 @@ class RocketmqReader:
         self._topic.ends[shard] = max(self._topic.ends[shard], end)
         if offset < first:
             self._skip(shard, first)
-        self._following[shard] = max(first, places[shard][0] - self._options.look_back)
+        self._following[shard] = max(first, places[shard][0] - self._look_back.pop(shard, self._options.look_back))
         self._held[shard].clear()
 
     async def _end(self, address: str, shard: int, wanted: int) -> int:

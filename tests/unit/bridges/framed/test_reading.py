@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from bridges.framed.reading import Fetch, place
+from bridges.framed.options import FramedOptions
+from bridges.framed.reading import REMEMBERED, Fetch, Repeated, place
 from schemas.positions import At
 from schemas.records import Frame, Kind, Record
 from streams.log import Batch
@@ -20,8 +21,8 @@ def frame(sequence: int, *numbers: int, node: str = "n", epoch: int = 1) -> Fram
     return Frame(1, node, epoch, sequence, [record(number) for number in numbers])
 
 
-def fetch(*places: tuple[int, int]) -> Fetch:
-    made = Fetch()
+def fetch(*places: tuple[int, int], repeated: Repeated | None = None) -> Fetch:
+    made = Fetch(repeated or Repeated(FramedOptions()))
     made.places = dict(enumerate(places))
     return made
 
@@ -58,6 +59,34 @@ def test_frames_before_the_start_are_known_and_not_handed_out() -> None:
     first = fetched.cut(BIG, BIG)
     assert (first.first, [each.packet_id for each in first.records]) == (At(0, 2, 1), [3, 4])
     assert all_of(fetched) == [5]
+
+
+def test_a_repeat_that_one_reader_has_found_is_one_to_those_who_cannot_know_its_first_copy() -> None:
+    repeated = Repeated(FramedOptions())
+    live = fetch((0, 0), repeated=repeated)
+    for offset, each in enumerate((frame(1, 0), *(frame(number, number, node="m") for number in range(1, 100)), frame(1, 0), frame(2, 1))):
+        live.take(0, offset, each, 100)
+    assert all_of(live) == [0, *range(1, 100), 1]
+    later = fetch((99, 0), repeated=repeated)
+    for offset, each in ((99, frame(99, 99, node="m")), (100, frame(1, 0)), (101, frame(2, 1))):
+        later.take(0, offset, each, 100)
+    batches = [later.cut(BIG, BIG) for _ in range(3)]
+    assert [[each.packet_id for each in batch.records] for batch in batches] == [[99], [], [1]]
+    assert batches[1] == Batch(At(0, 100, 0), (), At(0, 101, 0))
+
+
+def test_the_places_of_repeats_are_bounded() -> None:
+    repeated = Repeated(FramedOptions())
+    for offset in range(REMEMBERED + 1):
+        repeated.add(0, offset)
+    assert (0, 0) not in repeated
+    assert (0, 1) in repeated
+    assert (0, REMEMBERED) in repeated
+
+
+def test_the_first_reader_looks_further_back() -> None:
+    repeated = Repeated(FramedOptions(look_back=3, look_back_first=50))
+    assert [repeated.look_back() for _ in range(3)] == [50, 3, 3]
 
 
 def test_the_rest_of_a_frame_is_no_repeat_whatever_lies_before_it() -> None:
