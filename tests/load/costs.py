@@ -1,4 +1,4 @@
-"""What a publish, a delivery, a connection, an offline message and a rule cost: ``python -m tests.load.costs --mqload PATH [--only NAME]``.
+"""What a publish, a delivery, a connection and an offline message cost: ``python -m tests.load.costs --mqload PATH [--only NAME]``.
 
 Processor time of the gateway and of the broker's processes, and bytes that reach the disk, on each log: to reckon with how much a machine
 will hold. Nothing here has a goal. Client, gateway and broker share the machine, so that rates say nothing; costs do.
@@ -21,7 +21,7 @@ from psycopg import sql
 
 from tests.load.broker import memory, processor_seconds
 from tests.load.figures import COOL_DOWN, checked
-from tests.load.rule_bench import KINDS, RuleBench
+from tests.load.rule_bench import RuleBench
 from tests.support.brokers import guard
 from tests.support.brokers.rocketmq import V5, RocketMQ
 from tests.support.certificates import Authority
@@ -32,7 +32,6 @@ from tests.support.process import Process
 SHARDS = 6
 CONNECTIONS = 10_000
 SETTLED = 2.0
-PARENT = "bench"
 QUIET = ("-rate", "250")
 """Messages a second of each of four publishers: groups are small then, and a sync is for few."""
 
@@ -134,25 +133,6 @@ def _connect(bench: RuleBench, name: str, gateway: Gateway, *flags: str) -> None
     print(f"{'embedded':9} {name:32} {spent / CONNECTIONS * 1e6:8.1f} us gateway, {grown / CONNECTIONS:,.0f} B while it is idle", flush=True)
 
 
-def rules(bench: RuleBench) -> None:
-    """What a publish costs with an outflow rule for it, against one without, on the embedded log: until the rule has sent all."""
-    for kind in KINDS:
-        plain, ruled = bench.gateway(), bench.with_connection(kind)
-        rule = bench.create_rule(ruled, kind="outflow", topic=PARENT, backendTopic=bench.topic(kind))
-        found: dict[Gateway, list[float]] = {plain: [], ruled: []}
-        for _ in range(bench.rounds + 1):
-            for gateway, costs in found.items():
-                before = processor_seconds(gateway)
-                result = checked(bench.load(gateway.mqtt, "publish", "-qos", "1", "-pubs", "4", "-rate", "5000", "-parent", PARENT))
-                if gateway is ruled:
-                    bench.until(ruled, rule, lambda status: status["lagRecords"] == 0)
-                time.sleep(COOL_DOWN)
-                costs.append((processor_seconds(gateway) - before) / max(1, result["acked"]) * 1e6)
-        without, with_rule = (statistics.median(costs[1:]) for costs in found.values())
-        label = f"outflow to {kind}, 20,000/s"
-        print(f"{'embedded':9} {label:32} {with_rule - without:8.1f} us gateway beside {without:.1f} of the publish", flush=True)
-
-
 def fleet(bench: RuleBench) -> None:
     """Clients at one of 1, 2 or 3 nodes over Kafka: what a delivered message costs that node, and each of the others, which reads it too."""
     server = PostgreSQL("postgresql", bench.folder / "postgresql").start()
@@ -190,7 +170,6 @@ ALL: Mapping[str, Callable[[RuleBench], None]] = {
     "kafka": lambda bench: messages(bench, "kafka"),
     "rocketmq": lambda bench: messages(bench, "rocketmq"),
     "connections": connections,
-    "rules": rules,
     "fleet": fleet,
 }
 
