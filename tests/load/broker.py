@@ -7,6 +7,8 @@ import os
 import statistics
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,8 @@ from tests.support.gateway import AccessKey, Endpoint, Gateway
 from tests.support.mosquitto import Mosquitto
 from tests.support.process import Process
 
+HELD = 4.0
+"""Seconds for which idle connections are held after all are there: longer than anybody looks at them."""
 Result = dict[str, Any]
 """What mqload printed: its keys are named where they are read."""
 
@@ -45,6 +49,20 @@ class Bench:
     def command(self, endpoint: Endpoint, mode: str, *flags: str, seconds: float | None = None) -> list[str]:
         measured = self.seconds if seconds is None else seconds
         return [str(self._mqload), "-addr", str(endpoint), "-mode", mode, "-seconds", str(measured), *flags]
+
+    @contextmanager
+    def holding(self, endpoint: Endpoint, connections: int, *flags: str) -> Iterator[str]:
+        """So many connections, idle; what mqload said when all were there."""
+        line = self.command(endpoint, "connect", "-conns", str(connections), *flags, seconds=HELD)
+        child = subprocess.Popen(line, stdout=subprocess.PIPE, text=True)
+        try:
+            assert child.stdout is not None
+            said = child.stdout.readline()
+            time.sleep(2.0)
+            yield said
+        finally:
+            child.kill()
+            child.communicate()
 
     def load(self, endpoint: Endpoint, mode: str, *flags: str, seconds: float | None = None) -> Result:
         done = subprocess.run(self.command(endpoint, mode, *flags, seconds=seconds), capture_output=True, text=True, timeout=600, check=False)

@@ -1,14 +1,13 @@
-"""What a publish, a delivery, a connection, an offline message and a rule cost: ``python -m tests.load.costs --mqload PATH [--only NAME]``.
+"""What a publish, a delivery, a connection and an offline message cost: ``python -m tests.load.costs --mqload PATH [--only NAME]``.
 
-Processor time of the gateway and of the broker's processes, and bytes that reach the disk, on each log: the figures that docs/capacity.md
-reckons with. Nothing here has a goal. Client, gateway and broker share the machine, so that rates say nothing; costs do.
+Processor time of the gateway and of the broker's processes, and bytes that reach the disk, on each log: to reckon with how much a machine
+will hold. Nothing here has a goal. Client, gateway and broker share the machine, so that rates say nothing; costs do.
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -20,9 +19,9 @@ import psutil
 import psycopg
 from psycopg import sql
 
-from tests.load.broker import memory
+from tests.load.broker import memory, processor_seconds
 from tests.load.figures import COOL_DOWN, checked
-from tests.load.rule_bench import KINDS, RuleBench
+from tests.load.rule_bench import RuleBench
 from tests.support.brokers import guard
 from tests.support.brokers.rocketmq import V5, RocketMQ
 from tests.support.certificates import Authority
@@ -33,7 +32,6 @@ from tests.support.process import Process
 SHARDS = 6
 CONNECTIONS = 10_000
 SETTLED = 2.0
-PARENT = "bench"
 QUIET = ("-rate", "250")
 """Messages a second of each of four publishers: groups are small then, and a sync is for few."""
 
@@ -131,38 +129,12 @@ def _connect(bench: RuleBench, name: str, gateway: Gateway, *flags: str, beside:
     endpoint, servers = gateway.endpoints["mqtts"] if flags else gateway.mqtt, [beside] if beside is not None else []
     checked(bench.load(endpoint, "connect", "-conns", "200", *flags, seconds=0.5))
     time.sleep(SETTLED)
-    idle, (before, _), (there, _) = memory(gateway), _spent([gateway]), _spent(servers)
-    child = subprocess.Popen(bench.command(endpoint, "connect", "-conns", str(CONNECTIONS), *flags, seconds=6.0), stdout=subprocess.PIPE, text=True)
-    try:
-        assert child.stdout is not None
-        child.stdout.readline()  # printed when all are connected; then they are held
-        time.sleep(SETTLED)
-        spent, grown, served = _spent([gateway])[0] - before, memory(gateway) - idle, _spent(servers)[0] - there
-    finally:
-        child.kill()
-        child.communicate()
+    idle, before, (there, _) = memory(gateway), processor_seconds(gateway), _spent(servers)
+    with bench.holding(endpoint, CONNECTIONS, *flags):
+        spent, grown = processor_seconds(gateway) - before, memory(gateway) - idle
+        served = _spent(servers)[0] - there
     each, store = spent / CONNECTIONS * 1e6, served / CONNECTIONS * 1e6
     print(f"{'embedded':9} {name:32} {each:8.1f} us gateway {store:8.1f} us PostgreSQL {grown / CONNECTIONS:9,.0f} B while it is idle", flush=True)
-
-
-def rules(bench: RuleBench) -> None:
-    """What a publish costs with an outflow rule for it, against one without, on the embedded log: until the rule has sent all."""
-    for kind in KINDS:
-        plain, ruled = bench.gateway(), bench.with_connection(kind)
-        rule = bench.create_rule(ruled, kind="outflow", topic=PARENT, backendTopic=bench.topic(kind))
-        bench.until(ruled, rule, lambda status: status["state"] == "running")
-        found: dict[Gateway, list[float]] = {plain: [], ruled: []}
-        for _ in range(bench.rounds + 1):
-            for gateway, costs in found.items():
-                before, _ = _spent([gateway])
-                result = checked(bench.load(gateway.mqtt, "publish", "-qos", "1", "-pubs", "4", "-rate", "5000", "-parent", PARENT))
-                if gateway is ruled:
-                    bench.until(ruled, rule, lambda status: status["lagRecords"] == 0)
-                time.sleep(COOL_DOWN)
-                costs.append((_spent([gateway])[0] - before) / max(1, result["acked"]) * 1e6)
-        without, with_rule = (statistics.median(costs[1:]) for costs in found.values())
-        label = f"outflow to {kind}, 20,000/s"
-        print(f"{'embedded':9} {label:32} {with_rule - without:8.1f} us gateway beside {without:.1f} of the publish", flush=True)
 
 
 def fleet(bench: RuleBench) -> None:
@@ -173,10 +145,12 @@ def fleet(bench: RuleBench) -> None:
             nodes = _nodes(bench, server, size)
             found = []
             for _ in range(bench.rounds + 1):
-                before = [_spent([node])[0] for node in nodes]
+                before = [processor_seconds(node) for node in nodes]
                 result = checked(bench.load(nodes[0].mqtt, "pubsub", "-qos", "1", "-pubs", "4", "-subs", "4", "-rate", "2500"))
                 time.sleep(COOL_DOWN)
-                found.append([(_spent([node])[0] - start) / max(1, result["delivered"]) * 1e6 for node, start in zip(nodes, before, strict=True)])
+                found.append(
+                    [(processor_seconds(node) - start) / max(1, result["delivered"]) * 1e6 for node, start in zip(nodes, before, strict=True)]
+                )
             here, *elsewhere = (statistics.median(column) for column in zip(*found[1:], strict=True))
             others = ", ".join(f"{cost:.1f}" for cost in elsewhere) or "none"
             print(f"{'kafka':9} {f'1 of {size} nodes, 10,000/s':32} {here:8.1f} us gateway; the others {others}", flush=True)
@@ -204,7 +178,6 @@ ALL: Mapping[str, Callable[[RuleBench], None]] = {
     "kafka": lambda bench: messages(bench, "kafka"),
     "rocketmq": lambda bench: messages(bench, "rocketmq"),
     "connections": connections,
-    "rules": rules,
     "fleet": fleet,
 }
 

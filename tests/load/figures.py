@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -119,15 +118,8 @@ def idle(bench: Bench, table: Table) -> None:
     checked(bench.load(ours.mqtt, "connect", "-conns", "200", seconds=0.5))
     time.sleep(1.0)
     before = memory(ours)
-    child = subprocess.Popen(bench.command(ours.mqtt, "connect", "-conns", "10000", seconds=4.0), stdout=subprocess.PIPE, text=True)
-    try:
-        assert child.stdout is not None
-        said = child.stdout.readline()  # printed when all are connected; then they are held
-        time.sleep(2.0)
+    with bench.holding(ours.mqtt, 10_000) as said:
         each = (memory(ours) - before) / 10_000
-    finally:
-        child.kill()
-        child.communicate()
     table.add("idle connection", f"{each / 1024:.2f} KiB", "<= 4 KiB", '"refused":0' in said and each <= 4096, said.strip())
 
 
