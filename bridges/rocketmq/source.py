@@ -165,8 +165,8 @@ class RocketmqSource:
         address = self._route.masters.get(pulling.queue.broker)
         connection = self._client.peers.ready(address) if address is not None else None
         now = self._loop.time()
-        if self._closed or pulling.name not in self._current:
-            return
+        if self._closed or pulling.asked is not None or pulling.name not in self._current:
+            return  # two at a time would answer in any order, and lead back
         if connection is None or pulling.retry_at > now or (self._subscription.kind != TAG and address not in self._checked):
             self._work.set()
             return

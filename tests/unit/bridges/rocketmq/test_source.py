@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 
 import pytest
@@ -11,8 +12,10 @@ from bridges.rocketmq import client as clients
 from bridges.rocketmq import source as sources
 from bridges.rocketmq.backend import RocketmqBackend
 from bridges.rocketmq.codes import RequestCode
+from bridges.rocketmq.connection import Connection
 from bridges.rocketmq.errors import Refused
 from bridges.rocketmq.frames import RESPONSE, Command
+from bridges.rocketmq.peers import Peers
 from schemas.errors import BackendError
 from streams.backend import Incoming
 from tests.support.fake_rocketmq import FakeRocketmq, FakeTopic, Verdict
@@ -71,6 +74,27 @@ async def test_an_idle_queue_costs_one_pull(fake: FakeRocketmq, backend: Rocketm
     assert sources.POLL_GRACE > 5  # the broker looks that seldom which pulls it held for long enough
     fake.put("T", 2, b"woken")
     assert [each.body for each in await waiting] == [b"woken"]
+
+
+async def test_a_queue_has_one_pull_at_a_time_even_while_a_connection_is_made(
+    fake: FakeRocketmq, backend: RocketmqBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two would be answered in any order, and the later answer could lead back to what came already."""
+    connection = Peers.connection
+
+    async def slow(peers: Peers, address: str) -> Connection:
+        made = await connection(peers, address)
+        await asyncio.sleep(0.05)
+        return made
+
+    monkeypatch.setattr(Peers, "connection", slow)
+    source = backend.source("rule", "T", {f"broker-a:{queue}": 0 for queue in range(4)})
+    for _ in range(30):  # a reader that looks often finds the connection before who has made it goes on
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.02):
+                await source.next(1, 1)
+    asked = [pull.fields["queueId"] for pull in fake.seen(PULL)]
+    assert sorted(asked) == ["0", "1", "2", "3"]
 
 
 async def test_a_broker_that_holds_no_pulls_is_not_asked_without_pause(fake: FakeRocketmq, backend: RocketmqBackend) -> None:
