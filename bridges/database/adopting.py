@@ -9,6 +9,7 @@ from sqlalchemy import Connection, bindparam, literal_column, select, update
 
 from bridges.database.locks import AT_ONCE
 from bridges.database.membership import NODE_ALIVE, NODE_DEAD, declare_dead, holds
+from bridges.database.names import may_be_there
 from bridges.database.reads import raised, routed, session_numbered
 from bridges.database.sql import Prepared, key_is
 from bridges.database.tables import boxes, sessions
@@ -60,7 +61,8 @@ def adopt(connection: Connection, epochs: dict[int, int], dead: int, epoch: int,
 
 def owners(connection: Connection, clients: Sequence[str]) -> Mapping[str, Owner]:
     found: dict[str, Owner] = {}
+    clients = [client for client in clients if may_be_there(connection, client)]
     for start in range(0, len(clients), AT_ONCE):
-        rows = connection.execute(_OWNERS, {"clients": list(clients[start : start + AT_ONCE])}).all()
+        rows = connection.execute(_OWNERS, {"clients": clients[start : start + AT_ONCE]}).all()
         found |= {client: Owner(number, epoch, node) for client, number, epoch, node in rows}
     return found

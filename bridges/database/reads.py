@@ -9,7 +9,7 @@ from typing import Any, Final
 from sqlalchemy import BigInteger, Connection, Select, bindparam, cast, func, literal_column, select, text, tuple_
 
 from bridges.database.locks import is_shared
-from bridges.database.names import read_name, stored_name
+from bridges.database.names import may_be_there, read_name, stored_name
 from bridges.database.rows import box_entry, decode_channel, decode_key, decode_places, decode_record, decode_status, decode_subscription, encode
 from bridges.database.sql import Prepared, Row, indexed, key_is
 from bridges.database.tables import (
@@ -294,11 +294,12 @@ def open_channels(connection: Connection) -> list[OpenChannel]:
 def statuses(connection: Connection, clients: Sequence[str]) -> Mapping[str, tuple[ClientStatus, bytes]]:
     columns = (client_statuses.c.client, client_statuses.c.status, client_statuses.c.state)
     found: dict[str, tuple[ClientStatus, bytes]] = {}
+    clients = [client for client in clients if may_be_there(connection, client)]
     if len(clients) == 1:  # what the API asks for: without the cost of a statement that is made for its values
         row = _STATUS.first(connection, the_client=clients[0])
         return {} if row is None else {clients[0]: (decode_status(row[0]), row[1])}
     for start in range(0, len(clients), SCAN):
-        some = list(clients[start : start + SCAN])
+        some = clients[start : start + SCAN]
         for client, status, state in connection.execute(select(*columns).where(columns[0].in_(bindparam("some", expanding=True))), {"some": some}):
             found[client] = (decode_status(status), state)
     return found
@@ -306,6 +307,8 @@ def statuses(connection: Connection, clients: Sequence[str]) -> Mapping[str, tup
 
 def statuses_page(connection: Connection, prefix: str, after: str, limit: int) -> list[ClientStatus]:
     """A range of the key: what begins with the prefix ends before the same prefix with its last character one higher."""
+    if not may_be_there(connection, prefix + after):
+        return []
     high = prefix[:-1] + chr(ord(prefix[-1]) + 1)
     return [decode_status(row[0]) for row in _STATUSES.all(connection, after=after, low=prefix, high=high, count=limit)]
 

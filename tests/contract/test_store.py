@@ -312,6 +312,10 @@ async def test_statuses_are_replaced_and_found_by_client(store: Store) -> None:
     assert found["c7"] == (ClientStatus("c7", False, "", "", NOW + 1), b"later")
     assert found["c8"] == (ClientStatus("c8", True, "f" * 32, "127.0.0.1:1", NOW), b"c8")
     assert await store.statuses([]) == {}
+    assert set(await store.statuses(["c1", "c\x001"])) == {"c1"}
+    assert await store.statuses(["\x00"]) == {}
+    assert await store.statuses_of("\x00", "", 10) == await store.statuses_of("c", "c\x00", 0) == []
+    assert await store.cluster.owners(["\x00"]) == {}
 
 
 async def test_statuses_by_prefix_come_in_pages(store: Store) -> None:
