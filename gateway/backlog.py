@@ -71,7 +71,7 @@ class Backlog:
             return in_flight
         firsts: dict[int, At] = {}
         for shard in {entry.at.shard for entry in in_flight}:
-            for queued in await self._node.store.entries(session.id, At(shard, -1, 0), 1):
+            for queued in await self._node.store.entries(session.id, At(shard, -1, 0), 1, epoch=session.epoch):
                 firsts[queued.at.shard] = queued.at
         kept = []
         for entry in in_flight:
@@ -150,8 +150,9 @@ class Backlog:
         """Entries of one shard that were not taken yet. Boxes are in order of shards, and any shard may get more: after the last the first comes."""
         taken = self._cursors.get(session, {}).get(box, {})
         store, after, wrapped = self._node.store, self._cursor(session, box), len(self._node.routed) < 2
+        epoch = keeping.epoch_of(session, box) if self._node.owner else 0  # another node may have it by now, and put there what is its to send
         while True:
-            entries = await store.entries(box, after, limit)
+            entries = await store.entries(box, after, limit, epoch=epoch)
             if entries:
                 shard = entries[0].at.shard
                 last = taken.get(shard)
@@ -233,7 +234,7 @@ class Backlog:
             return
         newest = wanted.push_order == "DESC"
         after = None if newest else self._cursor(session, session.id)
-        entries = await self._node.store.entries(session.id, after, limit, newest_first=newest)
+        entries = await self._node.store.entries(session.id, after, limit, newest_first=newest, epoch=session.epoch)
         in_flight = {d.at for d in session.in_flight.values()}
         for entry in entries:
             if entry.at not in in_flight and session.has_room() and self._node.may_have(session.principal, entry.record):

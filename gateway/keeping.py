@@ -67,7 +67,7 @@ def store(session: Session, delivery: Delivery, state: int = BoxState.QUEUED, pa
 def move_in(session: Session, delivery: Delivery) -> int:
     """From the client id's mailbox into the session's own box, in one transaction, before it is sent under a packet id; the new box."""
     persistence = session.node.persistence
-    persistence.add(DropEntry(box=session.mailbox, epoch=0, at=delivery.at))
+    persistence.add(DropEntry(box=session.mailbox, epoch=session.epoch, at=delivery.at, session=session.id))
     persistence.add(put(session, delivery))
     session.stored_count += 1
     return session.id

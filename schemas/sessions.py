@@ -115,9 +115,12 @@ class SetEntry(msgspec.Struct, frozen=True, tag=True, gc=False):
 
 
 class DropEntry(msgspec.Struct, frozen=True, tag=True, gc=False):
+    """``session``: whose epoch guards the drop where the box is a mailbox, 0 where nothing does."""
+
     box: int
     epoch: int
     at: At
+    session: int = 0
 
 
 class TrimBox(msgspec.Struct, frozen=True, tag=True):

@@ -274,10 +274,11 @@ class Store(Protocol):
     async def mailboxes(self) -> Mapping[str, int]:
         """All mailboxes by client id: what a start loads."""
 
-    async def entries(self, box: int, after: At | None, limit: int, *, newest_first: bool = False) -> list[BoxEntry]:
+    async def entries(self, box: int, after: At | None, limit: int, *, newest_first: bool = False, epoch: int = 0) -> list[BoxEntry]:
         """QUEUED entries of a box behind ``after``, in log order; or from its end backwards, then ``after`` is the last one had on that way.
 
-        A page may be shorter than ``limit`` where its records are large; only an empty one is the end.
+        A page may be shorter than ``limit`` where its records are large; only an empty one is the end. ``epoch``: none where the box is
+        under another one, since what lies there is then for another node to send.
         """
 
     async def retained(self, topic_filter: str, after: str, limit: int) -> list[RetainedMessage]:

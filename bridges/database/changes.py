@@ -186,7 +186,8 @@ class Changes:
             self._entries.set(change.box, change.at, change.state, change.packet_id)
 
     def drop_entry(self, change: DropEntry, outcome: Outcome) -> None:
-        if not self._box_refuses(change.box, change.epoch, outcome):
+        guarded = self._session_refuses(change.session, change.epoch, outcome) if change.session else self._box_refuses(change.box, change.epoch, outcome)
+        if not guarded:
             self._entries.drop(change.box, change.at)
 
     def trim_box(self, change: TrimBox, outcome: Outcome) -> None:
@@ -322,7 +323,13 @@ _TAKE: Final[dict[type, Callable[[Changes, Any, Outcome], None]]] = {
     **dict.fromkeys(_OF_RULES, Changes.of_rule),
 }
 
-NUMBER_OF: Final[dict[type, Callable[[Any], int]]] = dict.fromkeys((PutEntry, SetEntry, DropEntry, TrimBox), attrgetter("box")) | dict.fromkeys(
+_NUMBER_OF: Final[dict[type, Callable[[Any], int]]] = dict.fromkeys((PutEntry, SetEntry, DropEntry, TrimBox), attrgetter("box")) | dict.fromkeys(
     (PutSubscription, DropSubscription, EndConnection, ReserveBlock, Resumed, RemoveSession, PutReceived, DropReceived), attrgetter("session")
 )
 """The session or box whose epoch has to be known before a change is taken."""
+
+
+def numbers_of(changes: Sequence[Change]) -> list[int]:
+    """Of all sessions and boxes that the changes are about."""
+    found = [of(change) for change in changes if (of := _NUMBER_OF.get(type(change))) is not None]
+    return found + [change.session for change in changes if isinstance(change, DropEntry) and change.session]

@@ -128,6 +128,7 @@ _DOCUMENTS: Final = Prepared(
     .order_by(documents.c.name)
     .limit(bindparam("count"))
 )
+_BOX_EPOCH: Final = Prepared(select(boxes.c.epoch).where(key_is(boxes, "id")))
 _PROPERTY: Final = Prepared(select(properties.c.value).where(key_is(properties, "name")))
 
 
@@ -161,8 +162,13 @@ def received_of(connection: Connection, session: int) -> tuple[int, ...]:
     return tuple([row[0] for row in _RECEIVED.all(connection, the_session=session)])
 
 
-def entries_page(connection: Connection, box: int, after: At | None, limit: int, *, newest_first: bool) -> list[BoxEntry]:
-    """QUEUED entries."""
+def entries_page(connection: Connection, box: int, after: At | None, limit: int, *, newest_first: bool, epoch: int) -> list[BoxEntry]:
+    """QUEUED entries. The epoch is looked at behind them: what another node has put there came later than its epoch."""
+    found = _entries_page(connection, box, after, limit, newest_first=newest_first)
+    return found if not epoch or _BOX_EPOCH.number(connection, the_id=box) == epoch else []
+
+
+def _entries_page(connection: Connection, box: int, after: At | None, limit: int, *, newest_first: bool) -> list[BoxEntry]:
     at = after or (_HIGHEST if newest_first else _LOWEST)
     query = ENTRIES_BACKWARDS if newest_first else ENTRIES
     found: list[BoxEntry] = []

@@ -107,8 +107,8 @@ class DatabaseStore:
         found: Mapping[str, int] = await self._read(reads.mailboxes_all)
         return found
 
-    async def entries(self, box: int, after: At | None, limit: int, *, newest_first: bool = False) -> list[BoxEntry]:
-        found: list[BoxEntry] = await self._read(reads.entries_page, box, after, limit, newest_first=newest_first)
+    async def entries(self, box: int, after: At | None, limit: int, *, newest_first: bool = False, epoch: int = 0) -> list[BoxEntry]:
+        found: list[BoxEntry] = await self._read(reads.entries_page, box, after, limit, newest_first=newest_first, epoch=epoch)
         return found
 
     async def retained(self, topic_filter: str, after: str, limit: int) -> list[RetainedMessage]:

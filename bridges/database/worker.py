@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Engine
 
-from bridges.database.changes import NUMBER_OF, Changes, Outcome
+from bridges.database.changes import Changes, Outcome, numbers_of
 from bridges.database.failures import Meaning, meaning, reason
 from bridges.database.locks import is_shared, learn_clients, learn_epochs
 from bridges.database.membership import holds
@@ -54,7 +54,7 @@ class Transaction:
         clients: list[str] = []
         for call in group:
             if isinstance(call, Commit):
-                numbers += [of(change) for change in call.changes if (of := NUMBER_OF.get(type(change))) is not None]
+                numbers += numbers_of(call.changes)
             elif call.client is not None:
                 clients.append(call.client)
         if clients:

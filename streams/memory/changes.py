@@ -64,7 +64,9 @@ def apply(state: State, changes: Sequence[Change]) -> CommitResult:
 
 def _refused(state: State, change: Change) -> Stale | None:
     """An epoch of 0 guards nothing, but what a change is about has to be there."""
-    if isinstance(change, PutEntry | SetEntry | DropEntry | TrimBox):
+    if isinstance(change, DropEntry) and change.session:
+        number, there = change.session, change.session in state.sessions and change.box in state.boxes
+    elif isinstance(change, PutEntry | SetEntry | DropEntry | TrimBox):
         number, there = change.box, change.box in state.boxes
     elif isinstance(change, PutSubscription | DropSubscription | EndConnection | RemoveSession | ReserveBlock | Resumed):
         number, there = change.session, change.session in state.sessions

@@ -104,8 +104,9 @@ class MemoryStore:
     async def mailboxes(self) -> Mapping[str, int]:
         return dict(self._working().mailboxes)
 
-    async def entries(self, box: int, after: At | None, limit: int, *, newest_first: bool = False) -> list[BoxEntry]:
-        found = self._working().boxes.get(box, Box()).queued()
+    async def entries(self, box: int, after: At | None, limit: int, *, newest_first: bool = False, epoch: int = 0) -> list[BoxEntry]:
+        there = self._working().boxes.get(box, Box())
+        found = there.queued() if epoch in (0, there.epoch) else []
         if newest_first:
             found.reverse()
         if after is not None:

@@ -10,7 +10,7 @@ import pytest
 
 from schemas.positions import At
 from schemas.sessions import BoxEntry, BoxState, DropEntry, PutEntry, SetEntry, TrimBox
-from streams.store import Change, FinishReplayed, Store
+from streams.store import Change, FinishReplayed, Stale, Store
 from tests.contract.store_making import KINDS, NOW, claimed, entry, made, place, put, queued, record
 
 QUEUED, IN_FLIGHT, RELEASED, DONE = BoxState
@@ -54,6 +54,33 @@ async def test_entries_come_from_the_end_backwards(store: Store) -> None:
     assert first == [place(number) for number in range(24, 14, -1)]
     then = [each.at for each in await store.entries(session.id, first[-1], 20, newest_first=True)]
     assert then == [place(number) for number in range(14, -1, -1)]
+
+
+async def test_a_box_under_another_epoch_has_nothing_for_who_had_it_before(store: Store) -> None:
+    """What the one that has it now puts there would be sent by both, and by the other out of order."""
+    session = await claimed(store)
+    await put(store, session, entry(1))
+    assert await store.entries(session.id, None, 10, epoch=session.epoch) == [entry(1)]
+    again = await claimed(store)
+    await put(store, again, entry(2))
+    for newest_first in (False, True):
+        assert await store.entries(session.id, None, 10, newest_first=newest_first, epoch=session.epoch) == []
+    assert await store.entries(session.id, None, 10, epoch=again.epoch) == await store.entries(session.id, None, 10) == [entry(1), entry(2)]
+    assert await store.entries(987, None, 10, epoch=1) == []
+
+
+async def test_what_leaves_a_mailbox_for_a_session_that_is_another_node_s_stays_there(store: Store) -> None:
+    """It is not in the session's box then, which takes nothing under the old epoch."""
+    mailbox = await store.mailbox("c1")
+    session = await claimed(store)
+    await store.commit([PutEntry(mailbox, 0, entry(number)) for number in (1, 2)])
+    assert (await store.commit([DropEntry(mailbox, session.epoch, place(1), session.id), PutEntry(session.id, session.epoch, entry(1))])).stale == ()
+    await claimed(store)
+    late = await store.commit([DropEntry(mailbox, session.epoch, place(2), session.id), PutEntry(session.id, session.epoch, entry(2))])
+    assert late.stale == (Stale(session.id, session.epoch),)
+    assert (await queued(store, session.id), await queued(store, mailbox)) == ([place(1)], [place(2)])
+    assert (await store.commit([DropEntry(mailbox, session.epoch, place(2), session.id)])).stale == (Stale(session.id, session.epoch),)
+    assert await queued(store, mailbox) == [place(2)]
 
 
 async def test_boxes_are_apart_and_a_record_may_lie_in_many(store: Store) -> None:

@@ -165,6 +165,32 @@ def test_a_session_that_comes_back_to_a_node_that_has_not_heard_of_its_leaving_g
     assert there.payloads() == [b"new"]
 
 
+def test_a_node_that_has_not_heard_that_a_session_has_gone_sends_nothing_that_its_new_one_has_stored(make_many: Make) -> None:
+    """It would skip what the new node had not stored yet, or had sent."""
+    bed = make_many()
+    one, two = bed.start("one"), bed.start("two")
+    first = two.connect("s", **KEPT)
+    first.subscribe("t", qos=1)
+    first.disconnect()
+    publisher = one.connect("p")
+    publisher.exchange("t", b"0", 1)
+    here = two.dial()
+    here.stop_reading()
+    here.connect("s", **KEPT)
+    two.link.behind = True
+    there = one.dial()
+    there.stop_reading()
+    there.connect("s", **KEPT)
+    publisher.exchange("t", b"1", 1)
+    bed.advance(0.1)
+    here.read_on()
+    bed.advance(0.1)
+    assert here.payloads() == []
+    there.read_on()
+    bed.advance(0.1)
+    assert there.payloads() == [b"0", b"1"]
+
+
 def test_a_dead_node_s_session_is_adopted_while_its_client_comes(make_many: Make) -> None:
     """Between the two the node that takes it over waits for its routing: what its client has made of it by then stands."""
     bed = make_many()
