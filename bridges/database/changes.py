@@ -186,9 +186,9 @@ class Changes:
             self._entries.set(change.box, change.at, change.state, change.packet_id)
 
     def drop_entry(self, change: DropEntry, outcome: Outcome) -> None:
-        guarded = self._session_refuses(change.session, change.epoch, outcome) if change.session else self._box_refuses(change.box, change.epoch, outcome)
-        if not guarded:
-            self._entries.drop(change.box, change.at)
+        number, epoch = change.box, change.epoch
+        if not (self._session_refuses(change.session, epoch, outcome) if change.session else self._box_refuses(number, epoch, outcome)):
+            self._entries.drop(number, change.at)
 
     def trim_box(self, change: TrimBox, outcome: Outcome) -> None:
         if not self._box_refuses(change.box, change.epoch, outcome):
