@@ -110,7 +110,8 @@ class Connecting:
             self._node.trace.refused(packet.client_id, connection.peer.address, refused.code, refused.words)
             self.refuse(connection, refused.code, refused.reference)
             connection.shut()  # [MQTT-3.1.4-2] [MQTT-3.2.2-7]; what came behind CONNECT is dropped with it [MQTT-3.1.4-6]
-        except (StoreError, LogError):
+        except (StoreError, LogError) as error:
+            self._node.log_refused(connection, packet.client_id, str(error))
             self.refuse(connection, ReasonCode.SERVER_UNAVAILABLE)
             connection.shut()
         self.authenticating.final(connection)  # of a connect that came to nothing after all
