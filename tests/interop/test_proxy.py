@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -32,17 +31,15 @@ def connected(gateway: Gateway, header: bytes, client: bytes, user: bytes = b"",
 
 def status(gateway: Gateway, client: str, within: float = 10.0) -> dict[str, Any]:
     """Once the client is shown as online, which comes a moment behind its CONNACK; until then it is one that was never seen."""
-    deadline = time.monotonic() + within
-    while True:
-        try:
-            shown: dict[str, Any] = json.loads(gateway.run("status", client, "--json"))
-        except AssertionError:
-            if time.monotonic() > deadline:
-                raise
-        else:
-            if shown["online"]:
-                return shown
-            assert time.monotonic() < deadline, shown
+    shown: dict[str, Any] = {}
+
+    def online() -> bool:
+        with contextlib.suppress(AssertionError):
+            shown.update(json.loads(gateway.run("status", client, "--json")))
+        return bool(shown.get("online"))
+
+    gateway.until(online, within, f"{client} shown as online")
+    return shown
 
 
 def lines(gateway: Gateway, word: str) -> list[str]:
