@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.faults.test_many_gateways import NAMES, shared, three
+from tests.faults.test_many_gateways import shared, three
 from tests.support.gateway import Gateway
 from tests.support.openapi_sdks import Call, tea
 from tests.support.wire import Clients

@@ -13,43 +13,19 @@ from pathlib import Path
 import pytest
 
 from schemas.records import PRESENCE_TOPIC, Kind
-from tests.contract.log_drivers import Driver, KafkaDriver, RocketmqDriver
-from tests.support.brokers.fixtures import unique
 from tests.support.brokers.kafka import Kafka
-from tests.support.brokers.rocketmq import RocketMQ
-from tests.support.gateway import Gateway, on_kafka, on_rocketmq
+from tests.support.gateway import Gateway
+from tests.support.many_backbone import NAMES, Shared
 from tests.support.party import will
-from tests.support.postgresql import PostgreSQL, fresh
+from tests.support.postgresql import PostgreSQL
 from tests.support.wire import Clients
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
-NAMES = ("one", "two", "three")
 ROUNDS = int(os.environ.get("TEST_ROUNDS", "200"))
 LIVE_WITHIN = 10.0
 KEPT = {"clean_start": False, "session_expiry": 3600}
 BROKERS = ("kafka", "rocketmq", "rocketmq4")
-
-
-class Shared:
-    """What all gateways of a test have in common."""
-
-    def __init__(self, broker: Kafka | RocketMQ, folder: Path, database: str = "") -> None:
-        self.prefix = f"{unique('many')}-"
-        self._address = broker.address
-        if isinstance(broker, Kafka):
-            self._log = on_kafka
-            self.reads: Driver = KafkaDriver(broker.address, self.prefix)
-        else:
-            self._log = on_rocketmq
-            self.reads = RocketmqDriver(broker.address, self.prefix, shared=True)
-        self.database = database or fresh()
-        self.seal = folder / "seal.key"
-
-    def config(self, node: str, address: str = "") -> str:
-        """``address``: by which this node reaches the broker, where others have another way."""
-        log = self._log(address or self._address, self.prefix)
-        return f'{log}[store]\nurl = "{self.database}"\n[keys]\nseal_file = "{self.seal}"\n[node]\nid = "{node}"\nmany = true\n'
 
 
 @pytest.fixture(params=BROKERS)

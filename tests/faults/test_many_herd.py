@@ -18,10 +18,10 @@ import pytest
 
 from gateway.protocol.packets import Connack, Disconnect
 from schemas.reasons import ReasonCode
-from tests.faults.test_many_gateways import NAMES, Shared
 from tests.support.brokers.kafka import Kafka
 from tests.support.certificates import Authority
 from tests.support.gateway import Gateway
+from tests.support.many_backbone import NAMES, Shared
 from tests.support.wire import Clients, Wire, connect_packet
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]

@@ -11,7 +11,8 @@ import asyncio
 import random
 import signal
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from gateway.protocol.packets import Disconnect, Packet
@@ -77,9 +78,9 @@ class Strike(NamedTuple):
 class ManyWorld:
     """``at`` is where an actor is connected. ``proxy`` lies between one node and the log."""
 
-    def __init__(self, gateways: Mapping[str, Gateway], clients: Clients, chance: random.Random, proxied: str, proxy: ChaosProxy | None) -> None:
+    def __init__(self, gateways: Mapping[str, Gateway], clients: Clients, seed: int, proxied: str, proxy: ChaosProxy | None) -> None:
         self.living = dict(gateways)
-        self.chance = chance
+        self.seed, self.chance = seed, random.Random(seed)
         self.ledger = ledger = Ledger()
         self.publishers = [Publisher(ledger, clients, f"publisher{n}", ["load/a", f"load/{n}"], version=4 + n % 2) for n in range(4)]
         self.subscribers = [
@@ -115,16 +116,16 @@ class ManyWorld:
             await actor.connect(self.living[name].mqtt)
             self.at[actor] = name
 
-    async def load(self, seconds: float) -> None:
-        """Publishers publish, QoS 1 and 2; subscribers go from node to node."""
+    async def load(self, seconds: float, *, roaming: bool = True) -> None:
+        """Publishers publish, QoS 1 and 2; subscribers go from node to node, or stay."""
         end = asyncio.get_running_loop().time() + seconds
         runs = [asyncio.create_task(publisher.run(1 + n % 2, RATE)) for n, publisher in enumerate(self.publishers) if publisher.online]
         try:
             while asyncio.get_running_loop().time() < end:
                 await asyncio.sleep(self.chance.uniform(0.2, 0.5))
-                roaming = [subscriber for subscriber in self.subscribers if subscriber.online and self.at[subscriber] in self.living]
-                if roaming:
-                    await self._connect(self.chance.choice(roaming))
+                able = [subscriber for subscriber in self.subscribers if subscriber.online and self.at[subscriber] in self.living]
+                if able and roaming:
+                    await self._connect(self.chance.choice(able))
         finally:
             for run in runs:
                 run.cancel()
@@ -205,6 +206,31 @@ class ManyWorld:
         self.living[name] = gateway
         await self.load(2.0)
 
+    async def outage(self, what: str, goes: Callable[[], object], seconds: float, comes: Callable[[], object]) -> set[str]:
+        """Something that all gateways stand on, or a part of it, is away for so long; nobody is asked to connect meanwhile.
+
+        ``goes`` and ``comes`` block. The strike is at the moment when it is back. Whose publishes of the meantime were acknowledged in it.
+        """
+        running = asyncio.create_task(self.load(self.chance.uniform(0.5, 1.5)))
+        await asyncio.sleep(self.chance.uniform(0.3, 0.5))
+        async with self._connecting:
+            await asyncio.to_thread(goes)
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+            since = asyncio.get_running_loop().time()
+            self.ledger.disrupt(since)
+            await self.load(seconds, roaming=False)
+            served = {entry.client for entry in self.ledger.sent.values() if entry.sent_at > since and entry.acked_at is not None}
+            away = asyncio.create_task(self.load(STARTS_WITHIN, roaming=False))
+            await asyncio.to_thread(comes)
+            away.cancel()
+            await asyncio.gather(away, return_exceptions=True)
+        self._strike(what, "")
+        await self.load(3.0, roaming=False)
+        await self._move(self.actors)
+        await self.load(1.0)
+        return served
+
     async def _gather(self, name: str, *sessions: Publisher | PersistentSubscriber) -> None:
         """They come to one node."""
         for actor in sessions:
@@ -251,6 +277,16 @@ class ManyWorld:
                 await self._connect(actor)
 
     # The end
+
+    @contextmanager
+    def summed_up(self) -> Iterator[None]:
+        """How much there was is printed, however it ends."""
+        try:
+            yield
+        finally:
+            takeovers = sum(subscriber.takeovers for subscriber in self.subscribers)
+            published = f"published {len(self.ledger.sent)}, acknowledged {self.ledger.acked()}"
+            print(f"seed {self.seed}, {len(self.strikes)} strikes, {published}, takeovers {takeovers}")
 
     async def settle(self) -> None:
         """All is acknowledged and delivered."""

@@ -1,0 +1,105 @@
+"""What three gateways stand on goes away and comes back under load: the broker, the leader among three, a shard's only broker, the database.
+
+Nothing that was acknowledged is lost or out of order, QoS 2 comes once, and all goes on by itself; judged as in test_many_kill.py. The long
+shard: ``scripts/test tests/faults/test_many_outages.py -m long``. TEST_SEED changes the schedule, TEST_MANY_OUTAGES how often each thing happens.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.support.brokers.fixtures import FIRST_START
+from tests.support.brokers.kafka import Kafka
+from tests.support.brokers.rocketmq import RocketMQ
+from tests.support.gateway import Gateway
+from tests.support.many_backbone import Backbone, begin
+from tests.support.many_verdict import judge
+from tests.support.many_world import ManyWorld
+from tests.support.postgresql import PostgreSQL
+from tests.support.wire import Clients
+
+SEED = int(os.environ.get("TEST_SEED", "20261126"))
+TIMES = int(os.environ.get("TEST_MANY_OUTAGES", "5"))
+STILL = 60.0
+"""Seconds for which a broker stands still, and a shard has no leader."""
+GOES_ON_WITHIN = 30.0
+"""Seconds until every publisher is acknowledged again, once it is all back."""
+
+pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(FIRST_START + 120 * TIMES + 400)]
+Start = Callable[..., Gateway]
+
+
+@pytest.fixture(scope="module")
+def three_brokers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
+    cluster = Kafka(tmp_path_factory.mktemp("three"), nodes=3).start()
+    try:
+        yield cluster
+    finally:
+        for node in cluster.nodes:
+            node.kill()
+
+
+@pytest.fixture(params=["mortal_kafka", "mortal_rocketmq"])
+def broker(request: pytest.FixtureRequest) -> Kafka | RocketMQ:
+    found: Kafka | RocketMQ = request.getfixturevalue(request.param)
+    return found
+
+
+@asynccontextmanager
+async def running(backbone: Backbone, start_gateway: Start, clients: Clients) -> AsyncIterator[ManyWorld]:
+    """A world that is judged when it is left."""
+    world, target = await begin(backbone, start_gateway, clients, SEED)
+    gateways = list(world.living.values())
+    with world.summed_up():
+        yield world
+        await world.settle()
+    for strike, goes_on, _ in world.pauses():
+        print(f"{strike.what}: acknowledged everywhere {goes_on:.2f} s after it was back")
+        assert goes_on < GOES_ON_WITHIN
+    async with backbone.log() as log:
+        await judge(world, backbone, target, log)
+    assert all(gateway.alive for gateway in gateways), "a gateway ended over it"
+
+
+async def test_a_broker_is_killed_and_comes_back(broker: Kafka | RocketMQ, tmp_path: Path, start_gateway: Start, clients: Clients) -> None:
+    async with running(Backbone(broker, tmp_path), start_gateway, clients) as world:
+        for _ in range(TIMES):
+            await world.outage("broker killed", broker.kill, 1.0, broker.restart)
+
+
+async def test_a_broker_stands_still_for_a_minute(broker: Kafka | RocketMQ, tmp_path: Path, start_gateway: Start, clients: Clients) -> None:
+    async with running(Backbone(broker, tmp_path), start_gateway, clients) as world:
+        for _ in range(2):
+            await world.outage("broker stood still", broker.freeze, STILL, broker.thaw)
+
+
+async def test_the_database_is_killed_and_comes_back(
+    broker: Kafka | RocketMQ, mortal_postgresql: PostgreSQL, tmp_path: Path, start_gateway: Start, clients: Clients
+) -> None:
+    backbone = Backbone(broker, tmp_path, database=mortal_postgresql.url("postgres"))
+    chance = random.Random(SEED)
+    async with running(backbone, start_gateway, clients) as world:
+        for _ in range(TIMES):
+            await world.outage("database killed", mortal_postgresql.kill_all, chance.uniform(0.5, 8.0), mortal_postgresql.start)
+
+
+async def test_leaders_among_three_brokers_are_killed(three_brokers: Kafka, tmp_path: Path, start_gateway: Start, clients: Clients) -> None:
+    """Each leads some shards: the others take over, and all publishers go on without it."""
+    async with running(Backbone(three_brokers, tmp_path, replication=3), start_gateway, clients) as world:
+        for number in range(TIMES):
+            node = three_brokers.nodes[number % 3]
+            served = await world.outage(f"broker {number % 3 + 1} of three killed", node.kill, 10.0, node.start)
+            assert len(served) == len(world.publishers), served
+
+
+async def test_a_shard_without_a_leader(three_brokers: Kafka, tmp_path: Path, start_gateway: Start, clients: Clients) -> None:
+    """Unreplicated shards, one on each broker; one goes for a minute. Who publishes to other shards goes on."""
+    node = three_brokers.nodes[0]
+    async with running(Backbone(three_brokers, tmp_path), start_gateway, clients) as world:
+        assert await world.outage("a shard without a leader", node.kill, STILL, node.start)
