@@ -29,6 +29,7 @@ from gateway.broker_topics import BrokerTopics
 from gateway.clock import Clock, RecordIds
 from gateway.cluster.presence import SharedPresence
 from gateway.cluster.roles import say
+from gateway.cluster.sharing import Sharing, SharingLog
 from gateway.cluster.starting import begin
 from gateway.commands.endpoint import Rendezvous, remove_rendezvous, write_rendezvous
 from gateway.connecting import Connecting
@@ -154,6 +155,9 @@ class App:
         node.pressure = PressureValve(node)
         node.backlog = Backlog(node)
         node.owner = epoch if self._many else 0
+        if self._many:
+            node.sharing = Sharing(node)
+            node.log = SharingLog(self._log, node.sharing)
         node.presence = SharedPresence(node) if self._many else PresenceEvents(node)
         node.ending = Ending(node)
         node.connecting = Connecting(node)
@@ -199,7 +203,7 @@ class App:
 
         engine = self._engine = Engine(
             Surroundings(
-                log=self._log,
+                log=node.log,
                 store=self._store,
                 connections={connection.name: connection for connection in settings.connections},
                 backends={connection.name: self._connect(connection) for connection in settings.connections},

@@ -374,7 +374,6 @@ class Connecting:
             assigned_client_identifier=None if packet.client_id else client,  # [MQTT-3.2.2-16]
             server_keep_alive=None if connection.keep_alive == packet.keep_alive else connection.keep_alive,
             session_expiry_interval=None if asked == expiry else expiry,
-            shared_subscription_available=0 if self._node.owner else None,
         )
         return Connack(session_present=present, reason_code=ReasonCode.SUCCESS, properties=properties)
 

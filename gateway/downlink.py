@@ -38,6 +38,9 @@ P2P_VARIANT = Variant(2, retain_as_published=False, identifiers=())
 class LocalDownlink:
     """The downlink of a node that owns all sessions: a call."""
 
+    _shares = True
+    """Whether members of shared subscriptions are all here."""
+
     def __init__(self, node: Node) -> None:
         self._node = node
         self.replaying = True
@@ -63,7 +66,7 @@ class LocalDownlink:
             records, ats = self._unexpired(records, ats, plan.receivers())
             if not records:
                 return
-        fan_out(plan, records, ats, self._node.trace.chosen)
+        fan_out(plan, records, ats, self._node.trace.chosen, shared=self._shares)
         if self._mostly_queueing(plan):
             self._slow_down(records)
 

@@ -29,7 +29,9 @@ def _pass_on(node: Node, delivery: Delivery) -> bool:
     topic = delivery.record.topic
     plan = node.derive_plan(topic, [match for match in node.routes.match(topic) if match[1].filter == delivery.group])
     if not plan.groups:
-        return False
+        if node.sharing is not None:
+            node.sharing.lost(delivery)
+        return node.sharing is not None
     fan_out(plan, (delivery.record,), (delivery.at,), (delivery.record.id,) if delivery.traced else ())
     for member, _ in plan.groups[0][1]:
         # The position of the log has passed this record: what is kept must be stored by itself, now

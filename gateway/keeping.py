@@ -55,6 +55,8 @@ def store(session: Session, delivery: Delivery, state: int = BoxState.QUEUED, pa
             node.counters.dropped["offline_limit"] += 1
         return
     node.persistence.add(put(session, delivery, state, packet_id))
+    if delivery.group and node.sharing is not None:
+        node.sharing.passing.storing(session, delivery)
     node.counters.offline_stored += 1
     session.stored_count += 1
     limit = node.limits.offline_messages if session.id else node.limits.mailbox_messages

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from gateway.broker_topics import BrokerTopics
     from gateway.cluster.arrivals import Arrivals
     from gateway.cluster.everywhere import Everywhere
+    from gateway.cluster.sharing import Sharing
     from gateway.connecting import Connecting
     from gateway.connection import Connection
     from gateway.ending import Ending
@@ -62,6 +63,8 @@ class Node:
 
     everywhere: Everywhere | None = None
     """Where there may be other nodes: what is asked of all of them."""
+    sharing: Sharing | None = None
+    """Where there may be other nodes: which of them gets what of shared subscriptions."""
 
     # Set by the application, since they know the node
     arrivals: Arrivals
@@ -163,12 +166,17 @@ class Node:
         """Route a subscription. Shared ones are targets of their own: a session may have the same filter in several groups."""
         self.routes.add(parsed.filter, (session, parsed.group) if parsed.group else session, subscription)
         self.wildcards.add(parsed.filter, (session, parsed.group))
+        if parsed.group and self.sharing is not None:
+            self.sharing.joined(session, subscription.filter)
 
-    def routes_remove(self, session: Session, subscribed: str) -> None:
+    def routes_remove(self, session: Session, subscribed: str, *, moved: bool = False) -> None:
+        """``moved``: the session is another node's."""
         parsed = parse_subscription(subscribed)
         if parsed is not None:
             self.routes.remove(parsed.filter, (session, parsed.group) if parsed.group else session)
             self.wildcards.remove(parsed.filter, (session, parsed.group))
+            if parsed.group and self.sharing is not None:
+                self.sharing.parted(session, subscribed, moved=moved)
 
     def registry_remove(self, session: Session) -> None:
         """Forget a session and its routes; what was stored for it goes with it."""

@@ -65,6 +65,15 @@ class Persistence:
         """Changes asked for and not durable yet."""
         return len(self._changes) + self._under_way
 
+    @property
+    def asked(self) -> int:
+        """What was asked for so far, counted; all of it has been tried when ``done`` is there."""
+        return self._added
+
+    @property
+    def done(self) -> int:
+        return self._done
+
     def add(self, change: Change) -> None:
         """Make the change durable some time soon."""
         self._changes.append(change)

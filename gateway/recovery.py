@@ -91,7 +91,7 @@ def install_session(node: Node, state: SessionState, principal: Principal) -> Se
     for subscription in state.subscriptions:
         session.subscriptions[subscription.filter] = subscription
         parsed = parse_subscription(subscription.filter)
-        if parsed is not None and not (parsed.group and node.owner):
+        if parsed is not None:
             node.routes_add(parsed, session, subscription)
     return session
 

@@ -60,13 +60,15 @@ class Subscribing:
         suback = Suback(packet_id=packet.packet_id, reason_codes=shown)  # [MQTT-2.2.1-6] [MQTT-3.8.4-2]
         if not self._node.retained_present:
             wanted = [subscription for subscription in wanted if subscription.filter.startswith("$SYS/")]
-        if not wanted and not session.id:
+        # Where there are many nodes, others choose who gets what of a shared subscription: they know it when this is answered
+        shared = self._node.sharing is not None and any(request.filter.startswith("$share/") for request in packet.requests)
+        if not wanted and not session.id and not shared:
             connection.send_packet(suback)
             return
         session.hold += 1
         session.fast = False
         changed: set[str] = set()
-        task = self._start(self._finish(connection, session, suback, wanted, changed))
+        task = self._start(self._finish(connection, session, suback, wanted, changed, shared=shared))
         if wanted:
             self._changed[task] = changed
 
@@ -83,8 +85,6 @@ class Subscribing:
         parsed = parse_subscription(request.filter)
         if parsed is None or len(request.filter.encode()) > limits.topic_bytes or request.filter.count("/") >= limits.topic_levels:
             return self._refuse(ReasonCode.TOPIC_FILTER_INVALID)
-        if parsed.group and node.owner:
-            return self._refuse(ReasonCode.SHARED_SUBSCRIPTIONS_NOT_SUPPORTED)  # members on other nodes are not known to this one
         if not node.access.may(connection.principal, "subscribe", request.filter):
             node.refusals.denied("subscribe-denied", session.client, connection.principal, request.filter)
             return self._refuse(ReasonCode.NOT_AUTHORIZED)
@@ -150,10 +150,14 @@ class Subscribing:
         for changed in self._changed.values():
             changed.add(topic)
 
-    async def _finish(self, connection: Connection, session: Session, suback: Suback, wanted: list[Subscription], changed: set[str]) -> None:
+    async def _finish(
+        self, connection: Connection, session: Session, suback: Suback, wanted: list[Subscription], changed: set[str], *, shared: bool
+    ) -> None:
         """SUBACK once the subscriptions are durable, then what is retained."""
         try:
             await self._node.persistence.barrier()
+            if shared and self._node.sharing is not None:
+                await self._node.sharing.told()
             if not connection.ready:
                 return
             connection.send_packet(suback)

@@ -28,6 +28,8 @@ class Kind(IntEnum):
     CONNECT = 2
     DISCONNECT = 3
     TCPCLEAN = 4
+    SHARED = 5
+    """An earlier PUBLISH once more, for a shared subscription whose chosen node couldn't give it to a member. Nobody else has to do with it."""
 
 
 class Source(IntEnum):
@@ -58,7 +60,8 @@ class Record(msgspec.Struct, frozen=True, gc=False, array_like=True):
     ``id`` is 16 bytes: 48-bit milliseconds, node, node epoch, counter; it sorts by time and is the message id
     everywhere. ``time`` and ``expires_at`` are milliseconds of the wall clock, 0 for never. ``properties`` is the
     MQTT 5 property block to forward, encoded, without its length. For presence kinds ``payload`` holds an encoded
-    ``schemas.presence.Presence``.
+    ``schemas.presence.Presence``. ``shares``: where there are many nodes, the shared subscriptions that match, as subscribed, each with the node
+    epochs that were chosen to give it to a member; the last one counts, 0 for none that lives.
     """
 
     kind: int
@@ -77,6 +80,7 @@ class Record(msgspec.Struct, frozen=True, gc=False, array_like=True):
     expires_at: int = 0
     properties: bytes = b""
     real_topic: str = ""
+    shares: tuple[tuple[str, tuple[int, ...]], ...] = ()
 
 
 class Frame(msgspec.Struct, frozen=True, gc=False, array_like=True):

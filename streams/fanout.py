@@ -171,8 +171,11 @@ def make_run(
     return run
 
 
-def fan_out(plan: Plan, records: Sequence[Record], ats: Sequence[At], chosen: Collection[bytes] = ()) -> None:
-    """Give each receiver its copies of consecutive records of the plan's topic, of equal QoS and retain flag. ``chosen``: see ``make_run``."""
+def fan_out(plan: Plan, records: Sequence[Record], ats: Sequence[At], chosen: Collection[bytes] = (), *, shared: bool = True) -> None:
+    """Give each receiver its copies of consecutive records of the plan's topic, of equal QoS and retain flag. ``chosen``: see ``make_run``.
+
+    Without ``shared``, shared subscriptions are left to ``fan_out_shared``.
+    """
     for variant, targets in plan.variants:
         run = make_run(plan.topic, plan.heads, variant, records, ats, chosen)
         for target in targets:
@@ -182,11 +185,11 @@ def fan_out(plan: Plan, records: Sequence[Record], ats: Sequence[At], chosen: Co
             variant_or_none = picky.own if record.client == picky.target.client else picky.others
             if variant_or_none is not None:
                 picky.target.deliver(make_run(plan.topic, plan.heads, variant_or_none, (record,), (at,), chosen))
-    for name, members in plan.groups:
-        _fan_out_shared(plan, name, members, records, ats, chosen)
+    for name, members in plan.groups if shared else ():
+        fan_out_shared(plan, name, members, records, ats, chosen)
 
 
-def _fan_out_shared(
+def fan_out_shared(
     plan: Plan, name: str, group: list[tuple[Target, Variant]], records: Sequence[Record], ats: Sequence[At], chosen: Collection[bytes]
 ) -> None:
     """One member a record; availability is asked anew for each, since a delivery may take the last place in a window."""

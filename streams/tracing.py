@@ -78,8 +78,8 @@ class Sampler:
         divisor = self.divisor
         chosen = [record for record in records if not crc32(record.id) % divisor and not record.kind]
         if self.level:
-            releases = sum([record.kind for record in records])  # whose kind is 1: no other is among the records of publish
-            self.left_out += (len(records) - releases) // self._sample - len(chosen)
+            publishes = sum([not record.kind for record in records])
+            self.left_out += publishes // self._sample - len(chosen)
         return chosen
 
     def raise_at_once(self) -> None:

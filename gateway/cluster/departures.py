@@ -86,9 +86,12 @@ class Departures:
             for session in [s for s in self._node.registry.sessions.values() if numbers.get(s.id) == s.epoch]:
                 let_go(self._node, session)
 
+
 def let_go(node: Node, session: Session) -> None:
     """Another node has it, or had it."""
     connection = session.connection
+    if node.sharing is not None:
+        node.sharing.let_go(session)
     if connection is not None:
         node.ending.moved(connection)
     forget(node, session)
@@ -99,8 +102,10 @@ def let_go(node: Node, session: Session) -> None:
 
 def forget(node: Node, session: Session) -> None:
     """Out of memory and routes, without a word to the store."""
+    if node.sharing is not None:
+        node.sharing.let_go(session)
     for subscribed in session.subscriptions:
-        node.routes_remove(session, subscribed)
+        node.routes_remove(session, subscribed, moved=True)
     session.subscriptions = {}
     if node.registry.sessions.get(session.client) is session:
         del node.registry.sessions[session.client]

@@ -13,7 +13,7 @@ from gateway.clock import epoch_of, epoch_within
 from gateway.cluster.absent import Absent
 from gateway.downlink import PERSISTENT, LocalDownlink
 from schemas.positions import At
-from schemas.records import Record
+from schemas.records import Kind, Record
 from schemas.topics import parse_p2p
 from streams.log import Reader
 from streams.runtime import Router
@@ -22,6 +22,8 @@ from streams.runtime.router import WILL
 if TYPE_CHECKING:
     from gateway.node import Node
 
+SHARED = int(Kind.SHARED)
+
 
 def tells_here(node: Node, absent: Absent, record: Record) -> bool:
     """Whether this node's trace has a publish that all nodes route: its own, and on the node that leads wills, which it may have for dead nodes."""
@@ -29,10 +31,18 @@ def tells_here(node: Node, absent: Absent, record: Record) -> bool:
 
 
 class SharedDownlink(LocalDownlink):
+    _shares = False
+
     def __init__(self, node: Node, absent: Absent) -> None:
         super().__init__(node)
         self.replaying = False
         self._absent = absent
+
+    def deliver(self, records: Sequence[Record], ats: Sequence[At]) -> None:
+        """See ``streams.runtime.router.Downlink``."""
+        super().deliver(records, ats)
+        if self._node.sharing is not None:
+            self._node.sharing.deliver(records, ats)
 
     def deliver_p2p(self, records: Sequence[Record], ats: Sequence[At]) -> None:
         """See ``streams.runtime.router.Downlink``."""
@@ -52,6 +62,10 @@ class OwnRouter(Router):
         super().__init__(reader, downlink)
         self._node = node
         self.wills_seen = None
+
+    def pass_over(self, record: Record, at: At) -> None:
+        if record.kind == SHARED and self._node.sharing is not None:
+            self._node.sharing.passed_on(record, at)
 
     def fold_received(self, record: Record) -> None:
         session = self._node.registry.get(record.client)

@@ -14,6 +14,7 @@ import msgspec
 
 from gateway.api.services import ClosedConnections, OnlineGroups, SessionInfo
 from gateway.cluster.asking import Asking, Unanswered
+from gateway.cluster.sharing import SHARES
 from gateway.cluster.traces import gap_of, gaps_of_absent
 from schemas.errors import StoreError
 from schemas.traces import TracePage, TraceQuery
@@ -45,6 +46,8 @@ class Everywhere:
     def __init__(self, node: Node) -> None:
         self._node = node
         answering = {SESSION: self._session, CLOSE: self._close, CLOSE_OF: self._close_of, ONLINE: self._online, TRACE: self._trace}
+        if node.sharing is not None:
+            answering[SHARES] = node.sharing.answer
         self.asking = Asking(node, answering)
 
     # What this node answers

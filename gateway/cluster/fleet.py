@@ -40,6 +40,7 @@ TURN: Final = 1.0
 CHUNK: Final = 500
 """Sessions that are taken over in one transaction."""
 FOLD_WITHIN: Final = 10.0
+TELL_WITHIN: Final = 10.0
 SETTLED_MS: Final = 600_000
 """So long after it was due a will is settled, whoever had it."""
 PUBLISH: Final = int(Kind.PUBLISH)
@@ -80,6 +81,10 @@ class Fleet:
         self._roles = frozenset(node.settings.node.roles)
         self._leads = self._has_rules = False
         self._fold: PresenceFold | None = None
+        assert node.sharing is not None  # noqa: S101 - there are many
+        self._sharing, self._passing = node.sharing, node.sharing.passing
+        self._shared_until: dict[int, float] = {}
+        """By dead node that had shared subscriptions: until when its routes are kept, for those who took its sessions to tell theirs."""
         self._cleaned: set[str] = set()
         """Channels after which this leader has cleaned up."""
         self._living: frozenset[int] = frozenset()
@@ -169,7 +174,7 @@ class Fleet:
         fold = self._fold = self._presence.fold = PresenceFold(node.log.open(PRESENCE_TOPIC, starts), node.store, self._presence)
         fold.load(await node.store.channels())
         self._start("presence", fold.run())
-        self._absent.leads = True
+        self._absent.leads = self._passing.leads = True
         if before:
             await self._read_again([before], absent=True)
         logger.info("fleet-led node=%s", node.settings.node.id)
@@ -185,12 +190,21 @@ class Fleet:
             self._cleaned &= {row.channel for row in left}
             await self._clean([row for row in left if row.channel not in self._cleaned], dead)
             self._living = living
+        await self._share_again(dead)
         if living == self._living:
             for epoch in dead:
-                await node.store.cluster.bury(epoch)
+                if self._shared_until.get(epoch, 0.0) <= node.monotonic() and await node.store.cluster.bury(epoch):
+                    self._shared_until.pop(epoch, None)
         await self._absent.look()
         assert self._fold is not None  # noqa: S101 - who leads folds
         self._fold.forget_before(node.clock.wall() - SETTLED_MS)
+
+    async def _share_again(self, dead: list[int]) -> None:
+        """What was for members of dead nodes is for others: what their positions did not pass, and from here on all."""
+        for epoch in dead:
+            if epoch not in self._passing.lost and self._sharing.routes.versions.get(epoch):
+                self._shared_until[epoch] = self._node.monotonic() + TELL_WITHIN
+                await self._read_again([epoch], absent=False, shared=True)
 
     async def _folded(self) -> bool:
         """Whether all that is in the log now is folded soon enough; if not, the next turn asks again."""
@@ -212,11 +226,16 @@ class Fleet:
         await clean_channels(self._node, self._keyring, seen, rows)
         self._cleaned.update(row.channel for row in rows)
 
-    async def _read_again(self, dead: list[int], *, absent: bool) -> set[bytes]:
-        """What dead nodes' positions did not pass: the marks of wills, and (``absent``) messages that the leader before may have left."""
+    async def _read_again(self, dead: list[int], *, absent: bool, shared: bool = False) -> set[bytes]:
+        """What dead nodes' positions did not pass: the marks of wills, and (``absent``) messages that the leader before may have left.
+
+        ``shared``: what was for members of shared subscriptions at those nodes, which are lost from here on.
+        """
         stored = await self._node.store.positions()
         marks: set[bytes] = set()
         gap: Gap[int] = Gap(self._reached)
+        if shared:
+            self._passing.lost.update(dead)
         for epoch in dead:
             names = routing_reader(epoch)
             positions = [at for name, shards in stored.items() if name.partition(":")[0] == names for at in shards.values()]
@@ -231,6 +250,10 @@ class Fleet:
                     continue
                 if record.source == WILL:
                     marks.add(record.id[6:])
+                at = At(first.shard, first.offset, first.index + index)
+                for group, epochs in record.shares:
+                    if epochs[-1] in dead if shared else absent and self._passing.is_for_nobody(epochs[-1]):
+                        self._passing.put(record, at, group, epochs)
                 if absent and record.kind == PUBLISH and record.flags & P2P and record.flags & KEPT and record.qos:
                     parsed = parse_p2p(record.topic)
                     if parsed is not None and self._node.registry.get(parsed.client) is None:

@@ -52,6 +52,7 @@ async def begin(node: Node, membership: Membership, keyring: KeyRing, engine: En
 
     Who has no sessions and never leads routes nothing, and has no positions that others would have to read on from.
     """
+    assert node.sharing is not None  # noqa: S101 - made for one of many
     await _check_log(node)
     await load_counts(node)
     events = {shard: end for shard, (_, end) in (await node.log.ends(PRESENCE_TOPIC)).items()}
@@ -79,6 +80,8 @@ async def begin(node: Node, membership: Membership, keyring: KeyRing, engine: En
     run("answers", node.everywhere.asking.run())
     run("traced", tell_traced(node))
     run("registers", RegisterWatch(node).run())
+    await node.sharing.fold()
+    run("sharing", node.sharing.run())
     run("departures", departures.run(node.log.open(PRESENCE_TOPIC, events)))
     await fleet.adopt_left()
     await fleet.turn()

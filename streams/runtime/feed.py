@@ -24,7 +24,8 @@ FOREVER: Final = 2**62
 """Where a reader releases up to so that the log needn't keep anything for it."""
 
 _PUBLISH = int(Kind.PUBLISH)
-_RELEASE = int(Kind.RELEASE)
+_NOTHING_NEW = frozenset((int(Kind.RELEASE), int(Kind.SHARED)))
+"""What lies in ``publish`` and is no message of its own."""
 
 
 class Taker(Protocol):
@@ -131,7 +132,7 @@ class Feed:
             kind = record.kind
             if record.qos == 2 and record.session and self.repeats.is_repeat(record, At(first.shard, first.offset, first.index + index)):
                 continue
-            if kind == _RELEASE:
+            if kind in _NOTHING_NEW:
                 continue
             name = record.topic if kind == _PUBLISH else record.client
             takers = known(name)
@@ -159,6 +160,6 @@ def pick(batch: Batch, repeats: Repeats, is_mine: Callable[[str], bool], sources
     for index, record in enumerate(batch.records):
         if record.qos == 2 and record.session and repeats.is_repeat(record, At(first.shard, first.offset, first.index + index)):
             continue
-        if record.kind != _RELEASE and record.source in sources and is_mine(record.topic if record.kind == _PUBLISH else record.client):
+        if record.kind not in _NOTHING_NEW and record.source in sources and is_mine(record.topic if record.kind == _PUBLISH else record.client):
             picks.append(index)
     return picks

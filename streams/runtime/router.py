@@ -92,6 +92,7 @@ class Router:
                 start += 1
                 continue
             if record.kind != PUBLISH:
+                self.pass_over(record, ats[start])
                 start += 1
                 continue
             topic, qos, flags = record.topic, record.qos, record.flags
@@ -122,6 +123,9 @@ class Router:
             return True
         self.fold_received(record)
         return False
+
+    def pass_over(self, record: Record, at: At) -> None:
+        """What is no publish."""
 
     def fold_received(self, record: Record) -> None:
         """Inbound QoS 2 ids of sessions that outlive a crash: a fold over publishes and releases (design: QoS 2)."""

@@ -14,6 +14,7 @@ import pytest
 
 from tests.faults.test_many_gateways import shared, three
 from tests.support.gateway import Gateway
+from tests.support.many_backbone import NAMES
 from tests.support.openapi_sdks import Call, tea
 from tests.support.wire import Clients
 

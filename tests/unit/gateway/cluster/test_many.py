@@ -293,13 +293,6 @@ def test_a_qos_2_publish_goes_on_where_its_session_goes(make_many: Make) -> None
     assert receiver.payloads() == [b"once"]
 
 
-def test_shared_subscriptions_are_refused(make_many: Make) -> None:
-    party = make_many().start("one").connect("c")
-    assert party.connack is not None and party.connack.properties is not None
-    assert party.connack.properties.shared_subscription_available == 0
-    assert party.subscribe("$share/g/t") == (ReasonCode.SHARED_SUBSCRIPTIONS_NOT_SUPPORTED,)
-
-
 def test_a_node_that_leaves_hands_its_sessions_on(make_many: Make) -> None:
     bed = make_many()
     one, two = bed.start("one"), bed.start("two")
