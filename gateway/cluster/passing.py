@@ -8,7 +8,7 @@ its way from one node to another is in no route for a moment, so a record waits 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -41,17 +41,19 @@ class Waiting(msgspec.Struct):
 
 
 class Passing:
-    """``listed``: the nodes that the store lists, as last looked at. ``lost``: the dead among them whose records were read again."""
+    """``give``: to a member here, where there is one. ``listed``: the nodes that the store lists, as last looked at. ``lost``: the dead among them,
+    whose records were read again."""
 
-    def __init__(self, node: Node, routes: NodeRoutes) -> None:
+    def __init__(self, node: Node, routes: NodeRoutes, give: Callable[[Record, At, str], bool]) -> None:
         self.leads = False
         self.listed: set[int] = set()
         self.lost: set[int] = set()
         self._node = node
         self._routes = routes
+        self._give = give
         self._waiting: dict[tuple[At, str], Waiting] = {}
-        self._sent: dict[bytes, Waiting] = {}
-        """By id and subscription, what is on its way to the log."""
+        self._sent: dict[tuple[bytes, str], list[Waiting]] = {}
+        """By id and subscription, what is on its way to the log: the same record from several places, in order."""
         self._storing: deque[tuple[int, Session, Delivery]] = deque()
         """What was given to the store under a session that may be another node's already, with what else was to be stored before."""
         self._places: dict[int, At] = {}
@@ -82,6 +84,8 @@ class Passing:
                 continue
             if chosen in self.listed and chosen not in self.lost and chosen != self._node.owner:
                 del self._waiting[key]  # its node has come
+            elif self._give(waiting.record, waiting.at, waiting.group):
+                del self._waiting[key]
             elif now - waiting.since >= WAIT_MS:
                 del self._waiting[key]
                 self._node.counters.dropped["shared_no_member"] += 1
@@ -101,7 +105,7 @@ class Passing:
         shares = ((waiting.group, (*waiting.epochs, epoch)),)
         again = msgspec.structs.replace(record, kind=SHARED, shares=shares, session=0, packet_id=0)
         waiting.sent = True
-        self._sent[record.id + waiting.group.encode()] = waiting
+        self._sent.setdefault((record.id, waiting.group), []).append(waiting)
         self._node.log.append(PUBLISH_TOPIC, record.client, again, self)
 
     # What becomes of it in the log
@@ -109,17 +113,21 @@ class Passing:
     def appended(self, records: Sequence[Record], first: At) -> None:
         """See ``streams.log.Sink``."""
         for record in records:
-            waiting = self._sent.pop(record.id + record.shares[0][0].encode(), None)
-            if waiting is not None:
-                self._waiting.pop((waiting.at, waiting.group), None)
+            waiting = self._told(record)
+            self._waiting.pop((waiting.at, waiting.group), None)
         self._hold()
 
     def refused(self, records: Sequence[Record], error: LogError) -> None:
         """See ``streams.log.Sink``. It is tried again with the next turn."""
         for record in records:
-            waiting = self._sent.pop(record.id + record.shares[0][0].encode(), None)
-            if waiting is not None:
-                waiting.sent = False
+            self._told(record).sent = False
+
+    def _told(self, record: Record) -> Waiting:
+        key = (record.id, record.shares[0][0])
+        waiting = self._sent[key].pop(0)
+        if not self._sent[key]:
+            del self._sent[key]
+        return waiting
 
     # What the store may refuse
 

@@ -80,7 +80,7 @@ class Sharing:
     def __init__(self, node: Node) -> None:
         self.routes = NodeRoutes()
         self.own = OwnRoutes(node.owner)
-        self.passing = Passing(node, self.routes)
+        self.passing = Passing(node, self.routes, self._give_here)
         self._node = node
         self._members: dict[str, dict[Session, None]] = {}
         self._online: dict[str, int] = {}
@@ -238,6 +238,11 @@ class Sharing:
             chosen = epochs[-1]
             if (chosen == self.own.epoch and not self._give(plan, group, record, at)) or self.passing.is_for_nobody(chosen):
                 self.passing.put(record, at, group, epochs)
+
+    def _give_here(self, record: Record, at: At, group: str) -> bool:
+        topic = record.topic
+        plan = self._node.routes.match_cached(topic, lambda matches: self._node.derive_plan(topic, matches))
+        return self._give(plan, group, record, at)
 
     def _give(self, plan: Plan, group: str, record: Record, at: At) -> bool:
         """To the member here that is best placed; False where there is none."""

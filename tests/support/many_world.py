@@ -11,7 +11,7 @@ import asyncio
 import random
 import signal
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -87,6 +87,8 @@ class ManyWorld:
             PersistentSubscriber(ledger, clients, f"subscriber{n}", ["load/#"], under("load/"), version=5 - n % 2, qos=1 + n % 2) for n in range(4)
         ]
         self.watcher = PersistentSubscriber(ledger, clients, "watcher", ["wills/#"], under("wills/"), version=5, qos=2)
+        # Together they have everything: each has a ledger of its own, in which nobody looks
+        self.crew = [PersistentSubscriber(Ledger(), clients, f"crew{n}", ["$share/crew/load/#"], under("load/"), version=5, qos=1) for n in range(3)]
         self.sentinels = [Sentinel(ledger, clients, f"sentinel{n}-{home}", home) for home in gateways for n in range(2)]
         self.at: dict[Actor, str] = {}
         self.strikes: list[Strike] = []
@@ -97,7 +99,7 @@ class ManyWorld:
 
     @property
     def sessions(self) -> list[Publisher | PersistentSubscriber]:
-        return [*self.publishers, *self.subscribers, self.watcher]
+        return [*self.publishers, *self.subscribers, *self.crew, self.watcher]
 
     @property
     def actors(self) -> list[Actor]:
@@ -105,7 +107,7 @@ class ManyWorld:
 
     async def begin(self) -> None:
         """Everybody is connected: sentinels to all nodes, the others anywhere."""
-        for actor in [*self.subscribers, self.watcher, *self.publishers]:
+        for actor in [*self.subscribers, *self.crew, self.watcher, *self.publishers]:
             await self._connect(actor)
         for sentinel in self.sentinels:
             await self._connect(sentinel, sentinel.home)
@@ -123,7 +125,7 @@ class ManyWorld:
         try:
             while asyncio.get_running_loop().time() < end:
                 await asyncio.sleep(self.chance.uniform(0.2, 0.5))
-                able = [subscriber for subscriber in self.subscribers if subscriber.online and self.at[subscriber] in self.living]
+                able = [each for each in (*self.subscribers, *self.crew) if each.online and self.at[each] in self.living]
                 if able and roaming:
                     await self._connect(self.chance.choice(able))
         finally:
@@ -295,11 +297,17 @@ class ManyWorld:
             await publisher.finish(SETTLE_WITHIN)
         acked = [entry for entry in self.ledger.sent.values() if entry.acked_at is not None]
         end = asyncio.get_running_loop().time() + SETTLE_WITHIN
-        while lacking := [(each, still) for each in (*self.subscribers, self.watcher) if (still := each.lacks(acked))]:
+        while lacking := self._lacking(acked):
             if asyncio.get_running_loop().time() > end:
-                shown = [f"{subscriber.name} lacks {len(still)}, first {still[0].client}/{still[0].seq}" for subscriber, still in lacking]
+                shown = [f"{name} lacks {len(still)}, first {still[0].client}/{still[0].seq}" for name, still in lacking]
                 raise AssertionError(f"not delivered within {SETTLE_WITHIN} s: {'; '.join(shown)}")
             await asyncio.sleep(0.05)
+
+    def _lacking(self, acked: Sequence[Sent]) -> list[tuple[str, list[Sent]]]:
+        found = [(each.name, each.lacks(acked)) for each in (*self.subscribers, self.watcher)]
+        had = set[bytes]().union(*(member.held for member in self.crew))
+        found.append(("crew", [entry for entry in acked if self.crew[0].record.wants(entry) and entry.digest not in had]))
+        return [(name, still) for name, still in found if still]
 
     def pauses(self) -> list[tuple[Strike, float, float]]:
         """By strike: seconds until publishes by all survivors were acknowledged again, and until each moved session had something new."""

@@ -26,8 +26,8 @@ STEPS = 120
 class Client:
     """A device with a session: what it has had, and how often, by what it can know."""
 
-    def __init__(self, name: str, qos: int) -> None:
-        self.name, self.qos = name, qos
+    def __init__(self, name: str, qos: int, topic_filter: str = "t/#") -> None:
+        self.name, self.qos, self.filter = name, qos, topic_filter
         self.party: Party | None = None
         self.got: list[bytes] = []
         self._ids: dict[bytes, int] = {}
@@ -42,10 +42,10 @@ class Client:
 
 
 class Simulation:
-    def __init__(self, bed: ManyBed, seed: int) -> None:
+    def __init__(self, bed: ManyBed, seed: int, *clients: Client) -> None:
         self.bed = bed
         self.random = random.Random(seed)
-        self.clients = [Client("once", 2), Client("twice", 1), Client("idle", 2)]
+        self.clients = clients
         self.acknowledged: list[bytes] = []
         self.connections = 0
         for name in NODES:
@@ -53,7 +53,7 @@ class Simulation:
         for client in self.clients:
             self.connect(client)
             assert client.party is not None
-            client.party.subscribe("t/#", qos=client.qos)
+            client.party.subscribe(client.filter, qos=client.qos)
         self.actions = [self.move, self.move, self.drop, self.publish, self.publish, self.publish, self.kill, self.start, self.leave, self.wait]
 
     def one(self) -> One:
@@ -123,7 +123,7 @@ class Simulation:
 @pytest.mark.parametrize("seed", range(8))
 def test_nothing_acknowledged_is_lost_whatever_happens_to_nodes(make_many: Make, seed: int) -> None:
     bed = make_many()
-    simulation = Simulation(bed, seed)
+    simulation = Simulation(bed, seed, Client("once", 2), Client("twice", 1), Client("idle", 2))
     simulation.run()
     for client in simulation.clients:
         counts = Counter(client.got)
@@ -144,3 +144,18 @@ def test_nothing_acknowledged_is_lost_whatever_happens_to_nodes(make_many: Make,
     for client in simulation.clients:
         events = Counter(bed.events(client.name))
         assert events[Kind.TCPCLEAN] == events[Kind.CONNECT] - 1, client.name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(8))
+def test_each_record_comes_to_a_member_of_a_shared_subscription(make_many: Make, seed: int) -> None:
+    """Members come, go and move; of some groups there is one, which is on its way from node to node at times."""
+    bed = make_many()
+    groups = [[Client(f"{group}{number}", 1 + number % 2, f"$share/{group}/t/#") for number in range(count)] for group, count in (("a", 1), ("b", 4))]
+    simulation = Simulation(bed, seed, Client("plain", 2), *groups[0], *groups[1])
+    simulation.run()
+    acknowledged = set(simulation.acknowledged)
+    assert set(simulation.clients[0].got) == acknowledged
+    for group in groups:
+        assert {payload for client in group for payload in client.got} == acknowledged, group[0].filter
+    assert not any(one.node.sharing is not None and one.node.sharing.passing in one.node.registry.resuming for one in bed.living.values())
