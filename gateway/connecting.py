@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from gateway import failpoints, keeping, resuming
+from gateway import failpoints, resuming
 from gateway.auth.client_certificates import Holder
 from gateway.auth.login import LoginRefused, Peer
 from gateway.auth.scram import METHOD as SCRAM
 from gateway.auth.scram import ScramRefused, read_first
 from gateway.auth.shelf import ShelfFull
 from gateway.authenticating import Authenticating
-from gateway.cluster.departures import forget
+from gateway.claiming import claim
 from gateway.connection import Connection
 from gateway.outbound import NO_LIMIT_PACKET
 from gateway.protocol.encode import encode_packet, encode_within
@@ -34,7 +34,6 @@ from schemas.presence import Will
 from schemas.reasons import ReasonCode
 from schemas.sessions import NEVER_EXPIRES, BoxEntry, SessionState
 from schemas.topics import is_topic_name
-from streams.fanout import Delivery
 from streams.store import Refused
 
 if TYPE_CHECKING:
@@ -304,29 +303,7 @@ class Connecting:
             self._spawn(resuming.finish(session, session.connection, left))
 
     async def _claim(self, existing: Session | None, client: str, principal: Principal, clean_start: bool, expiry: int) -> SessionState:
-        """What arrives for the session meanwhile waits: before it is known whether the claim came first, no epoch is right for it."""
-        node = self._node
-        waiting: list[Delivery] = []
-        if existing is not None:
-            existing.claiming = waiting
-            node.registry.claiming.add(existing)
-        state: SessionState | Refused | None = None
-        try:
-            await node.persistence.barrier()
-            # Clean start is done by the store [MQTT-3.1.4-4]
-            now, limit = node.clock.due(), node.limits.sessions
-            state = await node.store.claim(client, principal.name, clean_start=clean_start, expiry=expiry, now=now, limit=limit, owner=node.owner)
-        finally:
-            if existing is not None:
-                existing.claiming = None
-                node.registry.claiming.discard(existing)
-                if isinstance(state, SessionState) and state.resume is not None:
-                    forget(node, existing)  # it has been elsewhere meanwhile, and what it is owed is in the log
-                    waiting.clear()
-                elif isinstance(state, SessionState) and state.present:
-                    existing.adopt(state)
-                for delivery in waiting:
-                    keeping.store(existing, delivery)
+        state = await claim(self._node, existing, client, principal, clean_start=clean_start, expiry=expiry)
         if isinstance(state, Refused):
             code = ReasonCode.NOT_AUTHORIZED if state.principal else ReasonCode.QUOTA_EXCEEDED
             raise ConnectRefused(code, state.reason)

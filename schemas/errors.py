@@ -37,6 +37,10 @@ class StoreError(SluicewayError):
     retryable = True
 
 
+class StoreBusy(StoreError):
+    """Another node held what was asked for, for longer than is waited for at a time: asked again it will be had."""
+
+
 class BackendError(SluicewayError):
     """A backend (Kafka, RocketMQ) did not do what it was asked. ``retryable``: whether it passes by itself or by what the backend's owner does."""
 

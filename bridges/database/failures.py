@@ -1,4 +1,4 @@
-"""What an error of a database means: another try, a medium that fails, or a call that can't be done.
+"""What an error of a database means: another try, now or when others had their turn, a medium that fails, or a call that can't be done.
 
 A transaction that lost against another one (deadlock, serialization, two that made the same thing) left nothing behind and is
 done again. Whatever else the server or the way to it says may pass by itself. What a driver says of values and statements doesn't.
@@ -21,11 +21,14 @@ MEDIUM_ERRORS: Final = (SQLAlchemyError, sqlite3.Error)
 
 _LOST: Final = frozenset(("40001", "40P01", "23505"))
 """Serialization failure, deadlock, and a unique value that another transaction had not committed when this one looked."""
+_WAITED: Final = "55P03"
+"""Waited for a lock as long as `lock_timeout` allows."""
 _OF_THE_CALL: Final = ("DataError", "ProgrammingError", "IntegrityError", "NotSupportedError")
 
 
 class Meaning(Enum):
     AGAIN = auto()
+    BUSY = auto()
     MEDIUM = auto()
     CALL = auto()
 
@@ -35,6 +38,8 @@ def meaning(error: Exception, driver: Any) -> Meaning:
     found = getattr(error, "orig", None) or error
     if getattr(found, "sqlstate", None) in _LOST:
         return Meaning.AGAIN
+    if getattr(found, "sqlstate", None) == _WAITED:
+        return Meaning.BUSY
     if driver is not sqlite3:
         if isinstance(found, tuple(getattr(driver, name) for name in _OF_THE_CALL)):
             return Meaning.CALL

@@ -21,7 +21,7 @@ from bridges.database.failures import Meaning, meaning, reason
 from bridges.database.locks import is_shared, learn_clients, learn_epochs
 from bridges.database.membership import holds
 from bridges.database.notices import notify
-from schemas.errors import StoreError
+from schemas.errors import StoreBusy, StoreError
 from schemas.positions import At
 from streams.cluster import Fence, Notice
 from streams.store import Change
@@ -214,7 +214,8 @@ class Worker:
                     continue
                 self._let_go()
                 if means is not Meaning.CALL:
-                    return [(group, StoreError(f"the store failed: {reason(error)}"))]
+                    kind = StoreBusy if means is Meaning.BUSY else StoreError
+                    return [(group, kind(f"the store failed: {reason(error)}"))]
                 if len(group) > 1:  # one of them is at fault: it alone shall fail
                     return [outcome for call in group for outcome in self._outcomes([call])]
                 logger.exception("store-call-failed")

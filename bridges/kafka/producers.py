@@ -104,9 +104,7 @@ class Producers:
 
     title = "Kafka"
 
-    def __init__(
-        self, clients: Clients, *, largest: int, backoff: float, clock: Callable[[], float], may_write: Callable[[], bool] = always
-    ) -> None:
+    def __init__(self, clients: Clients, *, largest: int, backoff: float, clock: Callable[[], float], may_write: Callable[[], bool] = always) -> None:
         self._clients = clients
         self._may_write = may_write
         self._largest = largest + SLACK

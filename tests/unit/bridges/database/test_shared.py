@@ -18,7 +18,7 @@ from bridges.database.claims import claim, next_number, open_mailbox
 from bridges.database.locks import learn_epochs
 from bridges.database.store import DatabaseStore
 from bridges.database.worker import Transaction
-from schemas.errors import StoreError
+from schemas.errors import StoreBusy, StoreError
 from schemas.sessions import BoxState, DropEntry, EndConnection, PutEntry, SessionState, SetEntry
 from streams.store import BODY_MS, Stale, Swept
 from tests.contract.store_making import MANY, NOW, claimed, entry, place, put, queued
@@ -314,3 +314,13 @@ async def test_a_node_that_stands_still_loses_its_transaction(one: DatabaseStore
     assert (await frozen.commit([PutEntry(session.id, session.epoch, entry(1))])).stale
     assert await queued(one, again.id) == []
     await frozen.close()
+
+
+async def test_a_row_that_another_node_holds_for_long_is_told_apart_from_a_failing_store(one: DatabaseStore, two: DatabaseStore) -> None:
+    session = await claimed(one)
+    await two._worker.call(lambda transaction: transaction.connection.exec_driver_sql("SET lock_timeout = 50"))
+    holding = await Held(one, _commit(PutEntry(session.id, session.epoch, entry(1)))).begun()
+    with pytest.raises(StoreBusy):
+        await claimed(two)
+    await holding.go()
+    assert (await claimed(two)).id == session.id

@@ -10,11 +10,12 @@ import pytest
 
 from gateway.protocol.packets import Connack, Disconnect, PacketType, Publish
 from gateway.rules.management import RuleManagement
-from schemas.errors import StoreError
+from schemas.errors import StoreBusy, StoreError
 from schemas.reasons import ReasonCode
 from schemas.records import Kind
 from schemas.rules import RuleError
 from streams.log import Batch
+from streams.memory.store import _Outcome
 from tests.support.many_bed import ManyBed
 from tests.support.party import will
 
@@ -422,3 +423,25 @@ def test_of_two_connects_at_once_the_later_claim_wins_and_the_other_is_told(make
     two.connect("p").exchange("t", b"x")
     assert quick.payloads() == [b"x"]
     assert bed.events("s").count(Kind.TCPCLEAN) == 1
+
+
+def test_a_session_whose_rows_another_node_holds_is_waited_for(make_many: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    bed = make_many()
+    one, two = bed.start("one"), bed.start("two")
+    one.connect("s", **KEPT)
+    claim, left = bed.store.claim, [2]
+
+    def held(*arguments: Any, **options: Any) -> Awaitable[Any]:
+        if left[0]:
+            left[0] -= 1
+            return _Outcome(StoreBusy("held"))
+        return claim(*arguments, **options)
+
+    monkeypatch.setattr(bed.store, "claim", held)
+    there = two.connect("s", **KEPT)
+    assert there.connack is not None and there.connack.session_present
+    left[0] = 100
+    refused = one.dial()
+    refused.connect("s", **KEPT)
+    assert refused.connack is not None and refused.connack.reason_code == ReasonCode.SERVER_UNAVAILABLE
+    assert left[0] == 97
