@@ -50,8 +50,8 @@ def _claimed(node: Node, existing: Session, state: SessionState | Refused | None
     node.registry.claiming.discard(existing)
     if isinstance(state, SessionState) and state.resume is not None:
         forget(node, existing)  # it has been elsewhere meanwhile, and what it is owed is in the log
-        for delivery in waiting if node.sharing is not None else ():
-            if delivery.group:
+        if node.sharing is not None:
+            for delivery in [delivery for delivery in waiting if delivery.group]:
                 node.sharing.lost(delivery)
         waiting.clear()
     elif isinstance(state, SessionState) and state.present:

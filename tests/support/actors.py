@@ -213,13 +213,12 @@ class PersistentSubscriber(Actor):
             self.ledger.disrupt(self._now(), self.name)
             self.takeovers += 1
             old.on_packet = lambda _: None
-            if not old.lost.is_set():
-                await old.closed(5.0)
-        if first:
-            for topic_filter in self._filters:
-                granted = await wire.subscribe(topic_filter, self._qos)
-                assert granted.reason_codes[0] == self._qos, granted
+        for topic_filter in self._filters if first else ():
+            granted = await wire.subscribe(topic_filter, self._qos)
+            assert granted.reason_codes[0] == self._qos, granted
         self._attend(wire)
+        if old is not None and not old.lost.is_set():
+            await old.closed(5.0)
 
     def _take(self, packet: Packet) -> None:
         if isinstance(packet, Publish):
