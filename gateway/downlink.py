@@ -63,7 +63,7 @@ class LocalDownlink:
             return
         plan = self._node.routes.match_cached(topic, partial(self._node.derive_plan, topic))
         if self._node.clock.last - records[0].time >= SECOND:
-            records, ats = self._unexpired(records, ats, plan.receivers())
+            records, ats = self._unexpired(records, ats, plan.receivers(shared=self._shares))
             if not records:
                 return
         fan_out(plan, records, ats, self._node.trace.chosen, shared=self._shares)

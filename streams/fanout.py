@@ -109,9 +109,9 @@ class Plan:
         self.groups: list[tuple[str, list[tuple[Target, Variant]]]] = []
         self.heads: dict[int, bytes] = {}
 
-    def receivers(self) -> int:
-        """How many get a copy of a record, at most."""
-        return sum(len(targets) for _, targets in self.variants) + len(self.picky) + len(self.groups)
+    def receivers(self, *, shared: bool = True) -> int:
+        """How many get a copy of a record, at most; without ``shared``, by subscriptions of their own."""
+        return sum(len(targets) for _, targets in self.variants) + len(self.picky) + (len(self.groups) if shared else 0)
 
 
 def derive_plan(topic: str, matches: Iterable[tuple[Target, Subscription]], may_read: Callable[[Principal, str], bool]) -> Plan:

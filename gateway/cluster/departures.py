@@ -1,7 +1,7 @@
-"""Sessions that other nodes have: found by their connect events in the log, or by writes that the store refused, and let go of here.
+"""Sessions that other nodes have: found by their connect events in the log, by a notice of the store, or by writes that it refused, and let go of.
 
-The log and the store are the authority, in that order of haste: a connect event says at once that a client has gone elsewhere, the
-store says whose a session is that outlives its connection. Nothing of one that is gone is stored, and its connection is closed.
+The log and the store are the authority: a connect event says that a client has gone elsewhere, the store whose a session is that outlives its
+connection; of that one it gives a notice, too, which needs no log that answers. Nothing of one that is gone is stored, and its connection is closed.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from schemas.errors import StoreError
 from schemas.positions import At
 from schemas.reasons import ReasonCode
 from schemas.records import Kind, Record
+from streams.cluster import SESSION, Notice
 from streams.store import Stale
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 MAX_RECORDS: Final = 1024
 MAX_BYTES: Final = 1024 * 1024
 AGAIN: Final = 0.2
+BETWEEN: Final = 0.1
 CONNECT: Final = int(Kind.CONNECT)
 
 logger = logging.getLogger(__name__)
@@ -36,21 +38,48 @@ class Departures:
     def __init__(self, node: Node, reached: dict[int, At]) -> None:
         self._node = node
         self._reached = reached
+        self._told: set[int] = set()
+        """Sessions of which the store gave notice."""
+        self._looking: asyncio.Task[None] | None = None
 
     async def run(self, reader: Reader) -> None:
         """For ever; ``reader`` is of ``presence``, from where it ended when this node came."""
-        while True:
-            batch = await reader.next(MAX_RECORDS, MAX_BYTES)
-            first = batch.first
-            elsewhere = [
-                (record, At(first.shard, first.offset, first.index + index))
-                for index, record in enumerate(batch.records)
-                if record.kind == CONNECT and record.epoch != self._node.epoch
-            ]
-            if elsewhere:
-                await self._connected_elsewhere(elsewhere)
-            self._reached[batch.end.shard] = batch.end
-            reader.release(batch.end)
+        stop = self._node.store.cluster.listen(self._heard)
+        try:
+            while True:
+                batch = await reader.next(MAX_RECORDS, MAX_BYTES)
+                first = batch.first
+                elsewhere = [
+                    (record, At(first.shard, first.offset, first.index + index))
+                    for index, record in enumerate(batch.records)
+                    if record.kind == CONNECT and record.epoch != self._node.epoch
+                ]
+                if elsewhere:
+                    await self._connected_elsewhere(elsewhere)
+                self._reached[batch.end.shard] = batch.end
+                reader.release(batch.end)
+        finally:
+            stop()
+            if self._looking is not None:
+                self._looking.cancel()
+
+    def _heard(self, notice: Notice) -> None:
+        if notice.topic != SESSION:
+            return
+        owner, number, _ = notice.detail.split(" ")
+        if owner == str(self._node.owner):
+            self._told.add(int(number))
+            if self._looking is None or self._looking.done():
+                self._looking = self._node.loop.create_task(self._look())
+
+    async def _look(self) -> None:
+        """Many at a time: to find sessions by their numbers costs a walk over all."""
+        while self._told:
+            numbers, self._told = self._told, set()
+            clients = [session.client for session in self._node.registry.sessions.values() if session.id in numbers]
+            for session in await self._gone(clients) if clients else ():
+                let_go(self._node, session)
+            await asyncio.sleep(BETWEEN)
 
     async def _connected_elsewhere(self, events: Sequence[tuple[Record, At]]) -> None:
         registry = self._node.registry

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from gateway.session import Session
 
 WAIT_MS: Final = 60_000
+MAX_HOPS: Final = 32
+"""Members that may not read it make a record go from node to node."""
 MAX_WAITING: Final = 100_000
 SHARED: Final = int(Kind.SHARED)
 
@@ -72,7 +74,7 @@ class Passing:
         waiting = self._waiting[at, group] = Waiting(record, at, group, epochs, self._node.clock.wall())
         # What is for a node that isn't known may be for one that has just come: that shows when nodes were looked at again
         if epochs[-1] in self.listed or not epochs[-1]:
-            self._choose(waiting)
+            self._choose(waiting, epochs)
         self._hold(at)
 
     def turn(self) -> None:
@@ -86,21 +88,20 @@ class Passing:
                 del self._waiting[key]  # its node has come
             elif self._give(waiting.record, waiting.at, waiting.group):
                 del self._waiting[key]
-            elif now - waiting.since >= WAIT_MS:
+            elif now - waiting.since >= WAIT_MS or len(waiting.epochs) >= MAX_HOPS:
                 del self._waiting[key]
                 self._node.counters.dropped["shared_no_member"] += 1
             else:
-                waiting.epochs = waiting.epochs[-1:]  # who had no member a moment ago may have one now
-                self._choose(waiting)
+                self._choose(waiting, waiting.epochs[-1:])  # who had no member a moment ago may have one now
         done = self._node.persistence.done
         while self._storing and self._storing[0][0] <= done:
             self._storing.popleft()
         self._hold()
 
-    def _choose(self, waiting: Waiting) -> None:
+    def _choose(self, waiting: Waiting, tried: tuple[int, ...]) -> None:
         record = waiting.record
-        epoch = self._routes.choose_other(record.client, record.topic, waiting.group, waiting.epochs)
-        if not epoch:
+        epoch = self._routes.choose_other(record.client, record.topic, waiting.group, tried)
+        if not epoch or len(waiting.epochs) >= MAX_HOPS:
             return
         shares = ((waiting.group, (*waiting.epochs, epoch)),)
         again = msgspec.structs.replace(record, kind=SHARED, shares=shares, session=0, packet_id=0)

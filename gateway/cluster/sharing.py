@@ -19,7 +19,7 @@ from gateway.cluster.passing import Passing
 from schemas.errors import StoreError
 from schemas.positions import At
 from schemas.records import PUBLISH_TOPIC, Flag, Kind, Record
-from streams.cluster import NODES, POLL, ROUTES, NodeState, Notice
+from streams.cluster import NODES, POLL, ROUTES, NodeState, Notice, TrimRoutes
 from streams.expiry import is_expired
 from streams.fanout import Delivery, Plan, fan_out_shared
 from streams.log import Log, Pressure, Reader, Sink, Start
@@ -145,6 +145,8 @@ class Sharing:
             assert self._node.everywhere is not None  # noqa: S101 - there are many
             replies = await self._node.everywhere.asking.ask(SHARES, f"{self.own.epoch} {self._asked}".encode())
             self._node.counters.refused["shared_unconfirmed"] += len(replies.silent)
+            if not replies.silent:
+                self._node.persistence.add(TrimRoutes(self.own.epoch, self._asked))
         except (Unanswered, StoreError) as error:
             self._node.counters.refused["shared_unconfirmed"] += 1
             logger.warning("shared-subscription-unconfirmed error=%s", error)

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import socket
 import ssl
 import urllib.request
@@ -22,6 +21,7 @@ from tests.deployments.shapes import Shape, copied
 from tests.support.brokers import java
 from tests.support.gateway import AccessKey, Gateway
 from tests.support.process import Process
+from tests.support.spread import haproxy
 
 WITHIN = 60.0
 """Seconds for a device's requests: the log's first records wait until replicas have found their masters."""
@@ -82,12 +82,6 @@ class Device:
     def close(self) -> None:
         self._client.disconnect()
         self._client.loop_stop()
-
-
-def haproxy() -> str:
-    found = shutil.which("haproxy") or shutil.which("haproxy", path="/usr/sbin")
-    assert found, "haproxy is not installed: apt-get install haproxy"
-    return found
 
 
 def listens(port: int) -> bool:

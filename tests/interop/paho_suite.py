@@ -16,7 +16,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests.support import postgresql
+from tests.support.brokers.fixtures import servers
+from tests.support.brokers.kafka import Kafka
+from tests.support.brokers.rocketmq import V5, RocketMQ
 from tests.support.gateway import Endpoint, Gateway
+from tests.support.spread import Spread
 
 PROFILE = Path(__file__).parent / "paho-profile.toml"
 FILES = ("client_test.py", "client_test5.py")
@@ -86,6 +91,7 @@ def main() -> int:
     parser.add_argument("checkout", type=Path, help="folder of eclipse/paho.mqtt.testing")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--only", default="", metavar="TEXT", help="tests whose name contains TEXT")
+    parser.add_argument("--three", choices=("kafka", "rocketmq"), help="three gateways, each connection to the next of them, with the log there")
     parser.add_argument("--broker", type=Endpoint.parse, metavar="HOST:PORT", help="a broker that runs already, in the gateway's place")
     arguments = parser.parse_args()
     folder = arguments.checkout / "interoperability"
@@ -93,7 +99,10 @@ def main() -> int:
         parser.error(f"{folder / FILES[0]} is not there: CHECKOUT is the folder of eclipse/paho.mqtt.testing")
     failed = 0
     for number in range(1, arguments.runs + 1):
-        names = run_suite(folder, arguments.broker, arguments.only) if arguments.broker else run_on_gateway(folder, arguments.only)
+        if arguments.broker:
+            names = run_suite(folder, arguments.broker, arguments.only)
+        else:
+            names = run_on_three(folder, arguments.only, arguments.three) if arguments.three else run_on_gateway(folder, arguments.only)
         failed += len(names)
         print(f"run {number}: {len(names)} failed {', '.join(names)}".rstrip(), flush=True)
     return 1 if failed else 0
@@ -109,6 +118,23 @@ def run_on_gateway(folder: Path, only: str) -> list[str]:
             if not gateway.alive:
                 print(gateway.tail())
             gateway.kill()
+
+
+def run_on_three(folder: Path, only: str, kind: str) -> list[str]:
+    """One run on three gateways of its own, with the log on a broker of its own."""
+    with tempfile.TemporaryDirectory() as scratch:
+        place = Path(scratch)
+        broker = (Kafka(place / "kafka") if kind == "kafka" else RocketMQ(place / "rocketmq", V5)).start()
+        spread = Spread(broker, place / "spread", config=PROFILE.read_text("utf-8"), anonymous=False)
+        try:
+            return run_suite(folder, spread.start().mqtt, only)
+        finally:
+            if not spread.alive:
+                print(spread.tail())
+            spread.kill()
+            for server in servers(broker):
+                server.kill()
+            postgresql.pytest_sessionfinish()
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from tests.interop.jobs import Job, Message, Will
 from tests.interop.programs import MATRIX, partner_of, run_publisher, run_subscriber, running, towards
 from tests.support.gateway import Gateway
 from tests.support.mosquitto import Mosquitto
+from tests.support.spread import Spread
 
 PAYLOADS = [b"first", b"", b"\x00\x01\xfe\xff", "überall".encode(), bytes(range(256)) * 80, b"last"]
 """Text, nothing, bytes that are no text, UTF-8, more than one read of a socket, and an end."""
@@ -25,7 +26,7 @@ NEWEST = [pytest.param(client.name, version, id=f"{client.name}-v{version}") for
 numbers = itertools.count(1)
 
 
-def job(broker: Gateway | Mosquitto, role: str, **fields: object) -> Job:
+def job(broker: Gateway | Mosquitto | Spread, role: str, **fields: object) -> Job:
     """A job with a topic and client id of its own, unless it names them."""
     number = next(numbers)
     defaults: dict[str, object] = {"topic": f"matrix/{number}", "client_id": f"matrix-{role}-{number}"}
@@ -41,7 +42,7 @@ def hexed(payloads: list[bytes]) -> list[str]:
 @pytest.mark.slow
 @pytest.mark.parametrize("qos", [0, 1, 2])
 @pytest.mark.parametrize(("client", "transport", "version"), WAYS)
-async def test_subscribes(broker: Gateway | Mosquitto, client: str, transport: str, version: int, qos: int) -> None:
+async def test_subscribes(broker: Gateway | Mosquitto | Spread, client: str, transport: str, version: int, qos: int) -> None:
     """[MQTT-4.2-1]"""
     subscribe = job(broker, "subscribe", transport=transport, version=version, qos=qos, count=len(PAYLOADS))
     partner = partner_of(client)
@@ -57,7 +58,7 @@ async def test_subscribes(broker: Gateway | Mosquitto, client: str, transport: s
 @pytest.mark.slow
 @pytest.mark.parametrize("qos", [0, 1, 2])
 @pytest.mark.parametrize(("client", "transport", "version"), WAYS)
-async def test_publishes(broker: Gateway | Mosquitto, client: str, transport: str, version: int, qos: int) -> None:
+async def test_publishes(broker: Gateway | Mosquitto | Spread, client: str, transport: str, version: int, qos: int) -> None:
     publish = job(broker, "publish", transport=transport, version=version, qos=qos, payloads=hexed(PAYLOADS))
     partner = partner_of(client)
     subscribe = towards(job(broker, "subscribe", topic=publish.topic, version=version, qos=2, count=len(PAYLOADS)), partner)
@@ -70,7 +71,7 @@ async def test_publishes(broker: Gateway | Mosquitto, client: str, transport: st
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("client", "version"), NEWEST)
-async def test_retained_message_is_there_for_who_comes_later(broker: Gateway | Mosquitto, client: str, version: int) -> None:
+async def test_retained_message_is_there_for_who_comes_later(broker: Gateway | Mosquitto | Spread, client: str, version: int) -> None:
     publish = job(broker, "publish", version=version, qos=1, retain=True, payloads=hexed([b"old", b"kept"]))
     await run_publisher(client, publish)
     got = await run_subscriber(client, job(broker, "subscribe", topic=publish.topic, version=version, qos=1, count=1))
@@ -79,7 +80,7 @@ async def test_retained_message_is_there_for_who_comes_later(broker: Gateway | M
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("client", "version"), NEWEST)
-async def test_will_of_a_killed_client_arrives(broker: Gateway | Mosquitto, client: str, version: int) -> None:
+async def test_will_of_a_killed_client_arrives(broker: Gateway | Mosquitto | Spread, client: str, version: int) -> None:
     partner = partner_of(client)
     watch = towards(job(broker, "hold", version=version, qos=1), partner)
     doomed = job(broker, "hold", version=version, qos=1, will=Will(topic=watch.topic, payload="gone"))
@@ -93,7 +94,7 @@ async def test_will_of_a_killed_client_arrives(broker: Gateway | Mosquitto, clie
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("client", "version"), NEWEST)
-async def test_clean_end_publishes_no_will(broker: Gateway | Mosquitto, client: str, version: int) -> None:
+async def test_clean_end_publishes_no_will(broker: Gateway | Mosquitto | Spread, client: str, version: int) -> None:
     """The marker published after the clean end is the first message that the watcher sees."""
     partner = partner_of(client)
     watch = towards(job(broker, "subscribe", version=version, qos=1, count=1), partner)
@@ -106,7 +107,7 @@ async def test_clean_end_publishes_no_will(broker: Gateway | Mosquitto, client: 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("client", "version"), NEWEST)
-async def test_persistent_session_gets_what_came_while_it_was_away(broker: Gateway | Mosquitto, client: str, version: int) -> None:
+async def test_persistent_session_gets_what_came_while_it_was_away(broker: Gateway | Mosquitto | Spread, client: str, version: int) -> None:
     away = job(broker, "subscribe", version=version, qos=1, clean=False)
     await run_subscriber_for_nothing(client, away)
     payloads = [b"one", b"two", b"three"]

@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from schemas.reasons import ReasonCode
 from schemas.records import Kind
 from tests.support.many_bed import ManyBed, One
@@ -226,3 +228,46 @@ def test_a_record_that_is_passed_on_is_no_message_of_its_own(make_many: Make) ->
     assert had(other) == Counter(sent)
     assert Counter(plain.payloads()) == Counter(sent)
     assert any(record.kind == Kind.SHARED for record in bed.published())
+
+
+def test_members_that_may_not_read_don_t_send_a_record_round_for_ever(make_many: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    bed = make_many()
+    one, two, three_ = three(bed)
+    for node in (one, two):
+        member(node, f"m-{node.name}")
+        monkeypatch.setattr(node.node, "may_read", lambda principal, topic: False)
+    bed.advance(1)
+    published(three_, range(3))
+    bed.advance(200)
+    assert sum(node.node.counters.dropped["shared_no_member"] for node in bed.living.values()) == 3
+    assert not any(node.node.registry.resuming for node in bed.living.values())
+
+
+def test_what_arrives_while_a_session_that_was_elsewhere_is_claimed_again_is_passed_on(make_many: Make) -> None:
+    bed = make_many()
+    one, two, three_ = three(bed)
+    member(one, "m", **KEPT)
+    there = member(two, "there")
+    bed.advance(1)
+    publisher = three_.connect("p")
+    for number in range(40):
+        publisher.publish(f"t/{number}", b"%d" % number, 1)
+    back = Member(two.connect("m", **KEPT))
+    again = Member(one.connect("m", **KEPT))
+    bed.advance(5)
+    assert set(had(there, back, again)) == {b"%d" % number for number in range(40)}
+
+
+def test_what_all_know_as_withdrawn_is_forgotten(make_many: Make) -> None:
+    bed = make_many()
+    one, two, _ = three(bed)
+    party = one.connect("m")
+    for number in range(5):
+        party.subscribe(f"$share/g{number}/t", qos=1)
+        party.unsubscribe(f"$share/g{number}/t")
+    party.subscribe("$share/last/t", qos=1)
+    bed.advance(2)
+    left = [route.filter for route in bed.loop.finish(bed.store.cluster.routes({}, 100)).routes if route.epoch == one.node.epoch]
+    assert left == ["$share/last/t", "$share//last/t"]
+    assert two.node.sharing is not None
+    assert len(two.node.sharing.routes) == 1
