@@ -6,6 +6,7 @@ Who stands on a node or a lease locks its row against those who would take it, a
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from typing import Final
 
 from sqlalchemy import Connection, bindparam, delete, func, literal_column, select, text, update
@@ -54,11 +55,31 @@ _TAKE_LEASE: Final = Prepared(_LEASE.with_for_update())
 _SET_LEASE: Final = Prepared(update(leases).where(key_is(leases, "name")).values(token=bindparam("token"), epoch=bindparam("epoch")))
 _LEASES: Final = Prepared(select(leases.c.name, leases.c.token, leases.c.epoch).order_by(leases.c.name))
 
+_NAME: Final = Prepared(text("SELECT count(set_config('application_name', :name, false))"))
+_END: Final = Prepared(
+    text(
+        "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
+        " WHERE application_name = :name AND datname = current_database() AND pid <> pg_backend_pid()"
+    )
+)
+
 NODE_IN_USE: Final = "node id in use"
 NODE_DEAD: Final = "this node is dead"
 NODE_ALIVE: Final = "that node is alive"
 
 Told = dict[Notice, None]
+
+
+def application(epoch: int) -> str:
+    """The name that PostgreSQL shows for a node's connection."""
+    return f"sluiceway/{epoch}"
+
+
+def call_it(connection: Connection, fences: Iterable[Fence]) -> None:
+    """Let PostgreSQL know whose connection this is, once the transaction is committed."""
+    for fence in fences:
+        if isinstance(fence, NodeFence):
+            _NAME.number(connection, name=application(fence.epoch))
 
 
 def clock(connection: Connection) -> int:
@@ -107,6 +128,11 @@ def declare_dead(connection: Connection, epoch: int) -> bool:
     node = _LOOK.first(connection, the_epoch=epoch)
     if node is None or node[1]:
         return True
+    if node[0] > clock(connection):
+        return False
+    if is_shared(connection):
+        # One that stands still inside a transaction would hold its rows for ever: in a pipeline no timeout of the server counts
+        _END.number(connection, name=application(epoch))
     node = _TAKE_NODE.first(connection, the_epoch=epoch)  # its commits under way are over now
     if node is not None and node[0] > clock(connection):
         return False

@@ -19,7 +19,7 @@ from sqlalchemy import Connection, Engine
 from bridges.database.changes import Changes, Outcome, numbers_of
 from bridges.database.failures import Meaning, meaning, reason
 from bridges.database.locks import is_shared, learn_clients, learn_epochs
-from bridges.database.membership import holds
+from bridges.database.membership import call_it, holds
 from bridges.database.notices import notify
 from schemas.errors import StoreBusy, StoreError
 from schemas.positions import At
@@ -131,6 +131,8 @@ class Worker:
         self._engine = engine
         self._loop = loop
         self._connection: Connection | None = None
+        self._named: Connection | None = None
+        """The connection that the database knows as this node's."""
         self._calls: SimpleQueue[Call | Commit | None] = SimpleQueue()
         self._pending = 0
         self._closed = False
@@ -231,6 +233,8 @@ class Worker:
             transaction = Transaction(self._connection)
             if self.stands_on and not all(call.always for call in group) and not all(holds(self._connection, fence) for fence in self.stands_on):
                 raise PlaceLost
+            if self.stands_on and self._named is not self._connection and is_shared(self._connection):
+                call_it(self._connection, self.stands_on)
             transaction.prepare(group)
             for call in group:
                 call.run(transaction)
@@ -238,6 +242,8 @@ class Worker:
             for call in group:
                 call.finish()
             notify(self._connection, transaction.told)
+        if self.stands_on:
+            self._named = self._connection
         if transaction.told and not is_shared(self._connection):
             self._tell(self._tell_notices, list(transaction.told))
 

@@ -199,7 +199,7 @@ class ManyWorld:
         await self.load(CUT_FOR / 2)
         going = [publisher for publisher in self.publishers if self.at[publisher] == name][:-1]
         for publisher in going:
-            self._leave_behind(publisher).abort()
+            self._give_up(publisher)
         self.strikes[-1] = strike._replace(survivors=tuple(p for p in strike.survivors if p not in going))
         await self._move(going)
         await self.load(CUT_FOR / 2)
@@ -238,7 +238,7 @@ class ManyWorld:
         for actor in sessions:
             if self.at[actor] != name:
                 if isinstance(actor, Publisher) and actor.online:
-                    self._leave_behind(actor).abort()
+                    self._give_up(actor)
                 await self._connect(actor, name)
 
     async def _back(self, name: str, gateway: Gateway) -> None:
@@ -272,6 +272,12 @@ class ManyWorld:
         assert wire is not None
         wire.on_packet = self.stale.append
         return wire
+
+    def _give_up(self, actor: Actor) -> None:
+        """Its connection ends here; what was read of it already doesn't matter."""
+        wire = self._leave_behind(actor)
+        wire.on_packet = lambda packet: None
+        wire.abort()
 
     async def _move(self, actors: Iterable[Actor]) -> None:
         for actor in actors:

@@ -70,6 +70,26 @@ async def test_a_node_s_commit_is_over_before_it_is_dead(one: DatabaseStore, two
     assert (await one.commit([], {"a": At(0, 1, 0)}, [NodeFence(a)])).lost == (NodeFence(a),)
 
 
+async def test_a_dead_node_s_transaction_is_ended(one: DatabaseStore, two: DatabaseStore) -> None:
+    """It stands still, and no timeout of the server counts: in the middle of a pipeline a backend isn't idle."""
+    a, b = await _join(one, "a", GONE), await _join(two, "b")
+    one.stand_on((NodeFence(a),))
+    await one._worker.call(lambda transaction: transaction.connection.exec_driver_sql("SET idle_in_transaction_session_timeout = 0"))
+    standing = await Held(one, lambda t: membership.holds(t.connection, NodeFence(a))).begun()
+    assert await two.cluster.adopt(a, b, 10) == []
+    with pytest.raises(StoreError):
+        await standing.go()
+
+
+async def test_a_node_that_lives_keeps_its_transactions(one: DatabaseStore, two: DatabaseStore) -> None:
+    a, b = await _join(one, "a"), await _join(two, "b")
+    one.stand_on((NodeFence(a),))
+    standing = await Held(one, lambda t: membership.holds(t.connection, NodeFence(a))).begun()
+    assert isinstance(await two.cluster.adopt(a, b, 10), Refused)
+    assert not await two.cluster.bury(a)
+    assert await standing.go()
+
+
 async def test_a_renewal_passes_a_commit_that_stands_on_the_node(one: DatabaseStore, two: DatabaseStore) -> None:
     a = await _join(one, "a")
     committing = await Held(one, lambda t: membership.holds(t.connection, NodeFence(a))).begun()
