@@ -64,6 +64,10 @@ class Actor:
     def _take(self, packet: Packet) -> None:
         raise NotImplementedError
 
+    def pending(self) -> dict[int, int]:
+        """By packet id, the numbers of its publishes that are not settled."""
+        return {}
+
     async def leave(self) -> None:
         """With DISCONNECT; the session stays."""
         assert self.wire is not None
@@ -114,6 +118,9 @@ class Publisher(Actor):
     @property
     def finished(self) -> bool:
         return not self._unfinished
+
+    def pending(self) -> dict[int, int]:
+        return {packet_id: entry.seq for packet_id, entry in self._unfinished.items()}
 
     async def connect(self, endpoint: Endpoint) -> None:
         """Resumes: what is unfinished goes again first, in its order [MQTT-4.4.0-1] [MQTT-4.6.0-1]."""

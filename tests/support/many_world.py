@@ -15,11 +15,11 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Se
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from gateway.protocol.packets import Disconnect, Packet
+from gateway.protocol.packets import Ack, Disconnect, Packet, Publish
 from tests.support.actors import ENDINGS, Actor, PersistentSubscriber, Publisher
 from tests.support.chaos_proxy import BlackHole, ChaosProxy, CutAnswers
 from tests.support.gateway import Endpoint, Gateway
-from tests.support.ledger import Ledger, Sent, stamp
+from tests.support.ledger import Ledger, Sent, read_stamp, stamp
 from tests.support.party import will
 from tests.support.wire import Clients, Wire
 
@@ -267,10 +267,20 @@ class ManyWorld:
                 sentinel.struck()
 
     def _leave_behind(self, actor: Actor) -> Wire:
-        """The device has given its connection up, which knows nothing of that."""
+        """The device has given its connection up, which knows nothing of that. What it still hears is of before the strike, or stale."""
         wire, actor.wire = actor.wire, None
         assert wire is not None
-        wire.on_packet = self.stale.append
+        since, pending = self.strikes[-1].at if self.strikes else 0.0, actor.pending()
+
+        def heard(packet: Packet) -> None:
+            known = self.ledger.sent.get(read_stamp(packet.payload) or ("", -1)) if isinstance(packet, Publish) else None
+            if isinstance(packet, Ack) and packet.packet_id in pending:
+                known = self.ledger.sent.get((actor.name, pending[packet.packet_id]))
+            # A process that is stopped may be just about to write: uvloop writes at the end of its turn
+            if known is None or known.sent_at > since:
+                self.stale.append(packet)
+
+        wire.on_packet = heard
         return wire
 
     def _give_up(self, actor: Actor) -> None:
