@@ -7,6 +7,7 @@ where pytest can't.
 from __future__ import annotations
 
 import fcntl
+import functools
 import hashlib
 import os
 import random
@@ -29,6 +30,7 @@ TRIES = 3
 """A registry that fails now and then does not fail the tests."""
 PORTS = range(15_000, 32_000)
 """Below those that the kernel gives to outgoing connections: a broker that is down for a while finds its port free again."""
+BLOCK = 1_000
 QUICK = ("-XX:+UseSerialGC", "-XX:-UsePerfData", "-XX:TieredStopAtLevel=1")
 """For a JVM that lives a second."""
 
@@ -36,11 +38,25 @@ QUICK = ("-XX:+UseSerialGC", "-XX:-UsePerfData", "-XX:TieredStopAtLevel=1")
 def free_ports(count: int) -> list[int]:
     """So many ports in a row that nothing listens on."""
     for _ in range(1000):
-        first = random.choice(PORTS)
+        first = random.SystemRandom().choice(_own_ports()[: BLOCK - count])
         ports = list(range(first, first + count))
         if all(_is_free(port) for port in ports):
             return ports
     raise AssertionError(f"no {count} free ports in a row in {PORTS}")
+
+
+@functools.cache
+def _own_ports() -> range:
+    """A block that no other process on this machine takes ports from: what was killed finds its port free again. Held until this process ends."""
+    for first in range(0, len(PORTS), BLOCK):
+        claim = os.open(f"/tmp/sluiceway-test-ports-{PORTS[first]}", os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(claim)
+        else:
+            return PORTS[first : first + BLOCK]
+    raise AssertionError(f"all blocks of {PORTS} are in use")
 
 
 def _is_free(port: int) -> bool:
