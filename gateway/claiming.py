@@ -49,10 +49,9 @@ def _claimed(node: Node, existing: Session, state: SessionState | Refused | None
     existing.claiming = None
     node.registry.claiming.discard(existing)
     if isinstance(state, SessionState) and state.resume is not None:
-        forget(node, existing)  # it has been elsewhere meanwhile, and what it is owed is in the log
         if node.sharing is not None:
-            for delivery in [delivery for delivery in waiting if delivery.group]:
-                node.sharing.lost(delivery)
+            node.sharing.let_go(existing, waiting)
+        forget(node, existing)  # it has been elsewhere meanwhile, and what it is owed is in the log
         waiting.clear()
     elif isinstance(state, SessionState) and state.present:
         existing.adopt(state)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from gateway.auth.access import Access
@@ -147,6 +148,10 @@ class Node:
         """What a topic's matches come to; the routes keep it per topic."""
         plain = [(target[0] if isinstance(target, tuple) else target, subscription) for target, subscription in matches]
         return derive_plan(topic, plain, self.may_read)
+
+    def plan(self, topic: str) -> Plan:
+        """The topic's plan, from the cache of the routes."""
+        return self.routes.match_cached(topic, partial(self.derive_plan, topic))
 
     def may_read(self, principal: Principal, topic: str) -> bool:
         """Whether a plan may have the principal as a receiver."""

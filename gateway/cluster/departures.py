@@ -131,8 +131,6 @@ def let_go(node: Node, session: Session) -> None:
 
 def forget(node: Node, session: Session) -> None:
     """Out of memory and routes, without a word to the store."""
-    if node.sharing is not None:
-        node.sharing.let_go(session)
     for subscribed in session.subscriptions:
         node.routes_remove(session, subscribed, moved=True)
     session.subscriptions = {}

@@ -243,21 +243,24 @@ class Fleet:
                 gap.add(epoch, places(positions).values(), ())
         repeats = Repeats(self._arrivals.repeats)
 
+        def is_to_be_shared(chosen: int) -> bool:
+            return chosen in dead if shared else absent and self._passing.is_for_nobody(chosen)
+
         def take(batch: Batch) -> None:
             first = batch.first
             for index, record in enumerate(batch.records):
-                if record.qos == 2 and record.session and repeats.is_repeat(record, At(first.shard, first.offset, first.index + index)):
+                at = At(first.shard, first.offset, first.index + index)
+                if record.qos == 2 and record.session and repeats.is_repeat(record, at):
                     continue
                 if record.source == WILL:
                     marks.add(record.id[6:])
-                at = At(first.shard, first.offset, first.index + index)
                 for group, epochs in record.shares:
-                    if epochs[-1] in dead if shared else absent and self._passing.is_for_nobody(epochs[-1]):
+                    if is_to_be_shared(epochs[-1]):
                         self._passing.put(record, at, group, epochs)
                 if absent and record.kind == PUBLISH and record.flags & P2P and record.flags & KEPT and record.qos:
                     parsed = parse_p2p(record.topic)
                     if parsed is not None and self._node.registry.get(parsed.client) is None:
-                        self._absent.put(parsed.client, (record,), (At(first.shard, first.offset, first.index + index),))
+                        self._absent.put(parsed.client, (record,), (at,))
 
         await read_between(self._node, gap.ranges, take)
         return marks

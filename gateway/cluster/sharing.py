@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -19,7 +19,7 @@ from gateway.cluster.passing import Passing
 from schemas.errors import StoreError
 from schemas.positions import At
 from schemas.records import PUBLISH_TOPIC, Flag, Kind, Record
-from streams.cluster import NODES, POLL, ROUTES, NodeState, Notice, TrimRoutes
+from streams.cluster import NODES, POLL, ROUTES, Notice, TrimRoutes
 from streams.expiry import is_expired
 from streams.fanout import Delivery, Plan, fan_out_shared
 from streams.log import Log, Pressure, Reader, Sink, Start
@@ -162,8 +162,8 @@ class Sharing:
             await self.fold()
         return b"\x01"
 
-    async def fold(self) -> list[NodeState]:
-        """Take in what the store says now; the nodes that there are."""
+    async def fold(self) -> None:
+        """Take in what the store says now."""
         async with self._folding:
             cluster = self._node.store.cluster
             nodes = await cluster.nodes()
@@ -173,7 +173,7 @@ class Sharing:
                 changes = await cluster.routes(self.routes.versions, LIMIT)
                 self.routes.fold(changes)
                 if len(changes.routes) < LIMIT:
-                    return nodes
+                    return
 
     async def run(self) -> None:
         """Fold and tell for ever, and have what waits passed on."""
@@ -218,8 +218,7 @@ class Sharing:
         """Routed records of one topic, to members here that are to have them."""
         if not self._members and not any(record.shares for record in records):
             return
-        topic = records[0].topic
-        plan = self._node.routes.match_cached(topic, lambda matches: self._node.derive_plan(topic, matches))
+        plan = self._node.plan(records[0].topic)
         for record, at in zip(records, ats, strict=True):
             self.obey(plan, record, at)
             for group, _ in plan.groups:
@@ -231,8 +230,7 @@ class Sharing:
 
     def passed_on(self, record: Record, at: At) -> None:
         """A record that another node, or this one, couldn't give to a member."""
-        topic = record.topic
-        self.obey(self._node.routes.match_cached(topic, lambda matches: self._node.derive_plan(topic, matches)), record, at)
+        self.obey(self._node.plan(record.topic), record, at)
 
     def obey(self, plan: Plan, record: Record, at: At) -> None:
         """What was chosen, of one record."""
@@ -242,9 +240,7 @@ class Sharing:
                 self.passing.put(record, at, group, epochs)
 
     def _give_here(self, record: Record, at: At, group: str) -> bool:
-        topic = record.topic
-        plan = self._node.routes.match_cached(topic, lambda matches: self._node.derive_plan(topic, matches))
-        return self._give(plan, group, record, at)
+        return self._give(self._node.plan(record.topic), group, record, at)
 
     def _give(self, plan: Plan, group: str, record: Record, at: At) -> bool:
         """To the member here that is best placed; False where there is none."""
@@ -257,9 +253,12 @@ class Sharing:
             fan_out_shared(plan, group, members, (record,), (at,), self._node.trace.chosen)
         return True
 
-    def let_go(self, session: Session) -> None:
-        """Another node has the session: what it was given here and has not acknowledged goes to another member, as far as nobody stored it."""
-        unsettled = [*session.in_flight.values(), *(session.queue or ()), *self.passing.unstored(session)]
+    def let_go(self, session: Session, waiting: Iterable[Delivery] = ()) -> None:
+        """Another node has the session: what it was given here and has not acknowledged goes to another member, as far as nobody stored it.
+
+        ``waiting``: what came while a connect claimed it.
+        """
+        unsettled = [*session.in_flight.values(), *(session.queue or ()), *self.passing.unstored(session), *waiting]
         for delivery in dict.fromkeys((delivery.record, delivery.at, delivery.group) for delivery in unsettled if delivery.group and delivery.qos):
             self.passing.put(*delivery, (self.own.epoch,))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
@@ -32,17 +32,6 @@ async def opened(address: str, **options: float | bool) -> AsyncIterator[KafkaLo
         yield log
     finally:
         await log.close()
-
-
-@pytest.fixture(scope="module")
-def three(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
-    """Three nodes, each broker and controller."""
-    cluster = Kafka(tmp_path_factory.mktemp("three"), nodes=3).start()
-    try:
-        yield cluster
-    finally:
-        for node in cluster.nodes:
-            node.kill()
 
 
 async def test_a_broker_that_is_killed_and_comes_back(mortal_kafka: Kafka) -> None:
@@ -119,11 +108,11 @@ async def test_a_close_while_kafka_is_away_tells_every_record(mortal_kafka: Kafk
         mortal_kafka.thaw()
 
 
-async def test_the_loss_of_leaders_among_three(three: Kafka) -> None:
-    async with opened(three.address, replication=3, checked=True) as log:
+async def test_the_loss_of_leaders_among_three(three_kafkas: Kafka) -> None:
+    async with opened(three_kafkas.address, replication=3, checked=True) as log:
         assert not log.weaknesses
         load = Load(log)
-        for node in three.nodes[:2]:
+        for node in three_kafkas.nodes[:2]:
             await load.flows_again(10)
             await asyncio.to_thread(node.kill)
             await load.flows_again(20)
@@ -133,17 +122,17 @@ async def test_the_loss_of_leaders_among_three(three: Kafka) -> None:
         assert not load.errors
 
 
-async def test_a_shard_without_a_leader_holds_up_no_other(three: Kafka) -> None:
+async def test_a_shard_without_a_leader_holds_up_no_other(three_kafkas: Kafka) -> None:
     """Unreplicated shards, one on each node; one node goes and comes back."""
-    async with opened(three.address, replication=1, deliver_within=3.0) as log:
+    async with opened(three_kafkas.address, replication=1, deliver_within=3.0) as log:
         load = Load(log)
         await load.flows_again(10)
-        await asyncio.to_thread(three.nodes[0].kill)
+        await asyncio.to_thread(three_kafkas.nodes[0].kill)
         await asyncio.sleep(8)
         for _ in range(5):
             await load.flows_again(5)
         assert log.pressure().stalled_since
-        await asyncio.to_thread(three.nodes[0].start)
+        await asyncio.to_thread(three_kafkas.nodes[0].start)
         await asyncio.sleep(1)
         async with asyncio.timeout(40):
             while log.pressure().stalled_since:

@@ -15,7 +15,7 @@ import pytest
 from schemas.records import PRESENCE_TOPIC, Kind
 from tests.support.brokers.kafka import Kafka
 from tests.support.gateway import Gateway
-from tests.support.many_backbone import NAMES, Shared
+from tests.support.many_backbone import NAMES, Shared, start_three
 from tests.support.party import will
 from tests.support.postgresql import PostgreSQL
 from tests.support.wire import Clients
@@ -35,9 +35,7 @@ def shared(request: pytest.FixtureRequest, tmp_path: Path) -> Shared:
 
 @pytest.fixture
 async def three(shared: Shared, start_gateway: Callable[..., Gateway]) -> AsyncIterator[list[Gateway]]:
-    first = await asyncio.to_thread(start_gateway, "one", config=shared.config("one"))
-    rest = [asyncio.to_thread(start_gateway, name, config=shared.config(name)) for name in NAMES[1:]]
-    yield [first, *await asyncio.gather(*rest)]
+    yield await start_three(start_gateway, shared.config)
 
 
 @pytest.mark.parametrize("shared", BROKERS[:2], indirect=True)

@@ -21,7 +21,7 @@ from schemas.reasons import ReasonCode
 from tests.support.brokers.kafka import Kafka
 from tests.support.certificates import Authority
 from tests.support.gateway import Gateway
-from tests.support.many_backbone import NAMES, Shared
+from tests.support.many_backbone import Shared, start_three
 from tests.support.wire import Clients, Wire, connect_packet
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]
@@ -37,12 +37,6 @@ BACK_WITHIN = 30.0
 KEPT: dict[str, Any] = {"clean_start": False, "session_expiry": 3600}
 
 
-async def start(shared: Shared, start_gateway: Callable[..., Gateway], *, listen: tuple[str, ...] = (), config: str = "") -> list[Gateway]:
-    first = await asyncio.to_thread(start_gateway, NAMES[0], listen=listen, config=shared.config(NAMES[0]) + config)
-    rest = [asyncio.to_thread(start_gateway, name, listen=listen, config=shared.config(name) + config) for name in NAMES[1:]]
-    return [first, *await asyncio.gather(*rest)]
-
-
 def sockets(gateways: list[Gateway]) -> list[int]:
     """Of clients."""
     return [sum(each.laddr.port == gateway.mqtt.port for each in psutil.Process(gateway.pid).net_connections("tcp")) for gateway in gateways]
@@ -52,7 +46,7 @@ def sockets(gateways: list[Gateway]) -> list[int]:
 async def test_a_takeover_storm_over_three_gateways_leaves_one_connection(
     kafka: Kafka, tmp_path: Path, start_gateway: Callable[..., Gateway], clients: Clients
 ) -> None:
-    gateways = await start(Shared(kafka, tmp_path), start_gateway)
+    gateways = await start_three(start_gateway, Shared(kafka, tmp_path).config)
     before = sockets(gateways)
     first = await clients.connect(gateways[0].mqtt, "stormy", **KEPT)
     await first.subscribe("storm/#", 1)
@@ -107,7 +101,8 @@ async def test_a_herd_over_tls_is_back_after_all_gateways_were_restarted(
     authority = Authority(tmp_path)
     pair = authority.issue("gateway")
     tls = f'[tls]\ncertificate = "{pair.certificate}"\nkey = "{pair.key}"\n'
-    gateways = await start(Shared(kafka, tmp_path), start_gateway, listen=("mqtts",), config=tls)
+    shared = Shared(kafka, tmp_path)
+    gateways = await start_three(start_gateway, lambda name: shared.config(name) + tls, listen=("mqtts",))
     context = ssl.create_default_context(cafile=str(authority.path))
     turn = asyncio.Semaphore(AT_ONCE)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -33,16 +33,6 @@ GOES_ON_WITHIN = 30.0
 
 pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(FIRST_START + 120 * TIMES + 400)]
 Start = Callable[..., Gateway]
-
-
-@pytest.fixture(scope="module")
-def three_brokers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
-    cluster = Kafka(tmp_path_factory.mktemp("three"), nodes=3).start()
-    try:
-        yield cluster
-    finally:
-        for node in cluster.nodes:
-            node.kill()
 
 
 @pytest.fixture(params=["mortal_kafka", "mortal_rocketmq"])
@@ -89,17 +79,17 @@ async def test_the_database_is_killed_and_comes_back(
             await world.outage("database killed", mortal_postgresql.kill_all, chance.uniform(0.5, 8.0), mortal_postgresql.start)
 
 
-async def test_leaders_among_three_brokers_are_killed(three_brokers: Kafka, tmp_path: Path, start_gateway: Start, clients: Clients) -> None:
+async def test_leaders_among_three_kafkas_are_killed(three_kafkas: Kafka, tmp_path: Path, start_gateway: Start, clients: Clients) -> None:
     """Each leads some shards: the others take over, and all publishers go on without it."""
-    async with running(Backbone(three_brokers, tmp_path, replication=3), start_gateway, clients) as world:
+    async with running(Backbone(three_kafkas, tmp_path, replication=3), start_gateway, clients) as world:
         for number in range(TIMES):
-            node = three_brokers.nodes[number % 3]
+            node = three_kafkas.nodes[number % 3]
             served = await world.outage(f"broker {number % 3 + 1} of three killed", node.kill, 10.0, node.start)
             assert len(served) == len(world.publishers), served
 
 
-async def test_a_shard_without_a_leader(three_brokers: Kafka, tmp_path: Path, start_gateway: Start, clients: Clients) -> None:
+async def test_a_shard_without_a_leader(three_kafkas: Kafka, tmp_path: Path, start_gateway: Start, clients: Clients) -> None:
     """Unreplicated shards, one on each broker; one goes for a minute. Who publishes to other shards goes on."""
-    node = three_brokers.nodes[0]
-    async with running(Backbone(three_brokers, tmp_path), start_gateway, clients) as world:
+    node = three_kafkas.nodes[0]
+    async with running(Backbone(three_kafkas, tmp_path), start_gateway, clients) as world:
         assert await world.outage("a shard without a leader", node.kill, STILL, node.start)

@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from gateway.opening import connect_backend
 from schemas.connections import ConnectionSettings
@@ -52,6 +53,13 @@ class Shared:
         """``address``: by which this node reaches the broker, where others have another way."""
         log = self._log(address or self._address, self.prefix)
         return f'{log}[store]\nurl = "{self.database}"\n[keys]\nseal_file = "{self.seal}"\n[node]\nid = "{node}"\nmany = true\n'
+
+
+async def start_three(start_gateway: Callable[..., Gateway], config: Callable[[str], str], **options: Any) -> list[Gateway]:
+    """By their names: the first one makes what the others find. ``options`` are those of ``start_gateway``."""
+    first = await asyncio.to_thread(start_gateway, NAMES[0], config=config(NAMES[0]), **options)
+    rest = [asyncio.to_thread(start_gateway, name, config=config(name), **options) for name in NAMES[1:]]
+    return [first, *await asyncio.gather(*rest)]
 
 
 class Backbone:
@@ -120,12 +128,10 @@ async def read_all(log: Log, topic: str, start: dict[int, At] | None = None) -> 
 
 async def begin(backbone: Backbone, start_gateway: Callable[..., Gateway], clients: Clients, seed: int) -> tuple[ManyWorld, str]:
     """Three gateways, everybody connected, and a rule that sends all of ``load`` to a topic, in order; that topic's name."""
-    first = await asyncio.to_thread(start_gateway, NAMES[0], config=backbone.config(NAMES[0]))
-    configs = {name: backbone.config(name) for name in NAMES[1:]}
-    rest = await asyncio.gather(*(asyncio.to_thread(start_gateway, name, config=config) for name, config in configs.items()))
-    world = ManyWorld(dict(zip(NAMES, (first, *rest), strict=True)), clients, seed, NAMES[0], backbone.proxy)
+    gateways = await start_three(start_gateway, backbone.config)
+    world = ManyWorld(dict(zip(NAMES, gateways, strict=True)), clients, seed, NAMES[0], backbone.proxy)
     target = unique("target")
     await asyncio.to_thread(backbone.create_topic, target)
-    await asyncio.to_thread(rules.create, first, "outflow", "out", "--topic", "load", "--to", f"main/{target}", "--ordered")
+    await asyncio.to_thread(rules.create, gateways[0], "outflow", "out", "--topic", "load", "--to", f"main/{target}", "--ordered")
     await world.begin()
     return world, target

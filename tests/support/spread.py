@@ -36,10 +36,7 @@ class Spread:
     def __init__(self, broker: Kafka | RocketMQ, folder: Path, *, config: str = "", anonymous: bool = True) -> None:
         shared = Shared(broker, folder)
         self._folder = folder
-        # Sections may follow in ``config``, and names before the first section of the nodes' own
-        self.gateways = [
-            Gateway(folder / name, anonymous=anonymous, listen=("ws",), config=f"{config}\n{shared.config(name)}", arguments=()) for name in NAMES
-        ]
+        self.gateways = [Gateway(folder / name, anonymous=anonymous, listen=("ws",), config=f"{config}\n{shared.config(name)}") for name in NAMES]
         self._proxy = Process("haproxy", folder)
         self.mqtt = Endpoint("127.0.0.1", free_port())
         self.ws = Endpoint("127.0.0.1", free_port())

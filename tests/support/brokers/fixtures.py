@@ -103,6 +103,17 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka | RocketMQ
     yield from _lasting("kafka", Kafka(tmp_path_factory.mktemp("kafka"), address=os.environ.get("SLUICEWAY_TEST_KAFKA", "")))
 
 
+@pytest.fixture(scope="module")
+def three_kafkas(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
+    """Three nodes, each broker and controller, which tests may kill and start again."""
+    cluster = Kafka(tmp_path_factory.mktemp("three"), nodes=3).start()
+    try:
+        yield cluster
+    finally:
+        for node in cluster.nodes:
+            node.kill()
+
+
 @pytest.fixture(scope="session")
 def rocketmq(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka | RocketMQ]:
     """RocketMQ 5.5: a name server, a broker with its proxy."""
