@@ -65,11 +65,9 @@ class Connections:
             self._wheel.schedule(connection, self._node.tick + CLOSE_WITHIN)
 
     def connected(self, connection: Connection) -> None:
-        """The connect is answered: from now on keep-alive counts [MQTT-3.1.2-22]."""
-        if connection.keep_alive:
+        """The connect is answered: from now on keep-alive counts [MQTT-3.1.2-22]. The timer of the connect may fire first; it is looked at then."""
+        if 0 < connection.keep_alive * 1.5 < self._node.limits.connect_timeout:
             self._wheel.schedule(connection, connection.seen + connection.keep_alive * 1.5)
-        else:
-            self._wheel.cancel(connection)
 
     def tick(self, now: float) -> None:
         """Close those whose time is up; ``now`` monotonic seconds."""
@@ -79,6 +77,8 @@ class Connections:
                     self._node.counters.refused["connect_timeout"] += 1
                     connection.shut()
                 connection.cut()
+                continue
+            if not connection.keep_alive:
                 continue
             due = connection.seen + connection.keep_alive * 1.5
             if connection.paused:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
-from schemas.presence import decode_presence
+from schemas.presence import Presence
 from schemas.reasons import ReasonCode
 from schemas.records import Kind, Record, Source
 from schemas.rules import Rule
@@ -33,7 +33,8 @@ ACKNOWLEDGE: Final = int(TraceAction.ACKNOWLEDGE)
 RULE: Final = int(TraceAction.RULE)
 CLOSE: Final = int(TraceAction.CLOSE)
 OFFLINE: Final = int(TraceAction.PUSH_OFFLINE)
-BY_KIND: Final = {Kind.CONNECT: TraceAction.CONNECT, Kind.DISCONNECT: TraceAction.DISCONNECT, Kind.TCPCLEAN: TraceAction.CLOSE}
+CONNECT: Final = int(TraceAction.CONNECT)
+BY_KIND: Final[dict[int, int]] = {Kind.CONNECT: CONNECT, Kind.DISCONNECT: int(TraceAction.DISCONNECT), Kind.TCPCLEAN: CLOSE}
 BY_SOURCE: Final = {Source.INFLOW: int(TraceAction.PUBLISH_BACKEND), Source.API: int(TraceAction.PUBLISH_API)}
 NOTHING: Final[frozenset[bytes]] = frozenset()
 
@@ -122,19 +123,18 @@ class Trace:
 
     # Devices
 
-    def presence(self, records: Sequence[Record]) -> None:
-        """Presence events that are folded."""
+    def presence(self, records: Sequence[Record], events: Sequence[Presence]) -> None:
+        """Presence events that are folded, and their bodies."""
         if not self.on:
             return
         room = max(0, self._most - len(self._rows))
         self._lost += max(0, len(records) - room)
         taken = records[:room]
         self._devices += len(taken)
-        for record in taken:
-            event = decode_presence(record.payload)
-            action = BY_KIND[Kind(record.kind)]
-            detail = f"accepted from {event.address}" if action is TraceAction.CONNECT else event.reason
-            self._rows.append((record.time, int(action), record.client, b"", event.channel, detail))
+        for record, event in zip(taken, events, strict=False):
+            action = BY_KIND[record.kind]
+            detail = f"accepted from {event.address}" if action == CONNECT else event.reason
+            self._rows.append((record.time, action, record.client, b"", event.channel, detail))
 
     def refused(self, client: str, address: str, code: ReasonCode, words: str) -> None:
         """A CONNECT was refused; what it calls itself may be anything."""

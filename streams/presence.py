@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 from msgspec.structs import replace
@@ -34,13 +34,15 @@ class _Event(msgspec.Struct, rename="camel", omit_defaults=True):
 
 
 class Folded(NamedTuple):
-    """The client's state behind the event, and what the store is to change, in order."""
+    """The client's state behind the event, and what the store is to change of its channels, in order."""
 
     state: StatusState
     changes: list[Change]
 
 
 _encoder = msgspec.json.Encoder()
+_CONNECT_KIND: Final = int(Kind.CONNECT)
+_TCPCLEAN_KIND: Final = int(Kind.TCPCLEAN)
 
 
 def event_json(record: Record) -> bytes:
@@ -72,24 +74,33 @@ def _derived_id(channel: str, purpose: bytes) -> bytes:
 
 
 def fold_presence(
-    state: StatusState | None, record: Record, row: OpenChannel | None, *, others: Sequence[OpenChannel] = (), will_settled: bool = False
+    state: StatusState | None,
+    record: Record,
+    presence: Presence,
+    row: OpenChannel | None,
+    *,
+    others: Sequence[OpenChannel] = (),
+    will_settled: bool = False,
 ) -> Folded:
-    """Take in one presence record. ``state`` is its client's, ``row`` its channel's.
+    """Take in one presence record and its body. ``state`` is its client's, ``row`` its channel's.
 
     ``others`` are the client's other channels whose wills wait for their time; ``will_settled`` says that this channel's
     will was published or cancelled before its tcpclean came this far.
     """
-    presence = decode_presence(record.payload)
     after = fold(state, record.kind, presence.channel, presence.address, record.time)
     changes: list[Change] = []
-    if record.kind == Kind.CONNECT:
-        changes += _connect(record, presence, row, was_closed=is_closed(state, presence.channel))
-        changes += _wills_met_by_connect(record, others)
-    elif record.kind == Kind.TCPCLEAN:
-        changes += _tcpclean(record, presence, row, was_closed=is_closed(state, presence.channel), will_settled=will_settled)
-    if after is not state:
-        changes.append(PutStatus(status(record.client, after), encode_status(after)))
+    if record.kind == _CONNECT_KIND:
+        changes = _connect(record, presence, row, was_closed=is_closed(state, presence.channel))
+        if others:
+            changes += _wills_met_by_connect(record, others)
+    elif record.kind == _TCPCLEAN_KIND:
+        changes = _tcpclean(record, presence, row, was_closed=is_closed(state, presence.channel), will_settled=will_settled)
     return Folded(after, changes)
+
+
+def put_status(client: str, state: StatusState) -> PutStatus:
+    """The client's row, as the state says."""
+    return PutStatus(status(client, state), encode_status(state))
 
 
 def _connect(record: Record, presence: Presence, row: OpenChannel | None, *, was_closed: bool) -> list[Change]:

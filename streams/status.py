@@ -60,6 +60,8 @@ def fold(state: StatusState | None, kind: int, channel: str, address: str, time:
 
     A disconnect moves ``time`` only: tcpclean decides. An event that changes nothing returns ``state`` itself.
     """
+    if state is None and kind == _CONNECT:
+        return StatusState(time, time, channel, address)
     before = state if state is not None else StatusState()
     connected, open_channel, open_address = before.connected, before.channel, before.address
     if kind == _CONNECT and (time, channel) > (connected, open_channel):
@@ -72,7 +74,7 @@ def fold(state: StatusState | None, kind: int, channel: str, address: str, time:
 
 def is_closed(state: StatusState | None, channel: str) -> bool:
     """Whether a tcpclean of the channel is remembered."""
-    return state is not None and any(tombstone.channel == channel for tombstone in state.closed)
+    return state is not None and bool(state.closed) and any(tombstone.channel == channel for tombstone in state.closed)
 
 
 def status(client: str, state: StatusState) -> ClientStatus:
@@ -90,6 +92,8 @@ def _with_tombstone(closed: tuple[Tombstone, ...], added: Tombstone) -> tuple[To
 
 def _bounded(closed: tuple[Tombstone, ...], kept: str, oldest: int) -> tuple[Tombstone, ...]:
     """Without what is too old, and the newest of the rest; the tombstone of the newest connect itself says offline and stays."""
+    if not closed:
+        return closed
     fresh = [tombstone for tombstone in closed if tombstone.channel != kept and tombstone.time >= oldest][-MAX_TOMBSTONES:]
     own = [tombstone for tombstone in closed if tombstone.channel == kept]
     return tuple(sorted([*own, *fresh])) if own else tuple(fresh)

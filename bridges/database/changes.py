@@ -19,8 +19,8 @@ from bridges.database.names import stored_name
 from bridges.database.routing import RouteChanges
 from bridges.database.rows import encode
 from bridges.database.rules import drop_dead_letters, drop_rule, put_dead_letter, put_rule, put_rule_state
-from bridges.database.sql import Prepared, key_is, upsert
-from bridges.database.tables import channels, documents, positions, received, retained, sessions, statuses, subscriptions
+from bridges.database.sql import Bulk, Prepared, key_is, upsert
+from bridges.database.tables import documents, positions, received, retained, sessions, subscriptions
 from schemas.positions import At
 from schemas.sessions import (
     DropEntry,
@@ -68,9 +68,14 @@ RESUMED: Final = Prepared(update(sessions).where(key_is(sessions, "id")).values(
 PUT_RECEIVED: Final = upsert(received)
 DELETE_RECEIVED: Final = Prepared(delete(received).where(key_is(received, "session", "packet_id")))
 PUT_RETAINED: Final = upsert(retained, "time", "id", "expires_at", "record", higher=("time", "id"))
-PUT_CHANNEL: Final = upsert(channels, "detail")
-DELETE_CHANNEL: Final = Prepared(delete(channels).where(key_is(channels, "channel")))
-PUT_STATUS: Final = upsert(statuses, "status", "state")
+PUT_CHANNELS: Final = Bulk("INSERT INTO channels (channel, detail)", 2, " ON CONFLICT (channel) DO UPDATE SET detail = excluded.detail", once=True)
+DELETE_CHANNELS: Final = Bulk("DELETE FROM channels WHERE channel IN (SELECT * FROM (", 1, ") AS v)")
+PUT_STATUSES: Final = Bulk(
+    "INSERT INTO statuses (client, status, state)",
+    3,
+    " ON CONFLICT (client) DO UPDATE SET status = excluded.status, state = excluded.state",
+    once=True,
+)
 PUT_DOCUMENT: Final = upsert(documents, "body", "expires_at")
 DELETE_DOCUMENT: Final = Prepared(delete(documents).where(key_is(documents, "kind", "name")))
 PUT_POSITION: Final = upsert(positions, "offset", "idx")
@@ -130,12 +135,11 @@ class Changes:
             PUT_RETAINED.many(connection, rows)
             self._retained = {}
         if self._channels:
-            PUT_CHANNEL.many(connection, [{"channel": c.channel, "detail": encode(c)} for c in self._channels.values() if c is not None])
-            DELETE_CHANNEL.many(connection, [{"the_channel": name} for name, c in self._channels.items() if c is None])
+            PUT_CHANNELS.run(connection, [value for name, c in self._channels.items() if c is not None for value in (name, encode(c))])
+            DELETE_CHANNELS.run(connection, [name for name, c in self._channels.items() if c is None])
             self._channels = {}
         if self._statuses:
-            statuses = [{"client": client, "status": encode(put.status), "state": put.state} for client, put in self._statuses.items()]
-            PUT_STATUS.many(connection, statuses)
+            PUT_STATUSES.run(connection, [value for client, put in self._statuses.items() for value in (client, encode(put.status), put.state)])
             self._statuses = {}
         if self._documents:
             PUT_DOCUMENT.many(connection, [document_row(connection, put) for put in self._documents.values() if put is not None])

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
+from operator import itemgetter
 from typing import Any, Final
 
 from sqlalchemy import ClauseElement, Connection, Dialect, Table, and_, bindparam, tuple_
@@ -79,15 +80,18 @@ class Prepared:
 class _Compiled:
     """A text, the names of its parameters in their order, and the values of those that SQLAlchemy added of itself."""
 
-    __slots__ = ("_names", "_own", "text")
+    __slots__ = ("_names", "_own", "_pick", "text")
 
     def __init__(self, clause: ClauseElement, dialect: Dialect) -> None:
         compiled = clause.compile(dialect=dialect)
         self.text = str(compiled)
         self._names = list(getattr(compiled, "positiontup", None) or ())
         self._own = {name: value for name, value in compiled.params.items() if value is not None}
+        self._pick: Callable[[Mapping[str, object]], Row] | None = None if self._own or len(self._names) < 2 else itemgetter(*self._names)
 
     def row(self, values: Mapping[str, object]) -> Row:
+        if self._pick is not None:
+            return self._pick(values)
         own = self._own
         return tuple([values[name] if name in values else own[name] for name in self._names])
 
@@ -121,11 +125,12 @@ def indexed(table: str, index: str, dialect: str) -> str:
 class Bulk:
     """A statement with a list of VALUES of ``width`` columns between ``head`` and ``tail``.
 
-    Repeating a row must do no harm: the last one fills a statement up to the next of ``BULK_SIZES``.
+    The last row is repeated to fill a statement up to the next of ``BULK_SIZES``, unless that would do harm (``once``).
     """
 
-    def __init__(self, head: str, width: int, tail: str) -> None:
+    def __init__(self, head: str, width: int, tail: str, *, once: bool = False) -> None:
         self.width = width
+        self._once = once
         self._head, self._tail = head, tail
         self._texts = {dialect: {size: self.text(size, dialect) for size in BULK_SIZES} for dialect in _INSERT}
 
@@ -151,7 +156,7 @@ class Bulk:
         texts = self._texts[connection.dialect.name]
         width, done, count = self.width, 0, len(values) // self.width
         while done < count:
-            size = _statement_size(count - done)
+            size = _most(count - done) if self._once else _statement_size(count - done)
             part = tuple(values[done * width : (done + size) * width])
             done += size
             if done > count:
@@ -166,4 +171,9 @@ def _statement_size(rows: int) -> int:
     for size in BULK_SIZES:
         if rows <= size <= 2 * rows:
             return size
+    return _most(rows)
+
+
+def _most(rows: int) -> int:
+    """The largest that is filled."""
     return max(size for size in BULK_SIZES if size <= rows)

@@ -8,10 +8,10 @@ from typing import Protocol
 
 from schemas.errors import StoreError
 from schemas.positions import At
-from schemas.presence import ClientStatus, decode_presence
+from schemas.presence import ClientStatus, Presence, decode_presence
 from schemas.records import Kind, Record
 from streams.log import Batch, Reader
-from streams.presence import Folded, fold_presence
+from streams.presence import Folded, fold_presence, put_status
 from streams.status import StatusState, decode_status
 from streams.store import Change, DropChannel, OpenChannel, PutChannel, Store
 
@@ -33,8 +33,8 @@ class PresenceSink(Protocol):
     async def presence_changes(self, changes: Sequence[Change], ends: Sequence[At]) -> None:
         """Store them in one transaction with the fold's positions ``ends``, one a shard; durable when this returns."""
 
-    def folded(self, records: Sequence[Record]) -> None:
-        """These are folded and stored: no start reads them again."""
+    def folded(self, records: Sequence[Record], events: Sequence[Presence]) -> None:
+        """These, and their bodies, are folded and stored: no start reads them again."""
 
     def will_is_settled(self, channel: str) -> bool:
         """Whether the channel's will was published or cancelled before its tcpclean came this far; forgets it."""
@@ -88,15 +88,19 @@ class PresenceFold:
         """The next read must see what these changed, so their commit is waited for."""
         records = [record for batch in batches for record in batch.records]
         known = await self._known(list({record.client for record in records}))
-        states: dict[str, StatusState | None] = {client: decode_status(encoded) for client, (_, encoded) in known.items()}
+        before = {client: decode_status(encoded) for client, (_, encoded) in known.items()}
+        states: dict[str, StatusState] = {}
         changes: list[Change] = []
-        for record in records:
-            folded = self._fold(record, states.get(record.client))
-            states[record.client] = folded.state
-            changes += folded.changes
+        events = [decode_presence(record.payload) for record in records]
+        for record, event in zip(records, events, strict=True):
+            client = record.client
+            state, of_channels = self._fold(record, event, states.get(client) or before.get(client))
+            states[client] = state
+            changes += of_channels
+        changes += [put_status(client, state) for client, state in states.items() if state is not before.get(client)]
         ends = list({batch.first.shard: batch.end for batch in batches}.values())
         await self._sink.presence_changes(changes, ends)
-        self._sink.folded(records)
+        self._sink.folded(records, events)
         for end in ends:
             self._reader.release(end)
 
@@ -108,8 +112,8 @@ class PresenceFold:
             except StoreError:
                 await asyncio.sleep(RETRY_AFTER)
 
-    def _fold(self, record: Record, state: StatusState | None) -> Folded:
-        channel = decode_presence(record.payload).channel
+    def _fold(self, record: Record, event: Presence, state: StatusState | None) -> Folded:
+        channel = event.channel
         row = self._wills.get(channel)
         settled = False
         if record.kind == TCPCLEAN:
@@ -117,7 +121,7 @@ class PresenceFold:
             if row is None:
                 row = OpenChannel(channel, record.client, record.session, record.principal, "", record.epoch, record.time, 0, None)
         others = [self._wills[name] for name in self._waiting.get(record.client, ()) if name != channel] if record.kind == CONNECT else []
-        folded = fold_presence(state, record, row, others=others, will_settled=settled)
+        folded = fold_presence(state, record, event, row, others=others, will_settled=settled)
         for change in folded.changes:
             if isinstance(change, PutChannel) and change.channel.will is not None:
                 self._remember(change.channel)
