@@ -15,7 +15,6 @@ from schemas.errors import LogError
 from schemas.positions import At
 from schemas.presence import Presence, decode_presence
 from schemas.records import Kind, Record
-from streams.log import Sink
 
 if TYPE_CHECKING:
     from gateway.node import Node
@@ -33,10 +32,10 @@ class SharedPresence(PresenceEvents):
         """Of channels with a will: where the event lies, None while it is on its way."""
         self._needed: dict[str, dict[int, At]] = {}
 
-    def append(self, kind: Kind, presence: Presence, client: str, session: int, principal: str, now: int, sink: Sink | None = None) -> None:
+    def append(self, kind: Kind, presence: Presence, client: str, session: int, principal: str, now: int) -> None:
         if kind == Kind.TCPCLEAN and presence.will_due:
             self._tcpcleans[presence.channel] = None
-        super().append(kind, presence, client, session, principal, now, sink)
+        super().append(kind, presence, client, session, principal, now)
 
     def appended(self, records: Sequence[Record], first: At) -> None:
         for index, record in enumerate(records):

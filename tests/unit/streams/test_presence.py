@@ -8,9 +8,9 @@ import json
 import pytest
 from msgspec.structs import replace
 
-from schemas.presence import ClientStatus, Presence, Will, encode_presence
+from schemas.presence import ClientStatus, Presence, Will, decode_presence, encode_presence
 from schemas.records import Kind, Record
-from streams.presence import event_json, fold_presence, tcpclean_id, will_id, will_mark
+from streams.presence import event_json, fold_presence, put_status, tcpclean_id, will_id, will_mark
 from streams.status import StatusState, decode_status
 from streams.store import Change, DropChannel, OpenChannel, PutChannel, PutStatus
 
@@ -36,10 +36,12 @@ class World:
         changes: list[Change] = []
         for one in records:
             others = [row for name, row in self.rows.items() if name != channel and row.will_due]
-            folded = fold_presence(self.state, one, self.rows.get(channel), others=others, will_settled=channel in self.settled)
-            self.state = folded.state
-            self.apply(folded.changes)
-            changes += folded.changes
+            event, before = decode_presence(one.payload), self.state
+            self.state, made = fold_presence(before, one, event, self.rows.get(channel), others=others, will_settled=channel in self.settled)
+            if self.state is not before:
+                made.append(put_status(one.client, self.state))
+            self.apply(made)
+            changes += made
         return changes
 
     def settle(self, channel: str = "f" * 32) -> None:

@@ -139,7 +139,7 @@ class Sink:
         self.changes += changes
         await self.store.commit(changes)
 
-    def folded(self, records: Sequence[Record]) -> None:
+    def folded(self, records: Sequence[Record], events: Sequence[Presence]) -> None:
         """The trace is not looked at here."""
 
     def will_is_settled(self, channel: str) -> bool:
