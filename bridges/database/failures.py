@@ -19,8 +19,9 @@ __all__ = ["MEDIUM_ERRORS", "Meaning", "meaning", "reason"]
 MEDIUM_ERRORS: Final = (SQLAlchemyError, sqlite3.Error)
 """What SQLite raises; the driver's own root is for where SQLAlchemy doesn't wrap, in hooks and fetches."""
 
-_LOST: Final = frozenset(("40001", "40P01", "23505"))
-"""Serialization failure, deadlock, and a unique value that another transaction had not committed when this one looked."""
+_LOST: Final = frozenset(("40001", "40P01", "23505", "25P03"))
+"""Serialization failure, deadlock, a unique value that another transaction had not committed when this one looked, and a transaction that the
+server ended because nothing was heard of it (`idle_in_transaction_session_timeout`)."""
 _WAITED: Final = "55P03"
 """Waited for a lock as long as `lock_timeout` allows."""
 _OF_THE_CALL: Final = ("DataError", "ProgrammingError", "IntegrityError", "NotSupportedError")

@@ -28,6 +28,11 @@ def is_shared(connection: Connection) -> bool:
     return connection.dialect.name == "postgresql"
 
 
+def is_gone(connection: Connection) -> bool:
+    """Whether the way to the server is cut: its transaction is rolled back, unless it was asked to commit."""
+    return is_shared(connection) and (connection.invalidated or bool(connection.connection.driver_connection.closed))  # type: ignore[union-attr]
+
+
 def learn_epochs(connection: Connection, epochs: dict[int, int], numbers: Iterable[int]) -> None:
     """Exact from now on to the end of the transaction: whoever changes an epoch in it, or ends a session, changes it in ``epochs`` too."""
     _read(connection, _LOCKED if is_shared(connection) else _EPOCHS, epochs, numbers)

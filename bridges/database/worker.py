@@ -2,7 +2,8 @@
 
 Calls that arrive while a transaction is on its way share the next one. A transaction that fails fails all of its calls and
 leaves nothing behind; its connection is given up with it, and the next transaction opens another. Where not the medium but a
-call itself is at fault, that one fails alone. Knows no SQL but epochs.
+call itself is at fault, that one fails alone. One whose connection was ended before its commit was asked for is done again on another
+connection: a server that was restarted, or that gave up on a machine which stood still, costs nobody an answer. Knows no SQL but epochs.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from sqlalchemy import Connection, Engine
 
 from bridges.database.changes import Changes, Outcome, numbers_of
 from bridges.database.failures import Meaning, meaning, reason
-from bridges.database.locks import is_shared, learn_clients, learn_epochs
+from bridges.database.locks import is_gone, is_shared, learn_clients, learn_epochs
 from bridges.database.membership import call_it, holds
 from bridges.database.notices import notify
 from schemas.errors import StoreBusy, StoreError
@@ -131,6 +132,8 @@ class Worker:
         self._engine = engine
         self._loop = loop
         self._connection: Connection | None = None
+        self._committing = False
+        """The transaction is asked to commit: from there on nobody knows what became of it where the connection is lost."""
         self._named: Connection | None = None
         """The connection that the database knows as this node's."""
         self._calls: SimpleQueue[Call | Commit | None] = SimpleQueue()
@@ -211,7 +214,7 @@ class Worker:
                 refused = ([call for call in group if not call.always], StoreError("another gateway has taken this one's place in the database"))
                 return [refused, *(self._outcomes(left) if left else ())]
             except Exception as error:
-                means = meaning(error, self._engine.dialect.dbapi)
+                means = self._meaning(error)
                 if means is Meaning.AGAIN and remaining:
                     continue
                 self._let_go()
@@ -226,7 +229,17 @@ class Worker:
                 break
         return [(group, None)]
 
+    def _meaning(self, error: Exception) -> Meaning:
+        """What is to be done about it; a connection that is gone is let go."""
+        means = meaning(error, self._engine.dialect.dbapi)
+        if self._connection is not None and is_gone(self._connection):
+            self._let_go()
+            if means is Meaning.MEDIUM and not self._committing:
+                return Meaning.AGAIN
+        return means
+
     def _transact(self, group: Sequence[Call | Commit]) -> None:
+        self._committing = False
         if self._connection is None:
             self._connection = self._engine.connect()
         with self._connection.begin():
@@ -242,6 +255,7 @@ class Worker:
             for call in group:
                 call.finish()
             notify(self._connection, transaction.told)
+            self._committing = True
         if self.stands_on:
             self._named = self._connection
         if transaction.told and not is_shared(self._connection):

@@ -62,11 +62,15 @@ class BedLog(MemoryLog):
     def __init__(self, loop: asyncio.AbstractEventLoop, **options: Any) -> None:
         super().__init__(loop, adversary=self, **options)
         self._parked: list[tuple[str, int]] = []
+        self.appended: list[str] = []
+        """Keys of presence events, in the order in which they came."""
 
     def fate(self, topic: str, shard: int, waiting: int) -> Fate:
         return Fate(refused=self.refusing)
 
     def append(self, topic: str, key: str, record: Record, sink: Sink) -> None:
+        if topic == PRESENCE_TOPIC:
+            self.appended.append(key)
         if not self.cut:
             super().append(topic, key, record, sink)
 

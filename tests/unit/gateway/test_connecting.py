@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from gateway.auth.login import sign, signature_user_name
+from gateway.presence import GATHER, STORM
 from gateway.protocol.packets import Connack, Disconnect, Pingresp, Suback, Subscribe, SubscriptionRequest
 from gateway.protocol.properties import Properties
 from schemas.limits import Limits
@@ -128,6 +129,23 @@ def test_of_two_principals_at_once_the_second_closes_nothing(bed: Testbed) -> No
     assert not first.closed
     assert first.one(Connack).reason_code == ReasonCode.SUCCESS
     assert second.one(Connack).reason_code == ReasonCode.NOT_AUTHORIZED
+
+
+@pytest.mark.parametrize(("refusing", "code"), [(False, ReasonCode.SUCCESS), (True, ReasonCode.SERVER_UNAVAILABLE)])
+def test_connects_of_a_storm_go_into_the_log_together_and_each_gets_its_answer(bed: Testbed, refusing: bool, code: ReasonCode) -> None:
+    bed.log.held = True
+    parties = [bed.dial() for _ in range(STORM + 5)]
+    for number, party in enumerate(parties):
+        party.connect(f"c{number}")
+    assert bed.log.appended == [f"c{number}" for number in range(STORM)]
+    bed.log.refusing = refusing
+    bed.advance(GATHER)
+    assert bed.log.appended == [f"c{number}" for number in range(STORM + 5)]
+    assert not any(party.take(Connack) for party in parties)
+    bed.log.release_held()
+    assert [party.one(Connack).reason_code for party in parties] == [code] * len(parties)
+    bed.log.refusing = False
+    bed.connect("alone")  # at once: nobody else waits
 
 
 def test_of_many_connects_that_wait_only_the_newest_goes_on(bed: Testbed) -> None:
