@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -75,15 +74,19 @@ def trim_routes(state: State, change: TrimRoutes) -> None:
 
 
 class MemoryCluster:
-    """See ``streams.cluster.Cluster``. ``working`` gives the state or raises, ``describe`` a session as ``Store.sessions`` does."""
+    """See ``streams.cluster.Cluster``. ``working`` gives the state or raises, ``describe`` a session as ``Store.sessions`` does.
 
-    def __init__(self, working: Callable[[], State], describe: Callable[[int, int], SessionState]) -> None:
+    ``now``: the clock by which leases run, ms.
+    """
+
+    def __init__(self, working: Callable[[], State], describe: Callable[[int, int], SessionState], now: Callable[[], int]) -> None:
+        self._now = now
         self._working = working
         self._describe = describe
         self.listeners = Listeners()
 
     async def join(self, node: str, epoch: int, detail: str, lease_ms: int = LEASE_MS) -> NodeState | Refused:
-        nodes, now = self._working().cluster.nodes, _now()
+        nodes, now = self._working().cluster.nodes, self._now()
         if any(each.node == node and number != epoch and _lives(each, now) for number, each in nodes.items()):
             return Refused(NODE_IN_USE)
         stored = nodes.setdefault(epoch, Node(node))
@@ -97,7 +100,7 @@ class MemoryCluster:
         node = self._working().cluster.nodes.get(epoch)
         if node is None or node.dead:
             return False
-        node.until = _now() + lease_ms
+        node.until = self._now() + lease_ms
         return True
 
     async def leave(self, epoch: int) -> None:
@@ -107,14 +110,14 @@ class MemoryCluster:
             self.listeners.tell([Notice(NODES)])
 
     async def nodes(self) -> list[NodeState]:
-        now = _now()
+        now = self._now()
         return [NodeState(epoch, n.node, _lives(n, now), n.detail, n.routes) for epoch, n in sorted(self._working().cluster.nodes.items())]
 
     async def bury(self, epoch: int) -> bool:
         state = self._working()
         cluster = state.cluster
         node = cluster.nodes.get(epoch)
-        if (node is not None and _lives(node, _now())) or any(session.owner == epoch for session in state.sessions.values()):
+        if (node is not None and _lives(node, self._now())) or any(session.owner == epoch for session in state.sessions.values()):
             return False
         cluster.nodes.pop(epoch, None)
         cluster.routes = {key: route for key, route in cluster.routes.items() if key[0] != epoch}
@@ -126,7 +129,7 @@ class MemoryCluster:
         return True
 
     async def acquire(self, name: str, epoch: int) -> Lease | None:
-        cluster, now = self._working().cluster, _now()
+        cluster, now = self._working().cluster, self._now()
         mine, lease = cluster.nodes.get(epoch), cluster.leases.get(name, Lease(name, 0, 0))
         if mine is None or not _lives(mine, now):
             return None
@@ -153,7 +156,7 @@ class MemoryCluster:
         if mine is None or mine.dead:
             return Refused(NODE_DEAD)
         if other is not None:
-            if _lives(other, _now()):
+            if _lives(other, self._now()):
                 return Refused(NODE_ALIVE)
             other.dead = True
         numbers = sorted(number for number, session in state.sessions.items() if session.owner == dead)[:limit]
@@ -173,7 +176,7 @@ class MemoryCluster:
         return Routes(tuple(news[:limit]), tuple(sorted(epoch for epoch in known if epoch not in cluster.nodes)))
 
     async def ask(self, question: Question, within_ms: int) -> list[NodeState] | Refused:
-        cluster, now = self._working().cluster, _now()
+        cluster, now = self._working().cluster, self._now()
         cluster.asked = {key: asked for key, asked in cluster.asked.items() if asked.until + KEPT_MS > now}
         if sum(epoch == question.epoch for epoch, _ in cluster.asked) >= QUESTIONS:
             return Refused(TOO_MANY_QUESTIONS)
@@ -184,13 +187,13 @@ class MemoryCluster:
         return others
 
     async def asked(self, epoch: int) -> list[Question]:
-        now = _now()
+        now = self._now()
         waiting = [each for _, each in sorted(self._working().cluster.asked.items()) if each.until > now and epoch not in each.answers]
         return [each.question for each in waiting if each.question.epoch != epoch]
 
     async def answer(self, question: Question, answer: Answer) -> bool:
         asked = self._working().cluster.asked.get((question.epoch, question.number))
-        if asked is None or asked.until <= _now() or answer.epoch in asked.answers:
+        if asked is None or asked.until <= self._now() or answer.epoch in asked.answers:
             return False
         asked.answers[answer.epoch] = answer
         self.listeners.tell([Notice(ANSWER, f"{question.epoch} {question.number}")])
@@ -206,10 +209,6 @@ class MemoryCluster:
     def listen(self, heard: Callable[[Notice], None]) -> Callable[[], None]:
         self.listeners.heard.append(heard)
         return lambda: self.listeners.heard.remove(heard)
-
-
-def _now() -> int:
-    return time.time_ns() // 1_000_000
 
 
 def _lives(node: Node, now: int) -> bool:

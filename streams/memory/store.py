@@ -6,7 +6,8 @@ reads, in changes.py what a change does and in sweep.py what a sweep removes.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Generator, Mapping, Sequence
+import time
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from typing import Final
 
 from schemas.errors import StoreError
@@ -40,13 +41,13 @@ class _Outcome(Awaitable[CommitResult]):
 
 
 class MemoryStore:
-    """See ``streams.store.Store``. While ``failing`` is set every call fails and changes nothing."""
+    """See ``streams.store.Store``. While ``failing`` is set every call fails and changes nothing. ``now``: the clock by which leases run, ms."""
 
-    def __init__(self) -> None:
+    def __init__(self, now: Callable[[], int] = lambda: time.time_ns() // 1_000_000) -> None:
         self._state = State()
         self.failing = False
 
-        self.cluster = MemoryCluster(self._working, lambda number, owner: self._described(number, present=True, entries=False, owner=owner))
+        self.cluster = MemoryCluster(self._working, lambda number, owner: self._described(number, present=True, entries=False, owner=owner), now)
 
     async def claim(
         self, client: str, principal: str, *, clean_start: bool, expiry: int, now: int, limit: int, owner: int = 0

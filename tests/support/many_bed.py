@@ -191,7 +191,7 @@ class ManyBed:
         self.loop = StillLoop()
         self.limits = limits or Limits()
         self.settings = {"offline": OfflineSettings(pace=pace), **settings}  # type: ignore[arg-type]
-        self.store = MemoryStore()
+        self.store = MemoryStore(lambda: int(self.loop.time() * 1000))  # leases run by the bed's time, however long it takes to run
         self.log = MemoryLog(self.loop, shards=shards)
         self.living: dict[str, One] = {}
 
@@ -219,6 +219,11 @@ class ManyBed:
         for task in one.app._tasks:
             task.cancel()
         one.node.flusher.may_send = lambda: False
+
+    def cut_off(self, one: One) -> None:
+        """It hears nothing and says nothing, and its lease has long to run."""
+        one.link.cut = True
+        self.store._state.cluster.nodes[one.node.epoch].until = 1 << 60
 
     def kill(self, one: One) -> None:
         """Gone, and its lease has run out."""

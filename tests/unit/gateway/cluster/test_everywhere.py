@@ -162,7 +162,7 @@ def test_a_node_that_stands_still_is_named_in_time(fleet: Fleet) -> None:
     fleet.two.connect("GID_a@@@1")
     fleet.three.connect("GID_a@@@2")
     fleet.bed.advance(1)
-    fleet.three.link.cut = True
+    fleet.bed.cut_off(fleet.three)
     services = fleet.services["one"]
     assert fleet.took(services.online()) == pytest.approx(WITHIN)
     assert fleet.ask(services.online("GID_a")) == OnlineGroups({"GID_a": 1}, ["three"])

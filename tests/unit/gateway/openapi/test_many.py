@@ -71,7 +71,7 @@ def test_counts_and_traces_are_of_all_nodes(site: Site) -> None:
 
 
 def test_a_node_that_says_nothing_is_named(site: Site) -> None:
-    site.two.link.cut = True
+    site.bed.cut_off(site.two)
     closed = site.call("CloseConnection", ClientId="GID_abc@@@1")
     assert (closed["Code"], closed["Success"]) == (503, False)
     assert closed["Message"].endswith("no answer of: two.")
