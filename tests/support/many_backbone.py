@@ -92,7 +92,7 @@ class Backbone:
 
     async def taken(self, topic: str, wanted: set[tuple[str, int]], within: float) -> list[Incoming]:
         """What lies at a rule's target, once all of ``wanted`` does."""
-        backend = connect_backend(ConnectionSettings(name="world", kind=self.kind, address=(self._address,)))  # type: ignore[arg-type]
+        backend = connect_backend(ConnectionSettings(name="world", kind=self.kind, address=tuple(self._address.split(","))))  # type: ignore[arg-type]
         source = backend.source("reader", topic, await backend.resolve(topic, "earliest"))
         taken: list[Incoming] = []
         end = time.monotonic() + within
