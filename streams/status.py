@@ -74,7 +74,7 @@ def fold(state: StatusState | None, kind: int, channel: str, address: str, time:
 
 def is_closed(state: StatusState | None, channel: str) -> bool:
     """Whether a tcpclean of the channel is remembered."""
-    return state is not None and bool(state.closed) and any(tombstone.channel == channel for tombstone in state.closed)
+    return state is not None and any(tombstone.channel == channel for tombstone in state.closed)
 
 
 def status(client: str, state: StatusState) -> ClientStatus:

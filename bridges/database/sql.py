@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
-from operator import itemgetter
 from typing import Any, Final
 
 from sqlalchemy import ClauseElement, Connection, Dialect, Table, and_, bindparam, tuple_
@@ -80,18 +79,15 @@ class Prepared:
 class _Compiled:
     """A text, the names of its parameters in their order, and the values of those that SQLAlchemy added of itself."""
 
-    __slots__ = ("_names", "_own", "_pick", "text")
+    __slots__ = ("_names", "_own", "text")
 
     def __init__(self, clause: ClauseElement, dialect: Dialect) -> None:
         compiled = clause.compile(dialect=dialect)
         self.text = str(compiled)
         self._names = list(getattr(compiled, "positiontup", None) or ())
         self._own = {name: value for name, value in compiled.params.items() if value is not None}
-        self._pick: Callable[[Mapping[str, object]], Row] | None = None if self._own or len(self._names) < 2 else itemgetter(*self._names)
 
     def row(self, values: Mapping[str, object]) -> Row:
-        if self._pick is not None:
-            return self._pick(values)
         own = self._own
         return tuple([values[name] if name in values else own[name] for name in self._names])
 
