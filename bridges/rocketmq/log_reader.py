@@ -129,15 +129,14 @@ class RocketmqReader:
         """The lane of the shard has an acknowledgement."""
         if shard in self._confirmed:
             self._confirmed[shard].set()
+            self._hand_out(shard)
 
     # One shard
 
     async def _run(self, shard: int) -> None:
         while True:
             try:
-                await self._begin(shard)
-                while True:
-                    await self._pull(shard)
+                await self._follow(shard)
             except (LogDamaged, FrameError) as error:
                 self._outlet.fail(error)
                 return
@@ -152,6 +151,15 @@ class RocketmqReader:
                 _log.exception("log.reader_died")
                 self._outlet.fail(LogError(f"the reader of the log died: {error}"))
                 return
+
+    async def _follow(self, shard: int) -> None:
+        """From where the reader is, until something is in the way."""
+        try:
+            await self._begin(shard)
+            while True:
+                await self._pull(shard)
+        finally:
+            self._held[shard].clear()  # what was shown may be gone, and no acknowledgement must hand it out
 
     async def _begin(self, shard: int) -> None:
         """Look up where to read from, refuse what lies behind the end, and go some frames back."""
@@ -172,7 +180,6 @@ class RocketmqReader:
         if offset < first:
             self._skip(shard, first)
         self._following[shard] = max(first, places[shard][0] - self._look_back.pop(shard, self._options.look_back))
-        self._held[shard].clear()
 
     async def _end(self, address: str, shard: int, wanted: int) -> int:
         """What was acknowledged a moment ago isn't counted yet: an end before ``wanted`` is asked for again, and where it stays, a mark tells."""
@@ -269,24 +276,45 @@ class RocketmqReader:
 
         What a broker lost while it was away is not what we hold: then the connection by which it came is no more, and all is fetched anew.
         """
-        held, lane, shared = self._held[shard], self._topic.lanes[shard], self._options.shared
-        while held:
-            offset, frame, size = held[0]
-            if (frame.node, frame.epoch) == (self._around.node, self._around.epoch):
-                await self._acknowledged(lane, frame.sequence)
-            elif shared and lane.end <= offset:
-                if len(held) < HELD_MARKS and not any(each.frame.records for each in held):
-                    return
-                if await lane.mark() <= held[-1].offset:
-                    raise _Moved
-            if shared and link.closed:
+        held, lane = self._held[shard], self._topic.lanes[shard]
+        while True:
+            self._hand_out(shard)
+            if not held:
+                return
+            if self._options.shared and (link.closed or self._went_back(shard)):
                 raise _Moved
+            frame, last = held[0].frame, held[-1].offset
+            if self._is_ours(frame):
+                await self._acknowledged(lane, frame.sequence)
+            elif len(held) < HELD_MARKS and not any(each.frame.records for each in held):
+                return  # an acknowledgement hands them out, or what is pulled next
+            elif await lane.mark() <= last:
+                raise _Moved
+
+    def _hand_out(self, shard: int) -> None:
+        """What is known to be safe by now. Called for what was pulled and for each acknowledgement, since either may be the later one."""
+        held, lane, shared = self._held[shard], self._topic.lanes[shard], self._options.shared
+        while held and not (shared and (self._link[shard].closed or self._went_back(shard))):
+            offset, frame, size = held[0]
+            if lane.acknowledged < frame.sequence if self._is_ours(frame) else shared and lane.end <= offset:
+                return
             held.popleft()
             if offset > self._fetched.places[shard][0]:
                 self._skip(shard, offset)
             self._fetched.take(shard, offset, frame, size)
-            if self._fetched:
-                self._outlet.wake()
+            self._outlet.wake()
+
+    def _went_back(self, shard: int) -> bool:
+        """Our newest frame lies where we hold another: the queue has lost that."""
+        held, lane = self._held[shard], self._topic.lanes[shard]
+        place = lane.end - 1 - held[0].offset
+        if not 0 <= place < len(held) or held[place].offset != lane.end - 1:
+            return False
+        frame = held[place].frame
+        return not self._is_ours(frame) or frame.sequence > lane.acknowledged
+
+    def _is_ours(self, frame: Frame) -> bool:
+        return (frame.node, frame.epoch) == (self._around.node, self._around.epoch)
 
     async def _acknowledged(self, lane: Lane, sequence: int) -> None:
         confirmed = self._confirmed[lane.shard]

@@ -18,10 +18,10 @@ from bridges.rocketmq.codes import RequestCode, ResponseCode
 from bridges.rocketmq.frames import RESPONSE, Command, FrameReader, encode_frame
 from bridges.rocketmq.messages import decode_batch, encode_properties
 
-Verdict = str | tuple[int, str] | float | None
-"""What becomes of a request. None: the usual. A code and a remark: that answer. Seconds: the usual after a wait. `lost`: done, never answered.
-`silent`: neither. `cut`: done, then half of the answer and the end of the connection. `garbage`: bytes that are no frame. `stranger`: done, answered
-under another number."""
+Verdict = str | tuple[int, str] | float | asyncio.Event | None
+"""What becomes of a request. None: the usual. A code and a remark: that answer. Seconds: the usual after a wait. An event: done, answered once
+that is set. `lost`: done, never answered. `silent`: neither. `cut`: done, then half of the answer and the end of the connection. `garbage`: bytes
+that are no frame. `stranger`: done, answered under another number."""
 
 
 @dataclass
@@ -312,6 +312,8 @@ class _Link(asyncio.Protocol):
         if isinstance(verdict, float):
             await asyncio.sleep(verdict)
         answer = await self._server.answer(command)
+        if isinstance(verdict, asyncio.Event):
+            await verdict.wait()
         if command.is_oneway or verdict == "lost":
             return
         frame = encode_frame(answer)

@@ -336,6 +336,26 @@ async def test_marks_of_other_nodes_are_worth_no_mark_each(server: FakeRocketmq,
             await reader.next(1, BIG)
 
 
+async def test_an_acknowledgement_hands_out_what_was_pulled_before_it(server: FakeRocketmq, opened: Open) -> None:
+    """A mark of ours is shown before it is acknowledged, and then the shard is quiet: no further pull brings anything to look at."""
+    log = await opened(shared=True)
+    reader = log.open(PUBLISH_TOPIC, "latest")
+    assert isinstance(reader, RocketmqReader)
+    answer = asyncio.Event()
+    server.judge = lambda command: answer if command.code == SEND else None
+    for sequence in range(3):
+        put_by_other(server, sequence)
+    ends = asyncio.ensure_future(log.ends(PUBLISH_TOPIC))
+    async with asyncio.timeout(5):
+        while len(reader._held[0]) < 4:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.05)
+        answer.set()
+        end = (await ends)[0][1]
+        while (await reader.next(1, BIG)).end < end:
+            pass
+
+
 async def test_what_a_broker_lost_while_it_was_away_is_not_handed_out(server: FakeRocketmq, opened: Open) -> None:
     """A power cut took a frame that was shown and not acknowledged; what came into its place is read."""
     log = await opened(shared=True)
@@ -352,6 +372,26 @@ async def test_what_a_broker_lost_while_it_was_away_is_not_handed_out(server: Fa
     server.put(TOPIC, 0, encode_frame("other", 1, 1, [record(0)]))
     away.set()
     server.cut()
+    assert numbers(await waiting, "k") == [7, 0]
+
+
+async def test_what_lay_where_our_own_frame_is_acknowledged_is_not_handed_out(server: FakeRocketmq, opened: Open) -> None:
+    """Another broker has become the master, behind the same connection."""
+    log = await opened(shared=True)
+    reader = log.open(PUBLISH_TOPIC, "latest")
+    away = asyncio.Event()
+    server.judge = lambda command: (ResponseCode.SLAVE_NOT_AVAILABLE, "") if command.code == SEND and not away.is_set() else None
+    waiting, before = asyncio.ensure_future(take(reader, 2)), marks(server)
+    put_by_other(server, 1, 0)
+    async with asyncio.timeout(5):
+        while server.requests[-1].code != SEND:
+            await asyncio.sleep(0.01)
+        server.topics[TOPIC].queues[0].pop()
+        away.set()
+        while marks(server) == before:
+            await asyncio.sleep(0.01)
+    server.put(TOPIC, 0, encode_frame("third", 1, 1, [record(7)]))
+    server.put(TOPIC, 0, encode_frame("other", 1, 1, [record(0)]))
     assert numbers(await waiting, "k") == [7, 0]
 
 
