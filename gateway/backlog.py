@@ -14,7 +14,6 @@ from gateway import keeping, outbound
 from gateway.protocol.packets import MQTT_5_0
 from schemas.errors import StoreError
 from schemas.positions import At
-from schemas.reasons import ReasonCode
 from schemas.sessions import BoxEntry, BoxState, SetEntry
 from streams.control import GetOffline
 from streams.fanout import Delivery
@@ -24,6 +23,8 @@ if TYPE_CHECKING:
     from gateway.node import Node
     from gateway.session import Session
 
+AGAIN = 0.2
+"""Seconds after which a store that failed is asked again."""
 SHORTLY = 0.001
 """A timer may be early by less than that."""
 
@@ -121,17 +122,13 @@ class Backlog:
 
     async def _load(self, session: Session) -> None:
         """Send stored entries until the window is full or nothing is left; then the session is live."""
-        try:
-            while session.backlog and session.has_room() and not session.hold:
-                _, load = next_load(Pace.ACKNOWLEDGED, Pacing(), session.window - len(session.in_flight), 0.0)
-                if await self._page(session, min(load.messages, session.reserved - session.used)):
-                    continue
-                session.backlog = False
-                session.refresh()
-                session.pump()
-        except StoreError:
-            if session.connection is not None:
-                session.connection.close(ReasonCode.UNSPECIFIED_ERROR, "store failed")
+        while session.backlog and session.has_room() and not session.hold:
+            _, load = next_load(Pace.ACKNOWLEDGED, Pacing(), session.window - len(session.in_flight), 0.0)
+            if await self._page(session, min(load.messages, session.reserved - session.used)):
+                continue
+            session.backlog = False
+            session.refresh()
+            session.pump()
 
     async def _page(self, session: Session, limit: int) -> bool:
         """Send up to ``limit`` entries; False where both boxes are empty and nothing was put into them meanwhile."""
@@ -149,10 +146,10 @@ class Backlog:
     async def _following(self, session: Session, box: int, limit: int) -> list[BoxEntry]:
         """Entries of one shard that were not taken yet. Boxes are in order of shards, and any shard may get more: after the last the first comes."""
         taken = self._cursors.get(session, {}).get(box, {})
-        store, after, wrapped = self._node.store, self._cursor(session, box), len(self._node.routed) < 2
+        after, wrapped = self._cursor(session, box), len(self._node.routed) < 2
         epoch = keeping.epoch_of(session, box) if self._node.owner else 0  # another node may have it by now, and put there what is its to send
         while True:
-            entries = await store.entries(box, after, limit, epoch=epoch)
+            entries = await self._entries(box, after, limit, epoch=epoch)
             if entries:
                 shard = entries[0].at.shard
                 last = taken.get(shard)
@@ -163,6 +160,14 @@ class Backlog:
                 return []
             else:
                 after, wrapped = None, True
+
+    async def _entries(self, box: int, after: At | None, limit: int, *, newest_first: bool = False, epoch: int) -> list[BoxEntry]:
+        """From the store. While that fails the client waits, which has done nothing wrong; who asks here ends with its connection."""
+        while True:
+            try:
+                return await self._node.store.entries(box, after, limit, newest_first=newest_first, epoch=epoch)
+            except StoreError:
+                await asyncio.sleep(AGAIN)
 
     def _cursor(self, session: Session, box: int) -> At | None:
         taken = self._cursors.get(session, {}).get(box)
@@ -196,12 +201,8 @@ class Backlog:
         while connection is not None and session.connection is connection and connection.ready:
             now = self._node.monotonic()
             pacing, load = next_load(Pace.BATCHES, pacing, session.window - len(session.in_flight), now)
-            try:
-                if load.messages:
-                    await self._page(session, load.messages)
-            except StoreError:
-                connection.close(ReasonCode.UNSPECIFIED_ERROR, "store failed")
-                return
+            if load.messages:
+                await self._page(session, load.messages)
             if session.version != MQTT_5_0:
                 attempts = self._send_again(session, attempts, now)
             await asyncio.sleep(BATCH_EVERY if load.again_at is None else max(load.again_at - now, SHORTLY))
@@ -234,7 +235,7 @@ class Backlog:
             return
         newest = wanted.push_order == "DESC"
         after = None if newest else self._cursor(session, session.id)
-        entries = await self._node.store.entries(session.id, after, limit, newest_first=newest, epoch=session.epoch)
+        entries = await self._entries(session.id, after, limit, newest_first=newest, epoch=session.epoch)
         in_flight = {d.at for d in session.in_flight.values()}
         for entry in entries:
             if entry.at not in in_flight and session.has_room() and self._node.may_have(session.principal, entry.record):

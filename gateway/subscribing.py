@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 PAGE = 200
 """Retained messages read at a time."""
+AGAIN = 0.2
+"""Seconds after which a store that failed is asked again."""
 WAIT_FOR_ROOM = 0.02
 RETAINED_SHARD = -1
 """Retained deliveries have positions of their own, before those of the log's shards."""
@@ -165,8 +167,6 @@ class Subscribing:
                 for delivery in self._node.broker_topics.current(subscription.filter):
                     session.send(delivery)
                 await self._send_retained(connection, session, subscription, changed)
-        except StoreError:
-            connection.close(ReasonCode.UNSPECIFIED_ERROR, "store failed")
         finally:
             self._changed.pop(asyncio.current_task(), None)
             if session.connection is connection:
@@ -178,8 +178,12 @@ class Subscribing:
         """Page by page, as the window allows [MQTT-3.3.1-9]; retain is set whatever retain-as-published says."""
         node = self._node
         after = ""
-        while True:
-            page = await node.store.retained(subscription.filter, after, PAGE)
+        while connection.ready:
+            try:
+                page = await node.store.retained(subscription.filter, after, PAGE)
+            except StoreError:
+                await asyncio.sleep(AGAIN)
+                continue
             for message in page:
                 while connection.ready and not session.has_room():  # noqa: ASYNC110 - room comes with acknowledgements, often
                     await asyncio.sleep(WAIT_FOR_ROOM)

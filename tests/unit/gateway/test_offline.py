@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from gateway.protocol.packets import Ack, Disconnect, PacketType, Publish
 from gateway.protocol.properties import Properties
+from schemas.errors import StoreError
 from schemas.limits import Limits
 from schemas.reasons import ReasonCode
 from schemas.records import Flag
+from schemas.sessions import BoxEntry
 from schemas.settings import P2PSettings
 from tests.support.party import Party
 from tests.support.testbed import Testbed
@@ -324,6 +327,28 @@ def test_p2p_messages_of_a_store_that_fails_are_not_passed_by_the_position(bed: 
     bed.advance(3)
     bed.crash()
     assert drain(bed, bed.connect("t")) == [b"1"]
+
+
+@pytest.mark.parametrize("pace", ["acknowledged", "batches"])
+def test_a_store_that_fails_while_a_backlog_is_read_costs_no_connection(make_bed: Make, monkeypatch: pytest.MonkeyPatch, pace: str) -> None:
+    bed = make_bed(pace=pace, limits=Limits(window=40))
+    leave(bed, "s", "a")
+    publisher = bed.connect("p")
+    for number in range(60):
+        publisher.exchange("a", b"%d" % number)
+    entries, failures = bed.store.entries, iter([StoreError("the database restarts")] * 3)
+
+    async def some(*arguments: Any, **options: Any) -> list[BoxEntry]:
+        if (failure := next(failures, None)) is not None:
+            raise failure
+        return await entries(*arguments, **options)
+
+    monkeypatch.setattr(bed.store, "entries", some)
+    party = bed.connect("s", **KEPT)
+    bed.advance(20)
+    assert party.payloads() == [b"%d" % number for number in range(60)]
+    assert next(failures, None) is None
+    assert not party.closed
 
 
 @pytest.mark.parametrize("preset", ["standard", "apsaramq"])

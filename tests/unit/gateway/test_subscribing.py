@@ -77,6 +77,20 @@ def test_suback_of_a_kept_session_waits_for_the_store(bed: Testbed, expiry: int)
     assert len(party.inbox) == 1
 
 
+def test_retained_messages_wait_for_a_store_that_fails(bed: Testbed) -> None:
+    bed.connect("p").exchange("a", b"kept", retain=True)
+    bed.advance(1)
+    party = bed.connect("s")
+    bed.store.failing = True
+    party.send(Subscribe(packet_id=1, requests=(SubscriptionRequest(filter="a", qos=1),)))
+    bed.advance(2)
+    assert party.payloads() == []
+    bed.store.failing = False
+    bed.advance(1)
+    assert party.payloads() == [b"kept"]
+    assert not party.closed
+
+
 def test_a_subscription_that_is_replaced_brings_one_copy(bed: Testbed) -> None:
     """[MQTT-3.8.4-3]"""
     party = bed.connect("s")
