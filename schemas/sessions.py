@@ -163,15 +163,20 @@ class Resumed(msgspec.Struct, frozen=True, tag=True):
 
 
 class PutReceived(msgspec.Struct, frozen=True, tag=True, gc=False):
-    """An inbound QoS 2 packet id awaits PUBREL. Not guarded by epoch: it is a fold of the log."""
+    """An inbound QoS 2 packet id awaits PUBREL. Not guarded by epoch: it is a fold of the log.
+
+    It is the fold of the node that has the session, of epoch ``owner`` (0: of a node alone): another's comes late, and is passed over.
+    """
 
     session: int
     packet_id: int
+    owner: int = 0
 
 
 class DropReceived(msgspec.Struct, frozen=True, tag=True, gc=False):
     session: int
     packet_id: int
+    owner: int = 0
 
 
 class PutRetained(msgspec.Struct, frozen=True, tag=True):

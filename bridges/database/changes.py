@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any, Final
 
-from sqlalchemy import Connection, bindparam, delete, literal_column, update
+from sqlalchemy import Connection, and_, bindparam, delete, exists, literal_column, select, update
 
 from bridges.database.ending import remove_session
 from bridges.database.entries import EntryChanges
@@ -19,7 +19,7 @@ from bridges.database.names import stored_name
 from bridges.database.routing import RouteChanges
 from bridges.database.rows import encode
 from bridges.database.rules import drop_dead_letters, drop_rule, put_dead_letter, put_rule, put_rule_state
-from bridges.database.sql import Bulk, Prepared, key_is, upsert
+from bridges.database.sql import Bulk, Prepared, inserting, key_is, upsert
 from bridges.database.tables import documents, positions, received, retained, sessions, subscriptions
 from schemas.positions import At
 from schemas.sessions import (
@@ -65,8 +65,15 @@ END_CONNECTION: Final = Prepared(
 )
 RESERVE_BLOCK: Final = Prepared(update(sessions).where(key_is(sessions, "id")).values(next_block=bindparam("next_block")))
 RESUMED: Final = Prepared(update(sessions).where(key_is(sessions, "id")).values(resuming=literal_column("0")))
-PUT_RECEIVED: Final = upsert(received)
-DELETE_RECEIVED: Final = Prepared(delete(received).where(key_is(received, "session", "packet_id")))
+_OWNED: Final = and_(sessions.c.id == bindparam("the_session"), sessions.c.node_epoch == bindparam("owner"))
+PUT_RECEIVED: Final = Prepared(
+    lambda dialect: (
+        inserting(dialect, received)
+        .from_select(["session", "packet_id"], select(sessions.c.id, bindparam("the_packet_id")).where(_OWNED))
+        .on_conflict_do_nothing(index_elements=["session", "packet_id"])
+    )
+)
+DELETE_RECEIVED: Final = Prepared(delete(received).where(key_is(received, "session", "packet_id"), exists(select(sessions.c.id).where(_OWNED))))
 PUT_RETAINED: Final = upsert(retained, "time", "id", "expires_at", "record", higher=("time", "id"))
 PUT_CHANNELS: Final = Bulk("INSERT INTO channels (channel, detail)", 2, " ON CONFLICT (channel) DO UPDATE SET detail = excluded.detail", once=True)
 DELETE_CHANNELS: Final = Bulk("DELETE FROM channels WHERE channel IN (SELECT * FROM (", 1, ") AS v)")
@@ -109,7 +116,8 @@ class Changes:
         self._ended: dict[int, EndConnection] = {}
         self._blocks: dict[int, int] = {}
         self._resumed: set[int] = set()
-        self._received: dict[tuple[int, int], bool] = {}
+        self._received: dict[tuple[int, int, int], bool] = {}
+        """By session, packet id and owner."""
         self._retained: dict[str, PutRetained] = {}
         self._channels: dict[str, OpenChannel | None] = {}
         self._statuses: dict[str, PutStatus] = {}
@@ -160,8 +168,9 @@ class Changes:
         ended = [{"the_id": s, "expiry": end.expiry, "expires_at": end.expires_at} for s, end in self._ended.items()]
         END_CONNECTION.many(connection, ended)
         RESERVE_BLOCK.many(connection, [{"the_id": s, "next_block": block} for s, block in self._blocks.items()])
-        PUT_RECEIVED.many(connection, [{"session": s, "packet_id": p} for (s, p), there in self._received.items() if there])
-        DELETE_RECEIVED.many(connection, [{"the_session": s, "the_packet_id": p} for (s, p), there in self._received.items() if not there])
+        of = [({"the_session": s, "the_packet_id": p, "owner": owner}, there) for (s, p, owner), there in self._received.items()]
+        PUT_RECEIVED.many(connection, [row for row, there in of if there])
+        DELETE_RECEIVED.many(connection, [row for row, there in of if not there])
         RESUMED.many(connection, [{"the_id": s} for s in sorted(self._resumed)])
         self._subscriptions, self._ended, self._blocks, self._received, self._resumed = {}, {}, {}, {}, set()
 
@@ -226,11 +235,11 @@ class Changes:
     def put_received(self, change: PutReceived, _: Outcome) -> None:
         """A replay of the log may speak of sessions that are gone."""
         if self._epochs.get(change.session):
-            self._received[change.session, change.packet_id] = True
+            self._received[change.session, change.packet_id, change.owner] = True
 
     def drop_received(self, change: DropReceived, _: Outcome) -> None:
         if self._epochs.get(change.session):
-            self._received[change.session, change.packet_id] = False
+            self._received[change.session, change.packet_id, change.owner] = False
 
     def put_retained(self, change: PutRetained, _: Outcome) -> None:
         taken = self._retained.get(change.topic)

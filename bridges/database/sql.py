@@ -92,11 +92,16 @@ class _Compiled:
         return tuple([values[name] if name in values else own[name] for name in self._names])
 
 
+def inserting(dialect: str, table: Table) -> Any:
+    """An INSERT that may say what becomes of a row whose key is there."""
+    return _INSERT[dialect](table)
+
+
 def upsert(table: Table, *replaced: str, higher: Sequence[str] = ()) -> Prepared:
     """Insert a row of all columns; where its key is there, set the ``replaced`` columns, if the ``higher`` ones are higher than there."""
 
     def build(dialect: str) -> ClauseElement:
-        statement = _INSERT[dialect](table).values({column.name: bindparam(column.name) for column in table.columns})
+        statement = inserting(dialect, table).values({column.name: bindparam(column.name) for column in table.columns})
         key = [column.name for column in table.primary_key]
         if not replaced:
             return statement.on_conflict_do_nothing(index_elements=key)  # type: ignore[no-any-return]

@@ -202,10 +202,10 @@ class Arrivals:
         """Inbound QoS 2 ids, as the router folds them."""
         if record.kind == PUBLISH:
             session.received_ids()[record.packet_id] = True
-            self._node.persistence.add(PutReceived(session=session.id, packet_id=record.packet_id))
+            self._node.persistence.add(PutReceived(session=session.id, packet_id=record.packet_id, owner=self._node.owner))
         elif record.kind == RELEASE:
             session.received_ids().pop(record.packet_id, None)
-            self._node.persistence.add(DropReceived(session=session.id, packet_id=record.packet_id))
+            self._node.persistence.add(DropReceived(session=session.id, packet_id=record.packet_id, owner=self._node.owner))
 
 
 def _placed(batch: Batch) -> Sequence[tuple[Record, At]]:

@@ -59,7 +59,7 @@ class OwnRouter(Router):
     """Folds the inbound QoS 2 ids of this node's sessions; each other node does so for its own."""
 
     def __init__(self, reader: Reader, downlink: SharedDownlink, node: Node) -> None:
-        super().__init__(reader, downlink)
+        super().__init__(reader, downlink, node.owner)
         self._node = node
         self.wills_seen = None
 

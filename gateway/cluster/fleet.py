@@ -143,6 +143,7 @@ class Fleet:
     async def _adopt(self, dead: int) -> None:
         count = 0
         while True:
+            await self._node.persistence.barrier()  # nothing of an earlier time with this node comes behind it
             states = await self._node.store.cluster.adopt(dead, self._node.epoch, CHUNK)
             if isinstance(states, Refused) or not states:
                 break

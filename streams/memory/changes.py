@@ -131,13 +131,15 @@ def _reserve_block(state: State, change: ReserveBlock) -> None:
 
 
 def _put_received(state: State, change: PutReceived) -> None:
-    if change.session in state.sessions:
-        state.sessions[change.session].received.add(change.packet_id)
+    session = state.sessions.get(change.session)
+    if session is not None and session.owner == change.owner:
+        session.received.add(change.packet_id)
 
 
 def _drop_received(state: State, change: DropReceived) -> None:
-    if change.session in state.sessions:
-        state.sessions[change.session].received.discard(change.packet_id)
+    session = state.sessions.get(change.session)
+    if session is not None and session.owner == change.owner:
+        session.received.discard(change.packet_id)
 
 
 def _put_retained(state: State, change: PutRetained) -> None:

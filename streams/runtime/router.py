@@ -48,10 +48,14 @@ class Downlink(Protocol):
 
 
 class Router:
-    """Routes the records of ``publish``: retained index first, then receivers (design: how data flows)."""
+    """Routes the records of ``publish``: retained index first, then receivers (design: how data flows).
 
-    def __init__(self, reader: Reader, downlink: Downlink) -> None:
+    ``owner``: the node epoch that has the sessions, 0 where there is one node.
+    """
+
+    def __init__(self, reader: Reader, downlink: Downlink, owner: int = 0) -> None:
         self._reader = reader
+        self._owner = owner
         self._downlink = downlink
         self.wills_seen: set[bytes] | None = set()
         """While the start replays: the marks (streams/presence.py) of the wills that are in the log."""
@@ -130,6 +134,6 @@ class Router:
     def fold_received(self, record: Record) -> None:
         """Inbound QoS 2 ids of sessions that outlive a crash: a fold over publishes and releases (design: QoS 2)."""
         if record.kind == PUBLISH:
-            self._downlink.change(PutReceived(session=record.session, packet_id=record.packet_id))
+            self._downlink.change(PutReceived(session=record.session, packet_id=record.packet_id, owner=self._owner))
         elif record.kind == RELEASE:
-            self._downlink.change(DropReceived(session=record.session, packet_id=record.packet_id))
+            self._downlink.change(DropReceived(session=record.session, packet_id=record.packet_id, owner=self._owner))

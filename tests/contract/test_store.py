@@ -260,7 +260,7 @@ async def test_subscriptions_are_replaced_and_dropped_by_filter(store: Store) ->
     assert (await store.sessions(0, 10))[0].subscriptions == (shared,)
 
 
-async def test_received_ids_are_a_fold_that_no_epoch_guards(store: Store) -> None:
+async def test_received_ids_are_a_fold_that_no_session_epoch_guards(store: Store) -> None:
     """[MQTT-4.3.3-10]"""
     session = await claimed(store)
     await store.commit([PutReceived(session.id, 1), PutReceived(session.id, 1), PutReceived(session.id, 2), DropReceived(session.id, 1)])

@@ -12,7 +12,18 @@ from pathlib import Path
 import pytest
 
 from schemas.positions import At
-from schemas.sessions import BoxState, EndConnection, PutEntry, PutReceived, PutSubscription, RemoveSession, Resumed, SessionState, Subscription
+from schemas.sessions import (
+    BoxState,
+    DropReceived,
+    EndConnection,
+    PutEntry,
+    PutReceived,
+    PutSubscription,
+    RemoveSession,
+    Resumed,
+    SessionState,
+    Subscription,
+)
 from streams.cluster import (
     LEASE_MS,
     NODES,
@@ -156,13 +167,25 @@ async def test_a_session_belongs_to_the_node_that_claimed_it_last(store: Store) 
     assert await store.cluster.owners(["c1"]) == {}
 
 
+async def test_received_ids_are_those_of_the_node_that_has_the_session(store: Store) -> None:
+    """What another folded before it lost the session may come when the id is free again: it would be taken for a repeat of what follows."""
+    a, b = [await _join(store, name) for name in ("a", "b")]
+    session = await _claim(store, a)
+    await store.commit([PutReceived(session.id, 1, a), PutReceived(session.id, 2, b), PutReceived(session.id, 3)])
+    assert (await _claim(store, b)).received == (1,)
+    await store.commit([PutReceived(session.id, 4, b), PutReceived(session.id, 5, a), DropReceived(session.id, 4, a), DropReceived(session.id, 1, b)])
+    assert (await _claim(store, a)).received == (4,)
+    await store.commit([PutReceived(session.id, 6, a), DropReceived(session.id, 6, b), PutReceived(session.id, 7, b), DropReceived(session.id, 4, a)])
+    assert (await _claim(store, a)).received == (6,)
+
+
 async def test_a_dead_node_s_sessions_are_taken_over_in_chunks(store: Store) -> None:
     dead, b, c = [await _join(store, name) for name in ("a", "b", "c")]
     sessions = [await _claim(store, dead, f"c{number}") for number in range(7)]
     kept = await _claim(store, b, "kept")
     full = sessions[2]
     await put(store, full, entry(1), entry(2, state=BoxState.IN_FLIGHT, packet_id=4))
-    await store.commit([PutSubscription(full.id, full.epoch, Subscription("a/#", 1)), PutReceived(full.id, 8)])
+    await store.commit([PutSubscription(full.id, full.epoch, Subscription("a/#", 1)), PutReceived(full.id, 8, dead)])
     await store.commit([EndConnection(full.id, full.epoch, 60, NOW + 60_000), RemoveSession(sessions[6].id, sessions[6].epoch)])
     await store.cluster.renew(dead, GONE)
     assert not await store.cluster.bury(dead)

@@ -73,7 +73,7 @@ class Mill:
         choices: list[Change] = [
             FinishReplayed(self.random.choice(PLACES)),
             PutSubscription(session, epoch, Subscription(filter_, self.random.randint(0, 2))),
-            PutReceived(session, self.random.randint(1, 3)),
+            PutReceived(session, self.random.randint(1, 3), self.random.choice((0, 0, 7))),
             DropReceived(session, self.random.randint(1, 3)),
             EndConnection(session, epoch, self.random.randint(1, 9), 0),
             ReserveBlock(session, epoch, self.random.randint(1, 9)),

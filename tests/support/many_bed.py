@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -244,7 +245,13 @@ class ManyBed:
     def published(self) -> list[Record]:
         return [record for shard in self.log.shards[PUBLISH_TOPIC] for frame in shard.frames for record in frame.records]
 
+    def _events(self) -> list[Record]:
+        return [record for shard in self.log.shards[PRESENCE_TOPIC] for frame in shard.frames for record in frame.records]
+
     def events(self, client: str) -> list[Kind]:
         """Of a client, in the order of the log."""
-        found = [record for shard in self.log.shards[PRESENCE_TOPIC] for frame in shard.frames for record in frame.records]
-        return [Kind(record.kind) for record in found if record.client == client]
+        return [Kind(record.kind) for record in self._events() if record.client == client]
+
+    def all_events(self) -> Counter[tuple[str, Kind]]:
+        """How many, by client and kind."""
+        return Counter((record.client, Kind(record.kind)) for record in self._events())
