@@ -39,6 +39,7 @@ class Session:
         "backlog",
         "box_writes",
         "claiming",
+        "taken",
         "client",
         "connected_at",
         "connection",
@@ -85,6 +86,8 @@ class Session:
         self.mailbox = 0
         self.stored_count = 0
         self.claiming: list[Delivery] | None = None
+        self.taken = 0
+        """The epoch under which it came here from another node: what was written under one before that, and is routed now, is late."""
         """While a connect claims the session: what is to be stored once the session's epoch is known again."""
         self.ordered = False
         self.pulls: TokenBucket | None = None
@@ -119,6 +122,8 @@ class Session:
     def adopt(self, state: SessionState) -> None:
         """The session was claimed: from now on it writes under the claim's epoch, and its time doesn't run."""
         self.id, self.epoch, self.expiry, self.mailbox = state.id, state.epoch, state.expiry, state.mailbox
+        if state.resume is not None:
+            self.taken = state.epoch
         self.stored_count = state.queued + len(state.in_flight)
         self.expires_at = 0
 

@@ -62,6 +62,8 @@ class SessionState(msgspec.Struct, frozen=True, array_like=True):
     ``received`` the inbound QoS 2 packet ids that await PUBREL. ``owner`` is the node epoch that owned it before the claim, 0 for none.
     ``resume``: from these positions on the log alone says what the session is owed, until ``Resumed`` is committed; None for a session that
     has not come from another node. They only grow, though a node may have routed less far than the one before it.
+    What was written under an epoch below ``late_before`` and lies behind those positions is late: the session's node had read all that its client
+    could have been told of, and took it only then.
     """
 
     id: int
@@ -79,6 +81,7 @@ class SessionState(msgspec.Struct, frozen=True, array_like=True):
     expires_at: int = 0
     owner: int = 0
     resume: tuple[At, ...] | None = None
+    late_before: int = 0
 
 
 # Changes: what one transaction of the store applies. Those with ``epoch`` are bound to a session and refused when it is old.

@@ -46,6 +46,28 @@ def furthest(*reached: Iterable[At]) -> tuple[At, ...]:
     return tuple(found[shard] for shard in sorted(found))
 
 
+_TAKEN: Final = -1
+_LATE: Final = -2
+"""Shards that no log has, in a session's floor: under which epoch its node took it, and before which epoch what lies behind the floor is late."""
+
+
+def raised(floor: Iterable[At], resuming: object, reached: Iterable[At], epoch: int) -> tuple[At, ...]:
+    """A session's floor as it leaves a node that has routed so far, under a new epoch; one that wasn't brought up there leaves as it came."""
+    before = tuple(floor)
+    late = [At(_LATE, at.offset, 0) for at in before if at.shard == _TAKEN]
+    return furthest(before if resuming else furthest(before, reached, late), [At(_TAKEN, epoch, 0)])
+
+
+def resume_of(floor: Iterable[At]) -> tuple[At, ...]:
+    """Where to read on for a session."""
+    return tuple(at for at in floor if at.shard >= 0)
+
+
+def late_before(floor: Iterable[At]) -> int:
+    """See SessionState."""
+    return next((at.offset for at in floor if at.shard == _LATE), 0)
+
+
 class NodeState(msgspec.Struct, frozen=True):
     """``detail`` is what the node says of itself to others. ``routes`` is the version of its newest route."""
 

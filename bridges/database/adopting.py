@@ -10,11 +10,12 @@ from sqlalchemy import Connection, bindparam, literal_column, select, update
 from bridges.database.locks import AT_ONCE
 from bridges.database.membership import NODE_ALIVE, NODE_DEAD, declare_dead, holds
 from bridges.database.names import may_be_there
-from bridges.database.reads import raised, routed, session_numbered
+from bridges.database.reads import routed, session_numbered
+from bridges.database.rows import decode_floor, encode
 from bridges.database.sql import Prepared, key_is
 from bridges.database.tables import boxes, sessions
 from schemas.sessions import SessionState
-from streams.cluster import NodeFence, Owner
+from streams.cluster import NodeFence, Owner, raised
 from streams.store import Refused
 
 _LEFT: Final = (
@@ -49,7 +50,8 @@ def adopt(connection: Connection, epochs: dict[int, int], dead: int, epoch: int,
     left = LEFT.all(connection, owner=dead, count=limit) if dead else _LEFT_BY_ONE_ALONE.all(connection, count=limit)
     reached = routed(connection, dead) if left else ()
     for number, current, floor, resuming in left:
-        if not _TAKE.run(connection, the_id=number, owner=dead, node_epoch=epoch, floor=raised(floor, resuming, reached)):
+        after = encode(raised(decode_floor(floor), resuming, reached, current + 1))
+        if not _TAKE.run(connection, the_id=number, owner=dead, node_epoch=epoch, floor=after):
             continue  # it was taken between being found and being locked
         _SET_EPOCH.run(connection, the_id=number, epoch=current + 1)
         epochs[number] = current + 1

@@ -13,12 +13,12 @@ from sqlalchemy import Connection, bindparam, select, text, update
 from bridges.database.ending import remove_session
 from bridges.database.locks import is_shared, learn_epochs
 from bridges.database.membership import NODE_DEAD, Told, holds
-from bridges.database.reads import in_flight, raised, received_of, routed, subscriptions_of
-from bridges.database.rows import decode_places
+from bridges.database.reads import in_flight, received_of, routed, subscriptions_of
+from bridges.database.rows import decode_floor, encode
 from bridges.database.sql import Prepared, Row, key_is, upsert
 from bridges.database.tables import boxes, counters, mailboxes, sessions
 from schemas.sessions import SessionState
-from streams.cluster import SESSION, NodeFence, Notice
+from streams.cluster import SESSION, NodeFence, Notice, late_before, raised, resume_of
 from streams.store import Refused
 
 _SESSION: Final = Prepared(
@@ -134,7 +134,7 @@ def claim(
                 if owner not in (0, before):
                     # Read behind the session's lock: what passed it is stored, and finished deliveries are there as far back
                     _HOLD.run(connection, the_id=number)
-                    floor, resuming = raised(floor, resuming, routed(connection, before)), 1
+                    floor, resuming = encode(raised(decode_floor(floor), resuming, routed(connection, before), epoch + 1)), 1
                 _RESUME.run(connection, the_id=number, expiry=expiry, expires_at=0, node_epoch=owner, floor=floor, resuming=resuming)
                 _SET_EPOCH.run(connection, the_id=number, epoch=epoch + 1)
                 epochs[number] = epoch + 1
@@ -152,7 +152,8 @@ def claim(
                     mailbox=box or 0,
                     received=received_of(connection, number),
                     owner=before,
-                    resume=decode_places(floor) if resuming else None,
+                    resume=resume_of(decode_floor(floor)) if resuming else None,
+                    late_before=late_before(decode_floor(floor)),
                 )
         if before not in (0, owner):
             told[Notice(SESSION, f"{before} {number} 0")] = None

@@ -10,7 +10,7 @@ from sqlalchemy import BigInteger, Connection, Select, bindparam, cast, func, li
 
 from bridges.database.locks import is_shared
 from bridges.database.names import may_be_there, read_name, stored_name
-from bridges.database.rows import box_entry, decode_channel, decode_key, decode_places, decode_record, decode_status, decode_subscription, encode
+from bridges.database.rows import box_entry, decode_channel, decode_floor, decode_key, decode_record, decode_status, decode_subscription
 from bridges.database.sql import Prepared, Row, indexed, key_is
 from bridges.database.tables import (
     access_keys,
@@ -34,7 +34,7 @@ from schemas.positions import At
 from schemas.presence import ClientStatus
 from schemas.sessions import BoxEntry, RetainedMessage, SessionState, Subscription
 from schemas.topics import matches
-from streams.cluster import furthest, routing_reader
+from streams.cluster import late_before, resume_of, routing_reader
 from streams.store import Counts, Document, OpenChannel
 
 PAGE_BYTES: Final = 4 * 1024 * 1024
@@ -216,7 +216,8 @@ def _session(connection: Connection, row: Row) -> SessionState:
         received=received_of(connection, number),
         expires_at=expires_at,
         owner=owner,
-        resume=decode_places(floor) if resuming else None,
+        resume=resume_of(decode_floor(floor)) if resuming else None,
+        late_before=late_before(decode_floor(floor)),
     )
 
 
@@ -225,12 +226,6 @@ def routed(connection: Connection, epoch: int) -> tuple[At, ...]:
     reader = routing_reader(epoch)
     rows = _ROUTED.all(connection, name=reader, low=reader + ":", high=reader + ";")  # the character behind the colon
     return tuple(At(*row) for row in rows)
-
-
-def raised(floor: bytes | None, resuming: int, reached: tuple[At, ...]) -> bytes:
-    """A session's floor as it leaves a node that has routed so far; one that wasn't brought up there leaves as it came."""
-    before = () if floor is None else decode_places(floor)
-    return encode(before if resuming else furthest(before, reached))
 
 
 def retained_page(connection: Connection, topic_filter: str, after: str, limit: int) -> list[RetainedMessage]:

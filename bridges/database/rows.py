@@ -21,8 +21,13 @@ decode_rule = msgspec.msgpack.Decoder(Rule).decode
 decode_rule_state = msgspec.msgpack.Decoder(RuleState).decode
 decode_letter = msgspec.msgpack.Decoder(DeadLetter).decode
 decode_key = msgspec.msgpack.Decoder(AccessKey).decode
-decode_places = msgspec.msgpack.Decoder(tuple[At, ...]).decode
+_decode_places = msgspec.msgpack.Decoder(tuple[At, ...]).decode
 _decode_identifiers = msgspec.msgpack.Decoder(tuple[int, ...]).decode
+
+
+def decode_floor(stored: bytes | None) -> tuple[At, ...]:
+    """NULL for a session that was at one node only."""
+    return () if stored is None else _decode_places(stored)
 
 
 def encode_identifiers(identifiers: tuple[int, ...]) -> bytes | None:

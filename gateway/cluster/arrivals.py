@@ -54,38 +54,43 @@ class Arrivals:
         repeats: Repeats,
         principal_of: Callable[[str, str], Principal],
     ) -> None:
-        self._node = node
+        assert node.sharing is not None  # noqa: S101 - there are many
+        self._node, self._sharing = node, node.sharing
         self._downlink = downlink
         self._reached = reached
         self.repeats = repeats
         self._principal_of = principal_of
-        self._waiting: list[tuple[Session, tuple[At, ...]]] = []
+        self._waiting: list[tuple[Session, SessionState]] = []
         self._task: asyncio.Task[None] | None = None
         self._rounds: dict[Session, asyncio.Future[None]] = {}
+        self._late_before: dict[Session, int] = {}
+        """Of those that are being brought up: see SessionState."""
         self._late: list[tuple[Session, Record]] = []
         """QoS 2 records of sessions on their way, as they are routed live: to be folded behind what is read once more. A session that has no
         connection here has few: what its last node had accepted (``receive_maximum``)."""
 
     async def connecting(self, state: SessionState, principal: Principal) -> tuple[Session, SessionState]:
         """A client's session, claimed from another node: all that it is owed is stored when this returns."""
-        await self._catch_up(state.resume or ())
-        self._make_room(state)
-        session = install_session(self._node, state, principal)
-        await self._bring_up(session, state.resume or ())
+        with self._sharing.expected(state.subscriptions):
+            await self._catch_up(state.resume or ())
+            self._make_room(state)
+            session = install_session(self._node, state, principal)
+        await self._bring_up(session, state)
         return session, msgspec.structs.replace(state, queued=session.stored_count - len(state.in_flight))
 
     async def adopted(self, states: Iterable[SessionState]) -> None:
         """A dead node's sessions. Those whose clients have come meanwhile, here or elsewhere, have arrived."""
         states = list(states)
-        resume = furthest(*(state.resume or () for state in states))
-        if self._is_before(resume):
-            await self._catch_up(resume)
-            states = await self._still_ours(states)
-        now, coming = self._node.clock.wall(), []
-        for state in states:
-            self._make_room(state)
-            session = load_session(self._node, state, self._principal_of(state.principal, state.client), now)
-            coming.append(self._bring_up(session, state.resume or ()))
+        with self._sharing.expected(subscription for state in states for subscription in state.subscriptions):
+            resume = furthest(*(state.resume or () for state in states))
+            if self._is_before(resume):
+                await self._catch_up(resume)
+                states = await self._still_ours(states)
+            now, coming = self._node.clock.wall(), []
+            for state in states:
+                self._make_room(state)
+                session = load_session(self._node, state, self._principal_of(state.principal, state.client), now)
+                coming.append(self._bring_up(session, state))
         await asyncio.gather(*coming)
 
     async def _still_ours(self, states: Sequence[SessionState]) -> list[SessionState]:
@@ -110,11 +115,11 @@ class Arrivals:
         if future is not None:
             await asyncio.shield(future)
 
-    def _bring_up(self, session: Session, resume: tuple[At, ...]) -> asyncio.Future[None]:
+    def _bring_up(self, session: Session, state: SessionState) -> asyncio.Future[None]:
         node = self._node
-        node.registry.resuming[session] = resume
+        node.registry.resuming[session] = state.resume or ()
         future = self._rounds[session] = node.loop.create_future()
-        self._waiting.append((session, resume))
+        self._waiting.append((session, state))
         if self._task is None:
             self._task = node.loop.create_task(self._run())
             self._task.add_done_callback(lambda task: task.cancelled() or task.exception())
@@ -126,8 +131,9 @@ class Arrivals:
                 # In one step: all of them are in the routes, and what is routed from here on they get live
                 coming, self._waiting = self._waiting, []
                 gap: Gap[Session] = Gap(self._reached)
-                for session, resume in coming:
-                    gap.add(session, resume, session.subscriptions.values())
+                for session, state in coming:
+                    gap.add(session, state.resume or (), session.subscriptions.values())
+                self._late_before = {session: state.late_before for session, state in coming}
                 await self._read(gap, {session.client: session for session, _ in coming})
                 await self._pass_the_end()
                 late, self._late = self._late, []
@@ -200,6 +206,8 @@ class Arrivals:
 
     def _received(self, session: Session, record: Record) -> None:
         """Inbound QoS 2 ids, as the router folds them."""
+        if record.epoch < self._late_before.get(session, 0):
+            return
         if record.kind == PUBLISH:
             session.received_ids()[record.packet_id] = True
             self._node.persistence.add(PutReceived(session=session.id, packet_id=record.packet_id, owner=self._node.owner))

@@ -69,5 +69,7 @@ class OwnRouter(Router):
 
     def fold_received(self, record: Record) -> None:
         session = self._node.registry.get(record.client)
-        if session is not None and session.id == record.session and not self._node.arrivals.routed(session, record):
+        if session is None or session.id != record.session or self._node.arrivals.routed(session, record):
+            return
+        if record.epoch >= session.taken:
             super().fold_received(record)

@@ -88,6 +88,8 @@ class Fleet:
         self._cleaned: set[str] = set()
         """Channels after which this leader has cleaned up."""
         self._living: frozenset[int] = frozenset()
+        self._swept: frozenset[int] = frozenset()
+        """The nodes that lived and those that were dead when it did."""
 
     async def run(self) -> None:
         """Take turns for ever."""
@@ -183,22 +185,26 @@ class Fleet:
 
     async def _lead(self, living: frozenset[int], dead: list[int]) -> None:
         node = self._node
-        if living != self._living and await self._folded():
+        if self._is_news(living, dead) and await self._folded():
             rows = await node.store.channels()
             # Nodes are read after the rows: theirs are among them. One that is silent and not dead yet counts as alive
             alive = {each.epoch for each in await node.store.cluster.nodes()} - set(dead)
             left = [row for row in rows if row.node_epoch not in alive]
             self._cleaned &= {row.channel for row in left}
             await self._clean([row for row in left if row.channel not in self._cleaned], dead)
-            self._living = living
+            self._living, self._swept = living, frozenset(dead)
         await self._share_again(dead)
-        if living == self._living:
+        if not self._is_news(living, dead):
             for epoch in dead:
                 if self._shared_until.get(epoch, 0.0) <= node.monotonic() and await node.store.cluster.bury(epoch):
                     self._shared_until.pop(epoch, None)
         await self._absent.look()
         assert self._fold is not None  # noqa: S101 - who leads folds
         self._fold.forget_before(node.clock.wall() - SETTLED_MS)
+
+    def _is_news(self, living: frozenset[int], dead: list[int]) -> bool:
+        """Whether it was not cleaned up yet after these. A node may have come and gone since this leader looked: then as many live as before."""
+        return living != self._living or not self._swept.issuperset(dead)
 
     async def _share_again(self, dead: list[int]) -> None:
         """What was for members of dead nodes is for others: what their positions did not pass, and from here on all."""

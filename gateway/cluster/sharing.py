@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -19,12 +20,13 @@ from gateway.cluster.passing import Passing
 from schemas.errors import StoreError
 from schemas.positions import At
 from schemas.records import PUBLISH_TOPIC, Flag, Kind, Record
+from schemas.sessions import Subscription
 from streams.cluster import NODES, POLL, ROUTES, Notice, TrimRoutes
 from streams.expiry import is_expired
 from streams.fanout import Delivery, Plan, fan_out_shared
 from streams.log import Log, Pressure, Reader, Sink, Start
 from streams.routing.node_routes import NodeRoutes
-from streams.routing.own_routes import OwnRoutes
+from streams.routing.own_routes import SHARE, OwnRoutes
 
 if TYPE_CHECKING:
     from gateway.node import Node
@@ -114,6 +116,20 @@ class Sharing:
         else:
             self.own.remove(subscribed)
         self._news.set()
+
+    @contextmanager
+    def expected(self, subscriptions: Iterable[Subscription]) -> Iterator[None]:
+        """Sessions are on their way here, which may take as long as this node is behind with the log: what is chosen meanwhile is for them."""
+        shared = [each.filter for each in subscriptions if each.filter.startswith(SHARE)]
+        for subscribed in shared:
+            self.own.add(subscribed)
+            self._news.set()
+        try:
+            yield
+        finally:
+            for subscribed in shared:
+                self.own.remove(subscribed)
+                self._news.set()
 
     def _tell(self) -> None:
         """Have the store tell others what changed."""

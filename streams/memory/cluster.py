@@ -117,7 +117,7 @@ class MemoryCluster:
         state = self._working()
         cluster = state.cluster
         node = cluster.nodes.get(epoch)
-        if (node is not None and _lives(node, self._now())) or any(session.owner == epoch for session in state.sessions.values()):
+        if (node is not None and _lives(node, self._now())) or state.owned(epoch):
             return False
         cluster.nodes.pop(epoch, None)
         cluster.routes = {key: route for key, route in cluster.routes.items() if key[0] != epoch}
@@ -159,15 +159,16 @@ class MemoryCluster:
             if _lives(other, self._now()):
                 return Refused(NODE_ALIVE)
             other.dead = True
-        numbers = sorted(number for number, session in state.sessions.items() if session.owner == dead)[:limit]
+        numbers = state.owned(dead)[:limit]
         for number in numbers:
-            state.hand(state.sessions[number], epoch)
             state.boxes[number].epoch += 1
+            state.hand(state.sessions[number], epoch)
         return [self._describe(number, dead) for number in numbers]
 
     async def owners(self, clients: Sequence[str]) -> Mapping[str, Owner]:
-        state, wanted = self._working(), set(clients)
-        return {s.client: Owner(s.id, state.boxes[s.id].epoch, s.owner) for s in state.sessions.values() if s.client in wanted}
+        state = self._working()
+        found = [session for client in clients if (session := state.session_of(client)) is not None]
+        return {session.client: Owner(session.id, state.boxes[session.id].epoch, session.owner) for session in found}
 
     async def routes(self, known: Mapping[int, int], limit: int) -> Routes:
         cluster = self._working().cluster

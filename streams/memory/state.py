@@ -9,7 +9,7 @@ from schemas.positions import At
 from schemas.presence import ClientStatus
 from schemas.rules import Rule, RuleState
 from schemas.sessions import BoxEntry, BoxState, PutRetained, Subscription
-from streams.cluster import Answer, Lease, Notice, Question, Route, furthest, routing_reader
+from streams.cluster import Answer, Lease, Notice, Question, Route, raised, routing_reader
 from streams.store import DeadLetter, Document, OpenChannel
 
 
@@ -102,15 +102,19 @@ class State:
     def session_of(self, client: str) -> Session | None:
         return next((session for session in self.sessions.values() if session.client == client), None)
 
+    def owned(self, owner: int) -> list[int]:
+        """The numbers of a node's sessions."""
+        return sorted(number for number, session in self.sessions.items() if session.owner == owner)
+
     def routed(self, owner: int) -> tuple[At, ...]:
         """How far a node has routed."""
         reader = routing_reader(owner)
         return tuple(at for name, shards in self.positions.items() if name.partition(":")[0] == reader for at in shards.values())
 
     def hand(self, session: Session, owner: int) -> None:
-        """The session's owner is that node from now on."""
+        """The session's owner is that node from now on, under the box's epoch."""
         if owner not in (0, session.owner):
-            session.floor = session.floor if session.resuming else furthest(session.floor, self.routed(session.owner))
+            session.floor = raised(session.floor, session.resuming, self.routed(session.owner), self.boxes[session.id].epoch)
             session.resuming = True
         session.owner = owner
 

@@ -17,7 +17,7 @@ from schemas.presence import ClientStatus
 from schemas.rules import Rule, RuleState
 from schemas.sessions import BoxEntry, BoxState, RetainedMessage, SessionState
 from schemas.topics import matches
-from streams.cluster import DOCUMENTS, KEYS, SESSION, Fence, NodeFence, Notice
+from streams.cluster import DOCUMENTS, KEYS, SESSION, Fence, NodeFence, Notice, late_before, resume_of
 from streams.memory.changes import apply
 from streams.memory.cluster import NODE_DEAD, MemoryCluster, holds
 from streams.memory.state import Box, Session, State
@@ -224,5 +224,6 @@ class MemoryStore:
             received=tuple(sorted(session.received)),
             expires_at=session.expires_at,
             owner=owner,
-            resume=session.floor if session.resuming else None,
+            resume=resume_of(session.floor) if session.resuming else None,
+            late_before=late_before(session.floor),
         )

@@ -36,6 +36,9 @@ from tests.support.party import Party
 from tests.support.still_loop import StillLoop
 from tests.support.testbed import BedClock, _at_once
 
+CONNACKS = 500
+"""Times 10 ms that a client waits for its CONNACK."""
+
 
 class Link:
     """A node's way to what it shares with others. ``late``: what it appends while that is a list reaches the log when it is let through;
@@ -177,6 +180,10 @@ class One:
         """Connected: the CONNACK is in ``connack``. What the fleet needs time for, such as a client's way here, is given that."""
         party = self.dial(version, auto_ack=auto_ack)
         party.connect(client, **fields)
+        for _ in range(CONNACKS):
+            if party.connack is None:
+                self.bed.advance(0.01)
+                party.look_for_connack()
         assert party.connack is not None, party.closed
         assert party.connack.reason_code == 0, party.connack
         return party

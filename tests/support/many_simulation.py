@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from gateway.protocol.packets import PacketType, Publish
@@ -19,6 +19,8 @@ from tests.support.many_bed import ManyBed, One
 from tests.support.party import Party
 
 KEPT = {"clean_start": False, "session_expiry": 86_400}
+LATE = 1.5
+"""Seconds by which what a node writes may come late to the log, at most."""
 BEHIND = 20.0
 """Seconds for which a node hears nothing of the log while it lives."""
 LEASE = 6.0
@@ -39,6 +41,8 @@ class Plan:
     leaves: float = 0.03
     starts: float = 0.1
     behind: float = 0.0
+    late: float = 0.0
+    """Of exchanges that are interrupted: those of which the log has the first copy later than what follows."""
 
 
 class Client:
@@ -78,8 +82,11 @@ class Simulation:
         self.acknowledged: dict[bytes, str] = {}
         """By payload its topic."""
         self.behind: dict[str, float] = {}
-        """By node the loop's time until which it hears nothing of the log."""
+        """By node the loop's time until which it hears nothing of the log; ``late`` is when what it writes gets there."""
+        self.late: dict[str, float] = {}
         self.happened: Counter[str] = Counter()
+        self.also: tuple[Callable[[], None], ...] = ()
+        """What else may happen in a step."""
         for name in self.names:
             bed.start(name)
         self.chances = (
@@ -98,7 +105,7 @@ class Simulation:
 
     def one(self, *, ready: bool = True) -> One:
         """A node that lives; ``ready``: clients don't wait long there."""
-        living = [one for one in self.bed.living.values() if not (ready and one.name in self.behind)]
+        living = [one for one in self.bed.living.values() if not (ready and (one.name in self.behind or one.name in self.late))]
         return self.random.choice(living)
 
     # What clients do
@@ -135,9 +142,17 @@ class Simulation:
 
     def _interrupted(self, publisher: Party, name: str, topic: str, payload: bytes) -> Party:
         """The connection is lost before or behind PUBREC, and the exchange ends on another one, with any node."""
+        node = publisher.connection.node.settings.node.id
+        known, late = self.random.random() < 0.5, self.random.random() < self.plan.late and not self.few()
+        if late:
+            self.bed.living[node].link.late = []
+            self.late[node] = self.bed.loop.time() + LATE * self.random.random()
+            self.happened["late"] += 1
         number = publisher.publish(topic, payload, 2)
-        known = self.random.random() < 0.5
-        if known:
+        if late:
+            self.bed.settle()
+            known = False
+        elif known:
             self.bed.settle()
             assert publisher.acks(PacketType.PUBREC) == [number]
         elif self.random.random() < 0.5:
@@ -157,7 +172,7 @@ class Simulation:
     # What happens to nodes
 
     def few(self) -> bool:
-        return len(self.bed.living) - len(self.behind) <= max(1, self.plan.nodes // 2)
+        return len(self.bed.living) - len(self.behind.keys() | self.late.keys()) <= max(1, self.plan.nodes // 2)
 
     def kill(self) -> None:
         if not self.few():
@@ -172,6 +187,7 @@ class Simulation:
             client.read()
         one = self.one(ready=False)
         self.behind.pop(one.name, None)
+        self.late.pop(one.name, None)
         assert callable(end)
         end(one)
         self.happened[what] += 1
@@ -202,11 +218,15 @@ class Simulation:
             if until <= self.bed.loop.time():
                 del self.behind[name]
                 self.bed.living[name].link.behind = False
+        for name, until in list(self.late.items()):
+            if until <= self.bed.loop.time():
+                del self.late[name]
+                self.bed.living[name].link.let_through()
 
     # Time
 
     def step(self) -> None:
-        self.random.choice((self.move, self.move, self.drop, self.publish, self.publish, self.publish, self.wait))()
+        self.random.choice((self.move, self.move, self.drop, self.publish, self.publish, self.publish, self.wait, *self.also))()
         for chance, happen in self.chances:
             if self.random.random() < chance:
                 happen()
@@ -221,7 +241,7 @@ class Simulation:
         self.begin()
         for _ in range(self.plan.steps):
             self.step()
-        self.bed.advance(BEHIND if self.behind else 0.0)
+        self.bed.advance(BEHIND if self.behind else LATE)
         self._go_on()
         self.bed.advance(2 * LEASE)
         for client in self.clients:
@@ -247,7 +267,9 @@ class Simulation:
         return found
 
     def _twice(self) -> list[str]:
-        qos_2 = {record.payload for record in self.bed.published() if record.kind == Kind.PUBLISH and record.qos == 2}
+        """Where the log holds a publish twice, a node that began to read between the copies can't know the second (streams/repeats.py)."""
+        copies = Counter(record.payload for record in self.bed.published() if record.kind == Kind.PUBLISH and record.qos == 2)
+        qos_2 = {payload for payload, count in copies.items() if count == 1}
         return [
             f"twice: {client.name} has {payload.decode()} {count} times"
             for client in self.clients

@@ -132,6 +132,9 @@ class Party:
         """``fields`` are those of connect_packet."""
         self.send(connect_packet(client, self.version, **fields))
         self.bed.settle()
+        self.look_for_connack()
+
+    def look_for_connack(self) -> None:
         self.connack = next((packet for packet in self.inbox if isinstance(packet, Connack)), None)
         if self.connack is not None:
             self.inbox.remove(self.connack)
