@@ -3,9 +3,6 @@
 A session comes with the positions up to which its last owner had routed: what lies before them is settled or stored. It is put into the
 routes of its new owner in one step, and from where those had ``reached`` in that step on it gets its records live. Between the two lies
 what is read once more, for these sessions only. Repeats are dropped by where they lie. Knows no reader, session or clock.
-
-With routers (streams/routing/) live records come from where those have the session's routes, which is known only while its gap is being
-read: an OpenGap.
 """
 
 from __future__ import annotations
@@ -71,41 +68,6 @@ class Gap(Generic[T]):
     def owed(self, topic: str, at: At) -> list[tuple[T, Subscription]]:
         """Who gets the record of that topic at that place, by which subscriptions."""
         return [(target, held) for target, held in self._routes.match(topic) if self.is_owed(target, at) and is_since(held.since, at)]
-
-
-class OpenGap(Gap[T]):
-    """Sessions that are brought up together; of each shard it is said later from where on they get it live."""
-
-    def __init__(self, shards: Iterable[int]) -> None:
-        super().__init__({shard: At(shard, LAST, 0) for shard in shards})
-        self._read: dict[int, At] = {}
-
-    def passed(self, end: At) -> None:
-        """The gap was read up to ``end``."""
-        self._read[end.shard] = max(end, self.reading(end))
-
-    def reading(self, start: At) -> At:
-        """Where reading goes on that began at ``start``."""
-        return self._read.get(start.shard, start)
-
-    def live_from(self, place: At) -> None:
-        """Routers have the sessions' routes from there on; what was read behind it already is not delivered again."""
-        if self._reached[place.shard].offset == LAST:
-            self._reached[place.shard] = max(place, self.reading(place))
-
-    @property
-    def boundaries(self) -> dict[int, At]:
-        """By shard from where on it is live; when all is read, nothing before them is owed any more."""
-        return dict(self._reached)
-
-    def is_live(self, target: T, at: At) -> bool:
-        """Whether the record at a place is the session's by way of live routing: no place is both live and owed."""
-        resume = self._resumes.get(target)
-        return resume is None or (at >= self._reached[at.shard] and at >= resume.get(at.shard, at))
-
-    def is_closed(self, firsts: Mapping[int, At]) -> bool:
-        """Whether all that was owed is read; ``firsts`` as for ``ranges``."""
-        return all(self.reading(start) >= stop for start, stop in self.ranges(firsts).values())
 
 
 class Progress:

@@ -1,6 +1,5 @@
-"""Routing for many nodes, without I/O: routers read the shards of ``publish``, nodes get what is for their sessions.
+"""Shared subscriptions over many nodes, without I/O: which node has what of them, and which node's member is to have a record.
 
-``node_routes.py`` is the router's index, ``router.py`` routes a shard, ``messages.py`` is what it tells nodes, ``watermarks.py`` what a node
-makes of that. ``own_routes.py`` is what a node tells routers. ``choosing.py`` and ``handing.py`` are shared subscriptions, ``assignment.py`` who
-routes which shard. The resume rule of sessions is ``streams/resuming.py``.
+``own_routes.py`` is what a node tells of its sessions, ``node_routes.py`` the index of what all nodes told, ``choosing.py`` the choice. What a
+gateway does with it is gateway/cluster/sharing.py. Plain subscriptions are in no other node's index: each node reads all of ``publish``.
 """

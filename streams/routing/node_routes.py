@@ -1,4 +1,4 @@
-"""The router's index: which nodes have sessions for a topic, folded from the route table of the store.
+"""Which nodes have sessions for a topic: an index folded from the route table of the store.
 
 The trie and the cache by topic are ``streams/routes.py``; here its targets are nodes and a node's shares of shared subscriptions, so what a
 record costs grows with the nodes that it goes to, not with those that there are.

@@ -1,7 +1,7 @@
-"""What a node tells routers of its sessions: the filters that at least one has, and of shared subscriptions how many members, how many online.
+"""What a node tells the others of its sessions: the filters that at least one has, and of shared subscriptions how many members, how many online.
 
-A session gets a filter's records from routers once they have the version under which the filter was told. Counts of plain filters
-between one and many are nobody's business and are not written; of members the order of magnitude is enough, since it is a weight.
+A filter counts for those who know the version under which it was told. Counts of plain filters between one and many are nobody's business and
+are not written; of members the order of magnitude is enough, since it is a weight.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class OwnRoutes:
         return len(self._held)
 
     def add(self, subscribed: str) -> int:
-        """One more session has the filter; the version that routers need for it."""
+        """One more session has the filter; the version that others need for it."""
         return self._count(subscribed, 1)
 
     def remove(self, subscribed: str) -> None:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from schemas.positions import At
 from schemas.sessions import Subscription
-from streams.resuming import Gap, OpenGap, Progress, hold, is_since, places
+from streams.resuming import Gap, Progress, hold, is_since, places
 
 SHARDS = (0, 1)
 OFFSETS = st.integers(0, 12)
@@ -47,35 +47,6 @@ def test_what_is_read_once_more_has_all_that_is_owed_and_each_gets_its_own(
     for shard, (start, stop) in ranges.items():
         assert start < stop == at(shard, reached[shard])
         assert start >= at(shard, firsts.get(shard, 0)), "what retention took is not waited for"
-
-
-@given(resume=OFFSETS, place=OFFSETS, told_after=OFFSETS, since=OFFSETS)
-def test_of_an_open_gap_each_record_is_owed_or_live_and_none_is_both(resume: int, place: int, told_after: int, since: int) -> None:
-    """It becomes known, when the gap was read up to ``told_after``, from which ``place`` on the shard is routed with the session's routes."""
-    gap: OpenGap[str] = OpenGap([0])
-    gap.add("s", [at(0, resume)], [Subscription("t/#", 1, since=(at(0, since),))])
-    got = []
-    for offset in range(13):
-        if offset == max(told_after, resume):
-            gap.live_from(at(0, place))
-            gap.live_from(at(0, 0))  # the first one counts
-        assert gap.is_closed({}) is (offset >= max(told_after, resume, place))
-        if offset >= resume and not gap.is_closed({}):
-            got += [offset for _ in gap.owed("t/1", at(0, offset))]
-            gap.passed(at(0, offset + 1))
-            assert gap.reading(at(0, resume)) == at(0, offset + 1)
-    if gap.is_closed({}):
-        got += [offset for offset in range(15) if gap.is_live("s", at(0, offset)) and offset >= since]
-        assert got == list(range(max(resume, since), 15))
-
-
-def test_nothing_of_an_open_gap_is_live_before_it_is_known_from_where_on() -> None:
-    gap: OpenGap[str] = OpenGap([0, 1])
-    gap.add("s", [at(0, 3)], [])
-    gap.live_from(at(0, 5))
-    assert [gap.is_live("s", place) for place in (at(0, 4), at(0, 5), at(1, 99))] == [False, True, False]
-    assert gap.is_live("not one of them", at(0, 0))
-    assert gap.ranges({}).keys() == {0, 1}
 
 
 def test_what_was_read_is_done_when_all_shards_are() -> None:
