@@ -179,6 +179,26 @@ async def test_received_ids_are_those_of_the_node_that_has_the_session(store: St
     assert (await _claim(store, a)).received == (6,)
 
 
+async def test_a_session_says_before_which_epoch_what_lies_behind_is_late(store: Store) -> None:
+    """That under which the node that it comes from had taken it, and not only claimed it again; one that was not brought up leaves as it came."""
+    a, b, c = [await _join(store, name) for name in ("a", "b", "c")]
+    assert (await _claim(store, a)).late_before == 0
+    second = await _claim(store, b)
+    assert second.late_before == 0
+    await store.commit([Resumed(second.id, second.epoch)])
+    again = await _claim(store, b)
+    assert (again.late_before, again.resume) == (0, None)
+    third = await _claim(store, c)
+    assert (third.epoch, third.late_before) == (4, second.epoch)
+    fourth = await _claim(store, a)
+    assert fourth.late_before == second.epoch
+    await store.commit([Resumed(fourth.id, fourth.epoch)])
+    await store.cluster.renew(a, GONE)
+    adopted = await store.cluster.adopt(a, b, 10)
+    assert not isinstance(adopted, Refused)
+    assert [(state.epoch, state.late_before) for state in adopted] == [(6, fourth.epoch)]
+
+
 async def test_a_dead_node_s_sessions_are_taken_over_in_chunks(store: Store) -> None:
     dead, b, c = [await _join(store, name) for name in ("a", "b", "c")]
     sessions = [await _claim(store, dead, f"c{number}") for number in range(7)]
