@@ -21,7 +21,7 @@ from tests.support.brokers.kafka import Kafka
 from tests.support.brokers.rocketmq import V4, V5, RocketMQ, Version
 from tests.support.gateway import Gateway, on_kafka, on_rocketmq
 
-LATENCY_MS = 6.0
+LATENCY_MS = {"pubsub": 6.0, "p2p": 4.0}
 GOALS = {"kafka": 0.4, "rocketmq": 0.35, "rocketmq4": 0.35}
 
 
@@ -60,11 +60,12 @@ def measure(bench: Bench, name: str, table: Table) -> None:
     goal = GOALS[name]
     remark = f"{ours:,.0f} against {embedded:,.0f} a second; {cost}; {words}"
     table.add(name, f"{ours / embedded:.2f}", f">= {goal}", ours >= goal * embedded and not any(faults.values()), remark)
-    slow = ("pubsub", "-qos", "1", "-pubs", "1", "-subs", "1", "-rate", "100")
-    rows = [checked(bench.load(gateways[name].mqtt, *slow)) for _ in range(bench.rounds)]
-    parts = (("latency_ms", "p50"), ("latency_ms", "p99"), ("ack_ms", "p50"))
-    p50, p99, ack = (statistics.median(row[kind][part] for row in rows) for kind, part in parts)
-    table.add(f"{name} latency p50", f"{p50:.2f} ms", f"<= {LATENCY_MS} ms", p50 <= LATENCY_MS, f"p99 {p99:.2f} ms, PUBACK p50 {ack:.2f} ms")
+    for mode, most in LATENCY_MS.items():
+        slow = (mode, "-qos", "1", "-pubs", "1", "-subs", "1", "-rate", "100")
+        rows = [checked(bench.load(gateways[name].mqtt, *slow)) for _ in range(bench.rounds)]
+        parts = (("latency_ms", "p50"), ("latency_ms", "p99"), ("ack_ms", "p50"))
+        p50, p99, ack = (statistics.median(row[kind][part] for row in rows) for kind, part in parts)
+        table.add(f"{name} {mode} latency p50", f"{p50:.2f} ms", f"<= {most} ms", p50 <= most, f"p99 {p99:.2f} ms, PUBACK p50 {ack:.2f} ms")
 
 
 def main() -> int:
