@@ -8,6 +8,7 @@ Knows nothing of what the log is on.
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import signal
 import time
@@ -326,13 +327,17 @@ class ManyWorld:
         return [(name, still) for name, still in found if still]
 
     def pauses(self) -> list[tuple[Strike, float, float]]:
-        """By strike: seconds until publishes by all survivors were acknowledged again, and until each moved session had something new."""
+        """By strike: seconds until publishes by all survivors were acknowledged again, and until each moved session had something new.
+
+        A survivor that has sent nothing since had nothing to wait for.
+        """
         found = []
         for strike in self.strikes:
             later = [entry for entry in self.ledger.sent.values() if entry.sent_at > strike.at]
-            acks = {publisher.name: [e.acked_at for e in later if e.client == publisher.name and e.acked_at] for publisher in strike.survivors}
+            sent = {publisher.name: [entry for entry in later if entry.client == publisher.name] for publisher in strike.survivors}
+            acks = [min((entry.acked_at for entry in entries if entry.acked_at), default=math.inf) for entries in sent.values() if entries]
             new = {(entry.client, entry.seq) for entry in later}
             lives = [next(r.at for r in each.record.receipts if r.at > strike.at and (r.client, r.seq) in new) for each in strike.moved]
-            goes_on = max((min(times) - strike.at for times in acks.values()), default=0.0)
+            goes_on = max(acks, default=strike.at) - strike.at
             found.append((strike, goes_on, max(lives, default=strike.at) - strike.at))
         return found
