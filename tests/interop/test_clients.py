@@ -39,6 +39,12 @@ def hexed(payloads: list[bytes]) -> list[str]:
     return [payload.hex() for payload in payloads]
 
 
+def compared(broker: Gateway | Mosquitto | Spread, publisher: str, qos: int, messages: list[Message]) -> list[Message]:
+    """mosquitto_pub takes a connection a message, each to another node where there are several: no node knows of what is on its way at the one
+    before, unless that was acknowledged."""
+    return sorted(messages, key=lambda message: message.payload) if isinstance(broker, Spread) and publisher == "mosquitto" and not qos else messages
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("qos", [0, 1, 2])
 @pytest.mark.parametrize(("client", "transport", "version"), WAYS)
@@ -52,7 +58,8 @@ async def test_subscribes(broker: Gateway | Mosquitto | Spread, client: str, tra
         await run_publisher(partner, publish)
         got = await program.messages(len(PAYLOADS))
         await program.ended()
-    assert got == [Message(subscribe.topic, payload, qos, False) for payload in PAYLOADS]
+    expected = [Message(subscribe.topic, payload, qos, False) for payload in PAYLOADS]
+    assert compared(broker, partner, qos, got) == compared(broker, partner, qos, expected)
 
 
 @pytest.mark.slow
@@ -66,7 +73,8 @@ async def test_publishes(broker: Gateway | Mosquitto | Spread, client: str, tran
         await program.ready()
         await run_publisher(client, publish)
         got = await program.messages(len(PAYLOADS))
-    assert got == [Message(publish.topic, payload, qos, False) for payload in PAYLOADS]
+    expected = [Message(publish.topic, payload, qos, False) for payload in PAYLOADS]
+    assert compared(broker, client, qos, got) == compared(broker, client, qos, expected)
 
 
 @pytest.mark.slow

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import socket
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from tests.support.gateway import Endpoint, Gateway
 from tests.support.many_backbone import NAMES, Shared
 from tests.support.process import Process, free_port
 
+LISTENS_WITHIN = 20.0
 CONFIG = """global
     maxconn 1000
 defaults
@@ -48,7 +51,22 @@ class Spread:
         ways = [("mqtt", self.mqtt, [gateway.mqtt for gateway in self.gateways]), ("ws", self.ws, [gateway.ws for gateway in self.gateways])]
         file.write_text(CONFIG + "".join(_listen(*way) for way in ways), "utf-8")
         self._proxy.spawn([haproxy(), "-db", "-f", str(file)], java.environment(self._folder), self._folder)
+        for endpoint in (self.mqtt, self.ws):
+            self._await(endpoint)
         return self
+
+    def _await(self, endpoint: Endpoint) -> None:
+        """Until the proxy listens there."""
+        end = time.monotonic() + LISTENS_WITHIN
+        while True:
+            try:
+                socket.create_connection((endpoint.host, endpoint.port), timeout=1.0).close()
+            except OSError:
+                assert self._proxy.alive, self._proxy.tail()
+                assert time.monotonic() < end, f"the proxy does not listen on {endpoint}"
+                time.sleep(0.05)
+            else:
+                return
 
     @property
     def alive(self) -> bool:
