@@ -6,17 +6,20 @@ shard: ``scripts/test tests/faults/test_many_outages.py -m long``. TEST_SEED cha
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tests.support.brokers.fixtures import FIRST_START
 from tests.support.brokers.kafka import Kafka
-from tests.support.brokers.rocketmq import RocketMQ
+from tests.support.brokers.rocketmq import V5, RocketMQ
+from tests.support.chaos_proxy import BlackHole, ChaosProxy, CutAnswers, Toxic
 from tests.support.gateway import Gateway
 from tests.support.many_backbone import Backbone, begin
 from tests.support.many_verdict import judge
@@ -26,6 +29,7 @@ from tests.support.wire import Clients
 
 SEED = int(os.environ.get("TEST_SEED", "20261126"))
 TIMES = int(os.environ.get("TEST_MANY_OUTAGES", "5"))
+ELSEWHERE = "127.0.0.2"
 STILL = 60.0
 """Seconds for which a broker stands still, and a shard has no leader."""
 GOES_ON_WITHIN = 30.0
@@ -77,6 +81,36 @@ async def test_the_database_is_killed_and_comes_back(
     async with running(backbone, start_gateway, clients) as world:
         for _ in range(TIMES):
             await world.outage("database killed", mortal_postgresql.kill_all, chance.uniform(0.5, 8.0), mortal_postgresql.start)
+
+
+@pytest.fixture
+async def proxied(tmp_path: Path) -> AsyncIterator[tuple[RocketMQ, ChaosProxy]]:
+    """A broker that tells of an address at which a proxy is."""
+    broker = RocketMQ(tmp_path / "rocketmq", V5, settings={"brokerIP1": ELSEWHERE, "bindAddress": "127.0.0.1"})
+    port = broker.ports[0].broker
+    async with ChaosProxy("127.0.0.1", port, at=port, on=ELSEWHERE) as proxy:
+        await asyncio.to_thread(broker.start)
+        try:
+            yield broker, proxy
+        finally:
+            for server in (*broker.brokers, broker.namesrv):
+                assert server is not None
+                server.kill()
+
+
+async def test_answers_of_rocketmq_are_lost(proxied: tuple[RocketMQ, ChaosProxy], tmp_path: Path, start_gateway: Start, clients: Clients) -> None:
+    """F7, at all gateways at once: the broker stores what it is sent, and nobody hears of it. Kafka's are in test_many_kill.py."""
+    broker, proxy = proxied
+    soon = asyncio.get_running_loop().call_soon_threadsafe
+    async with running(Backbone(broker, tmp_path), start_gateway, clients) as world:
+        for number in range(TIMES):
+            toxic: Toxic = BlackHole() if number % 2 else CutAnswers()
+
+            def back(toxic: Toxic = toxic) -> None:
+                proxy.remove(toxic, "down")
+                proxy.cut_all()
+
+            await world.outage("answers lost", partial(soon, proxy.add, toxic, "down"), 3.0, partial(soon, back))
 
 
 async def test_leaders_among_three_kafkas_are_killed(three_kafkas: Kafka, tmp_path: Path, start_gateway: Start, clients: Clients) -> None:

@@ -169,16 +169,16 @@ def _ending(count: int, end: End) -> Step:
 
 
 class ChaosProxy:
-    """``async with ChaosProxy(host, port) as proxy``; clients go to ``proxy.host``, ``proxy.port``: any free one, or ``at``."""
+    """``async with ChaosProxy(host, port) as proxy``; clients go to ``proxy.host`` (``on``), ``proxy.port``: any free one, or ``at``."""
 
-    def __init__(self, host: str, port: int, *, at: int = 0) -> None:
+    def __init__(self, host: str, port: int, *, at: int = 0, on: str = "127.0.0.1") -> None:
         self._target = (host, port)
         self._at = at
         self._server: asyncio.Server | None = None
         self._links: set[_Link] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self.toxics: dict[Direction, tuple[Toxic, ...]] = {"up": (), "down": ()}
-        self.host = "127.0.0.1"
+        self.host = on
         self.port = 0
 
     async def __aenter__(self) -> Self:

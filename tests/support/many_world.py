@@ -291,9 +291,11 @@ class ManyWorld:
         wire.abort()
 
     async def _move(self, actors: Iterable[Actor]) -> None:
-        for actor in actors:
-            if not actor.online:
-                await self._connect(actor)
+        """All at once, as devices would."""
+        async with self._connecting:
+            ways = [(actor, self.chance.choice(list(self.living))) for actor in actors if not actor.online]
+            await asyncio.gather(*(actor.connect(self.living[name].mqtt) for actor, name in ways))
+            self.at |= dict(ways)
 
     # The end
 
