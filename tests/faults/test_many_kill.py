@@ -2,7 +2,7 @@
 
 Sessions go from node to node meanwhile. The checker judges the ledger of the whole run, at subscribers and at a rule's target: acknowledged and
 lost 0, order kept, QoS 2 exactly once, one tcpclean and one will a connection, and nothing said or written by who has lost its place.
-TEST_SEED and TEST_MANY_KILLS change the schedule; both are printed.
+TEST_SEED, TEST_MANY_KILLS, TEST_OTHERS_EVERY and TEST_STILL_SECONDS change the schedule; what happened is printed.
 """
 
 from __future__ import annotations
@@ -25,13 +25,14 @@ from tests.support.chaos_proxy import ChaosProxy
 from tests.support.gateway import Gateway
 from tests.support.many_backbone import Backbone, begin, read_all
 from tests.support.many_verdict import judge
-from tests.support.many_world import ManyWorld, Strike
+from tests.support.many_world import LEASE, ManyWorld, Strike
 from tests.support.wire import Clients
 
 SEED = int(os.environ.get("TEST_SEED", "20261126"))
 KILLS = int(os.environ.get("TEST_MANY_KILLS", "1"))
-OTHERS_EVERY = 4
+OTHERS_EVERY = int(os.environ.get("TEST_OTHERS_EVERY", "4"))
 """Kills to a gateway that stands still, and to one that loses its log's answers."""
+STILL = float(os.environ.get("TEST_STILL_SECONDS", LEASE))
 GOES_ON_WITHIN = 3.0
 LIVES_WITHIN = 10.0
 
@@ -85,7 +86,7 @@ class Stale:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(FIRST_START + 60 * KILLS)
+@pytest.mark.timeout(FIRST_START + (60 + STILL) * KILLS)
 async def test_nothing_acknowledged_is_lost_and_nothing_of_qos_2_comes_twice(
     backbone: Backbone, start_gateway: Callable[..., Gateway], clients: Clients
 ) -> None:
@@ -96,7 +97,7 @@ async def test_nothing_acknowledged_is_lost_and_nothing_of_qos_2_comes_twice(
             for number in range(KILLS):
                 await world.kill(at_once=number % 2 == 0)
                 if number % OTHERS_EVERY == 0:
-                    await world.stand_still(stale.before, stale.goes_on)
+                    await world.stand_still(STILL, stale.before, stale.goes_on)
                     if backbone.proxy is not None:
                         await world.cut_answers()
             await world.settle()

@@ -158,8 +158,8 @@ class ManyWorld:
         await self.load(1.0)
         await self._back(name, gateway)
 
-    async def stand_still(self, before: Callable[[str], Awaitable[None]], goes_on: Callable[[Strike], Awaitable[None]]) -> None:
-        """SIGSTOP of one for longer than its lease: its clients have sent to it still, and leave their connections as they are."""
+    async def stand_still(self, seconds: float, before: Callable[[str], Awaitable[None]], goes_on: Callable[[Strike], Awaitable[None]]) -> None:
+        """SIGSTOP of one, for no less than its lease: its clients have sent to it still, and leave their connections as they are."""
         name = self.chance.choice(list(self.living))
         gateway = self.living[name]
         await before(name)
@@ -177,7 +177,7 @@ class ManyWorld:
             self._leave_behind(actor)
         self._struck(strike)
         await self._move(moving)
-        await self.load(LEASE - (asyncio.get_running_loop().time() - strike.at))
+        await self.load(seconds - (asyncio.get_running_loop().time() - strike.at))
         await goes_on(strike)
         gateway.signal(signal.SIGCONT)
         assert await asyncio.to_thread(gateway.wait, EXITS_WITHIN) == 1, f"{name} has lost its place and did not end for it"
