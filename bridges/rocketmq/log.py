@@ -145,21 +145,26 @@ class RocketmqLog:
         """As the port says. LogError where a broker doesn't answer.
 
         A broker counts late what it acknowledged, and one that isn't the master any more not at all. Where other nodes write, what they were told
-        must be in: so the end is behind a mark, which a broker acknowledges as it does any frame.
+        must be in: so the end is behind a mark, which a broker acknowledges as it does any frame; and no further, since readers hold what comes
+        behind until it is safe, an empty frame for as long as nobody asks.
         """
         known = self._topics[topic]
         try:
             async with asyncio.timeout(self._options.answer_within):
                 if self._options.shared:
-                    await asyncio.gather(*(lane.mark() for lane in known.lanes))
-                else:
-                    await asyncio.sleep(LISTED_WITHIN)
+                    marks = await asyncio.gather(*(lane.mark() for lane in known.lanes))
+                    firsts = await asyncio.gather(*(self._first_of(known.name, queue) for queue in known.queues))
+                    return {shard: (At(shard, firsts[shard], 0), At(shard, mark + 1, 0)) for shard, mark in enumerate(marks)}
+                await asyncio.sleep(LISTED_WITHIN)
                 pairs = await asyncio.gather(*(self._ends_of(known.name, queue) for queue in known.queues))
         except (BackendError, TimeoutError) as error:
             raise LogError(f"the ends of topic {known.name} can't be had: {str(error) or 'no answer in time'}") from error
         for shard, (_, end) in enumerate(pairs):
             known.ends[shard] = max(known.ends[shard], end)
         return {shard: (At(shard, first, 0), At(shard, known.ends[shard], 0)) for shard, (first, _) in enumerate(pairs)}
+
+    async def _first_of(self, name: str, queue: Queue) -> int:
+        return await calls.first_offset(self._client, await address_of(self._client, name, queue), name, queue)
 
     async def _ends_of(self, name: str, queue: Queue) -> tuple[int, int]:
         address = await address_of(self._client, name, queue)

@@ -356,6 +356,24 @@ async def test_an_acknowledgement_hands_out_what_was_pulled_before_it(server: Fa
             pass
 
 
+async def test_an_end_is_no_further_than_readers_come(server: FakeRocketmq, opened: Open) -> None:
+    """Another node's mark behind ours is in the queue when the broker is asked, and held for as long as the shard is quiet."""
+    log = await opened(shared=True)
+    reader = log.open(PUBLISH_TOPIC, "latest")
+    offset, sequences = FakeRocketmq._offset, iter(range(100))
+
+    def after_another(fake: FakeRocketmq, command: Command) -> Command:
+        put_by_other(server, next(sequences))
+        return offset(fake, command)
+
+    for code in (RequestCode.GET_MIN_OFFSET, RequestCode.GET_MAX_OFFSET):
+        server.handlers[code] = after_another
+    end = (await log.ends(PUBLISH_TOPIC))[0][1]
+    async with asyncio.timeout(5):
+        while (await reader.next(1, BIG)).end < end:
+            pass
+
+
 async def test_what_a_broker_lost_while_it_was_away_is_not_handed_out(server: FakeRocketmq, opened: Open) -> None:
     """A power cut took a frame that was shown and not acknowledged; what came into its place is read."""
     log = await opened(shared=True)
