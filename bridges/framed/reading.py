@@ -16,6 +16,7 @@ from typing import Final
 import msgspec
 
 from bridges.framed.options import FramedOptions
+from schemas.errors import LogDamaged
 from schemas.positions import At
 from schemas.records import Frame, Record
 from streams.log import Batch, Start
@@ -61,9 +62,12 @@ class Fetched(msgspec.Struct, frozen=True, gc=False):
 
 
 class Repeated:
-    """Where a topic has repeats, as far as the readers of this process have come across them."""
+    """Where a topic has repeats, as far as the readers of this process have come across them. ``identity``: the node that reads, and its epoch."""
 
-    def __init__(self, options: FramedOptions) -> None:
+    def __init__(self, options: FramedOptions, identity: tuple[str, int]) -> None:
+        self._node, self._epoch = identity
+        self.began: dict[int, int] = {}
+        """By shard where it ended before this process wrote anything."""
         self._look_back, self._from_now_on = options.look_back_first, options.look_back
         self._places: dict[tuple[int, int], None] = {}
 
@@ -71,6 +75,14 @@ class Repeated:
         """Frames that the reader which is opened now has to look back, where it begins."""
         look_back, self._look_back = self._look_back, self._from_now_on
         return look_back
+
+    def check(self, shard: int, offset: int, frame: Frame) -> None:
+        """Before it began, this node wrote under earlier epochs alone; else all that it writes now would be taken for repeats."""
+        if frame.epoch >= self._epoch and frame.node == self._node and offset < self.began.get(shard, 0):
+            raise LogDamaged(
+                f"the log has what node {self._node} wrote at its start {frame.epoch}, and by the database this is start {self._epoch}: the database "
+                "is older than the log, or another one; restore both from the same moment, or give this database a log of its own (log.prefix)"
+            )
 
     def add(self, shard: int, offset: int) -> None:
         """The frame there is one."""

@@ -65,8 +65,7 @@ async def open_kafka_log(
         await admin.close()
     log = KafkaLog(clients, names, (node, epoch), found, options, monotonic, may_write)
     try:
-        await log.ends(PUBLISH_TOPIC)
-        await log.ends(PRESENCE_TOPIC)
+        await log.begin()
     except LogError as error:
         await log.close()
         raise StartError(str(error)) from error
@@ -121,7 +120,7 @@ class KafkaLog:
         )
         self._ends = self._writing.ends
         self._readers: set[KafkaReader] = set()
-        self._repeated = {topic: Repeated(options) for topic in names}
+        self._repeated = {topic: Repeated(options, identity) for topic in names}
         self._leaving: set[asyncio.Task[None]] = set()
         """Tasks of readers that were closed."""
         self._meter: AIOKafkaConsumer | None = None
@@ -142,6 +141,11 @@ class KafkaLog:
         reader = KafkaReader(self._clients, self._names[topic], start, numbers, known, self._options, self._repeated[topic], self._left)
         self._readers.add(reader)
         return reader
+
+    async def begin(self) -> None:
+        """Before anything is written: where the topics end. LogError where Kafka doesn't answer."""
+        for topic, repeated in self._repeated.items():
+            repeated.began = {shard: end.offset for shard, (_, end) in (await self.ends(topic)).items()}
 
     def _left(self, reader: KafkaReader) -> None:
         self._readers.discard(reader)

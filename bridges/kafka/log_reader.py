@@ -52,6 +52,7 @@ class KafkaReader:
         self._tails = {shard: ends[shard] for shard in shards}
         """Where each shard ended when the reader was opened: "latest"."""
         self._look_back = repeated.look_back()
+        self._repeated = repeated
         self._fetched = Fetch(repeated)
         self._fetched.places = {} if start == "earliest" else places_of(start, self._tails)
         self._outlet = Outlet(self._fetched)
@@ -178,4 +179,5 @@ class KafkaReader:
             frame = decode_frame(body)
         except FrameError as error:
             raise FrameError(f"{self._name} shard {shard} offset {message.offset}: {error}") from error
+        self._repeated.check(shard, message.offset, frame)
         self._fetched.take(shard, message.offset, frame, len(body))

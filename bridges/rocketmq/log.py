@@ -57,8 +57,7 @@ async def open_rocketmq_log(
         raise
     log = RocketmqLog(client, names, group, (node, epoch), found, options, monotonic, may_write)
     try:
-        await log.ends(PUBLISH_TOPIC)
-        await log.ends(PRESENCE_TOPIC)
+        await log.begin()
     except LogError as error:
         await log.close()
         raise StartError(str(error)) from error
@@ -117,7 +116,8 @@ class RocketmqLog:
         )
         self._around = Surroundings(client, group, *identity, options)
         self._topics = {
-            topic: Shards(name, found.queues[name], writing.lanes[topic], writing.ends[topic], Repeated(options)) for topic, name in names.items()
+            topic: Shards(name, found.queues[name], writing.lanes[topic], writing.ends[topic], Repeated(options, identity))
+            for topic, name in names.items()
         }
         self._readers: dict[str, set[RocketmqReader]] = {topic: set() for topic in names}
         client.join_producers(group)
@@ -136,6 +136,12 @@ class RocketmqLog:
         reader = RocketmqReader(self._around, known, start, list(known.ends) if shards is None else list(shards), readers.discard)
         readers.add(reader)
         return reader
+
+    async def begin(self) -> None:
+        """Before anything else is written: where the topics end. LogError where a broker doesn't answer."""
+        for topic, known in self._topics.items():
+            marked = 1 if self._options.shared else 0  # the mark behind which the end is, is ours
+            known.repeated.began = {shard: end.offset - marked for shard, (_, end) in (await self.ends(topic)).items()}
 
     def place(self, at: At) -> int:
         """As the port says."""

@@ -265,7 +265,9 @@ class RocketmqReader:
         held = self._held[shard]
         try:
             for message in messages:
-                held.append(Held(message.offset, decode_frame(message.body), len(message.body)))
+                frame = decode_frame(message.body)
+                self._topic.repeated.check(shard, message.offset, frame)
+                held.append(Held(message.offset, frame, len(message.body)))
         except FrameError as error:
             await self._release(shard, link)
             raise FrameError(f"{self._topic.name} shard {shard} offset {message.offset}: {error}") from error

@@ -34,6 +34,26 @@ async def log(driver: Driver) -> AsyncIterator[Log]:
     await log.close()
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(FIRST_START)
+@pytest.mark.parametrize("name", ["kafka", "rocketmq"])
+async def test_a_log_that_is_ahead_of_its_database_is_not_read(request: pytest.FixtureRequest, name: str) -> None:
+    """A new database counts starts from 1: what is written now would be taken for repeats of what was written then."""
+    fixture, make = BROKER_DRIVERS[name]
+    address, prefix = request.getfixturevalue(fixture).address, f"{unique('log')}-"
+    before = make(address, prefix)
+    for _ in range(2):
+        log = await before.start()
+        await fill(log, range(10))
+        await log.close()
+    log = await make(address, prefix).start()
+    for start in ("earliest", "latest"):
+        reader = log.open(PUBLISH_TOPIC, start)  # type: ignore[arg-type]
+        with pytest.raises(LogDamaged, match="wrote at its start [12], and by the database this is start 1"):
+            await take(reader, 100)
+    await log.close()
+
+
 async def test_each_record_is_told_once_and_in_order_of_its_key(log: Log, driver: Driver) -> None:
     told, stored = await fill(log, range(300))
     for offset, key in enumerate("abc"):

@@ -35,12 +35,16 @@ QUICK = ("-XX:+UseSerialGC", "-XX:-UsePerfData", "-XX:TieredStopAtLevel=1")
 """For a JVM that lives a second."""
 
 
+_given: set[int] = set()
+
+
 def free_ports(count: int) -> list[int]:
-    """So many ports in a row that nothing listens on."""
+    """So many ports in a row that nothing listens on, and that were given to nobody before: who has them may not have started yet."""
     for _ in range(1000):
         first = random.SystemRandom().choice(_own_ports()[: BLOCK - count])
         ports = list(range(first, first + count))
-        if all(_is_free(port) for port in ports):
+        if _given.isdisjoint(ports) and all(_is_free(port) for port in ports):
+            _given.update(ports)
             return ports
     raise AssertionError(f"no {count} free ports in a row in {PORTS}")
 

@@ -6,11 +6,13 @@ import pytest
 
 from bridges.framed.options import FramedOptions
 from bridges.framed.reading import REMEMBERED, Fetch, Repeated, place
+from schemas.errors import LogDamaged
 from schemas.positions import At
 from schemas.records import Frame, Kind, Record
 from streams.log import Batch
 
 BIG = 1 << 20
+READER = ("reader", 5)
 
 
 def record(number: int, size: int = 10) -> Record:
@@ -22,7 +24,7 @@ def frame(sequence: int, *numbers: int, node: str = "n", epoch: int = 1) -> Fram
 
 
 def fetch(*places: tuple[int, int], repeated: Repeated | None = None) -> Fetch:
-    made = Fetch(repeated or Repeated(FramedOptions()))
+    made = Fetch(repeated or Repeated(FramedOptions(), READER))
     made.places = dict(enumerate(places))
     return made
 
@@ -61,8 +63,19 @@ def test_frames_before_the_start_are_known_and_not_handed_out() -> None:
     assert all_of(fetched) == [5]
 
 
+@pytest.mark.parametrize("epoch", [5, 6])
+def test_what_this_node_wrote_before_it_began_says_that_the_database_is_another(epoch: int) -> None:
+    repeated = Repeated(FramedOptions(), READER)
+    repeated.began = {0: 4}
+    repeated.check(0, 0, frame(9, 0, node="reader", epoch=4))
+    repeated.check(0, 1, frame(9, 0, node="other", epoch=6))
+    with pytest.raises(LogDamaged, match=rf"node reader wrote at its start {epoch}, and by the database this is start 5: .* \(log.prefix\)"):
+        repeated.check(0, 2, frame(1, 0, node="reader", epoch=epoch))
+    repeated.check(0, 4, frame(1, 0, node="reader", epoch=epoch))  # this process, or one that has taken its place
+
+
 def test_a_repeat_that_one_reader_has_found_is_one_to_those_who_cannot_know_its_first_copy() -> None:
-    repeated = Repeated(FramedOptions())
+    repeated = Repeated(FramedOptions(), READER)
     live = fetch((0, 0), repeated=repeated)
     for offset, each in enumerate((frame(1, 0), *(frame(number, number, node="m") for number in range(1, 100)), frame(1, 0), frame(2, 1))):
         live.take(0, offset, each, 100)
@@ -76,7 +89,7 @@ def test_a_repeat_that_one_reader_has_found_is_one_to_those_who_cannot_know_its_
 
 
 def test_the_places_of_repeats_are_bounded() -> None:
-    repeated = Repeated(FramedOptions())
+    repeated = Repeated(FramedOptions(), READER)
     for offset in range(REMEMBERED + 1):
         repeated.add(0, offset)
     assert (0, 0) not in repeated
@@ -85,7 +98,7 @@ def test_the_places_of_repeats_are_bounded() -> None:
 
 
 def test_the_first_reader_looks_further_back() -> None:
-    repeated = Repeated(FramedOptions(look_back=3, look_back_first=50))
+    repeated = Repeated(FramedOptions(look_back=3, look_back_first=50), READER)
     assert [repeated.look_back() for _ in range(3)] == [50, 3, 3]
 
 
