@@ -173,9 +173,8 @@ class RocketmqLog:
         return await calls.first_offset(self._client, await address_of(self._client, name, queue), name, queue)
 
     async def _ends_of(self, name: str, queue: Queue) -> tuple[int, int]:
-        address = await address_of(self._client, name, queue)
-        first = await calls.first_offset(self._client, address, name, queue)
-        return first, await calls.next_offset(self._client, address, name, queue)
+        first = await self._first_of(name, queue)
+        return first, await calls.next_offset(self._client, await address_of(self._client, name, queue), name, queue)
 
     def pressure(self) -> Pressure:
         """As the port says."""

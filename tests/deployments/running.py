@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import re
-import socket
 import ssl
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +19,7 @@ from gateway.auth.login import sign
 from tests.deployments.shapes import Shape, copied
 from tests.support.brokers import java
 from tests.support.gateway import AccessKey, Gateway
-from tests.support.process import Process
+from tests.support.process import Process, listens
 from tests.support.spread import haproxy
 
 WITHIN = 60.0
@@ -82,11 +81,6 @@ class Device:
     def close(self) -> None:
         self._client.disconnect()
         self._client.loop_stop()
-
-
-def listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 class Balancer(Process):

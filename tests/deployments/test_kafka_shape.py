@@ -16,11 +16,12 @@ from aiokafka.errors import TopicAuthorizationFailedError
 
 from bridges.kafka.connection import Connection
 from gateway.settings.load import load
-from tests.deployments.running import balanced, copied_for_localhost, hello_over_three, listens, replaced, stand_in, three_gateways
+from tests.deployments.running import balanced, copied_for_localhost, hello_over_three, replaced, stand_in, three_gateways
 from tests.support.brokers import java
 from tests.support.brokers.kafka import HEAP, JARS, LOGGING, VERSION
 from tests.support.gateway import Gateway
 from tests.support.postgresql import fresh
+from tests.support.process import listens
 
 pytestmark = [pytest.mark.brokers, pytest.mark.slow, pytest.mark.timeout(600)]
 

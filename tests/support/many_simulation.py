@@ -182,13 +182,12 @@ class Simulation:
         if not self.few():
             self._end("deaths", self.bed.sever)
 
-    def _end(self, what: str, end: object) -> None:
+    def _end(self, what: str, end: Callable[[One], None]) -> None:
         for client in self.clients:
             client.read()
         one = self.one(ready=False)
         self.behind.pop(one.name, None)
         self.late.pop(one.name, None)
-        assert callable(end)
         end(one)
         self.happened[what] += 1
 

@@ -33,6 +33,11 @@ def free_port() -> int:
         return port
 
 
+def listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 class Process:
     lasting = False
     """Outlives the test that started it: forget() leaves it alone, and the terminal's Ctrl-C does too."""

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import socket
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +11,7 @@ from tests.support.brokers.kafka import Kafka
 from tests.support.brokers.rocketmq import RocketMQ
 from tests.support.gateway import Endpoint, Gateway
 from tests.support.many_backbone import NAMES, Shared
-from tests.support.process import Process, free_port
+from tests.support.process import Process, free_port, listens
 
 LISTENS_WITHIN = 20.0
 CONFIG = """global
@@ -52,21 +50,8 @@ class Spread:
         file.write_text(CONFIG + "".join(_listen(*way) for way in ways), "utf-8")
         self._proxy.spawn([haproxy(), "-db", "-f", str(file)], java.environment(self._folder), self._folder)
         for endpoint in (self.mqtt, self.ws):
-            self._await(endpoint)
+            self._proxy.until(lambda port=endpoint.port: listens(port), LISTENS_WITHIN, "it listened")  # type: ignore[misc]
         return self
-
-    def _await(self, endpoint: Endpoint) -> None:
-        """Until the proxy listens there."""
-        end = time.monotonic() + LISTENS_WITHIN
-        while True:
-            try:
-                socket.create_connection((endpoint.host, endpoint.port), timeout=1.0).close()
-            except OSError:
-                assert self._proxy.alive, self._proxy.tail()
-                assert time.monotonic() < end, f"the proxy does not listen on {endpoint}"
-                time.sleep(0.05)
-            else:
-                return
 
     @property
     def alive(self) -> bool:
