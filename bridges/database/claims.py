@@ -124,37 +124,12 @@ def claim(
         return Refused(NODE_DEAD)
     found, before = _found(connection, epochs, client), 0
     if found is not None:
-        number, belongs_to, expires_at, next_block, epoch, queued, box, floor, resuming, before = found
+        number, belongs_to, expires_at, before = found[0], found[1], found[2], found[-1]
         if not 0 < expires_at <= now:
             if belongs_to != principal:
                 return Refused("client id of another principal", belongs_to)
             if not clean_start:
-                if before not in (0, owner):
-                    told[Notice(SESSION, f"{before} {number} {epoch + 1}")] = None
-                if owner not in (0, before):
-                    # Read behind the session's lock: what passed it is stored, and finished deliveries are there as far back
-                    _HOLD.run(connection, the_id=number)
-                    floor, resuming = encode(raised(decode_floor(floor), resuming, routed(connection, before), epoch + 1)), 1
-                _RESUME.run(connection, the_id=number, expiry=expiry, expires_at=0, node_epoch=owner, floor=floor, resuming=resuming)
-                _SET_EPOCH.run(connection, the_id=number, epoch=epoch + 1)
-                epochs[number] = epoch + 1
-                return SessionState(
-                    number,
-                    epoch + 1,
-                    client,
-                    principal,
-                    True,
-                    expiry,
-                    subscriptions=subscriptions_of(connection, number),
-                    next_block=next_block,
-                    in_flight=in_flight(connection, number),
-                    queued=queued,
-                    mailbox=box or 0,
-                    received=received_of(connection, number),
-                    owner=before,
-                    resume=resume_of(decode_floor(floor)) if resuming else None,
-                    late_before=late_before(decode_floor(floor)),
-                )
+                return _resumed(connection, epochs, client, expiry, found, owner, told)
         if before not in (0, owner):
             told[Notice(SESSION, f"{before} {number} 0")] = None
         remove_session(connection, epochs, number)
@@ -169,6 +144,39 @@ def claim(
     _PUT_BOX.run(connection, id=number, epoch=1, queued=0)
     epochs[number] = 1
     return SessionState(number, 1, client, principal, False, expiry, mailbox=mailbox, owner=before)
+
+
+def _resumed(connection: Connection, epochs: dict[int, int], client: str, expiry: int, found: Row, owner: int, told: Told) -> SessionState:
+    """Goes on under its next epoch, on the node that asks."""
+    number, principal, _, next_block, epoch, queued, mailbox, stored, resuming, before = found
+    floor = decode_floor(stored)
+    if before not in (0, owner):
+        told[Notice(SESSION, f"{before} {number} {epoch + 1}")] = None
+    if owner not in (0, before):
+        # Read behind the session's lock: what passed it is stored, and finished deliveries are there as far back
+        _HOLD.run(connection, the_id=number)
+        floor, resuming = raised(floor, resuming, routed(connection, before), epoch + 1), 1
+        stored = encode(floor)
+    _RESUME.run(connection, the_id=number, expiry=expiry, expires_at=0, node_epoch=owner, floor=stored, resuming=resuming)
+    _SET_EPOCH.run(connection, the_id=number, epoch=epoch + 1)
+    epochs[number] = epoch + 1
+    return SessionState(
+        number,
+        epoch + 1,
+        client,
+        principal,
+        True,
+        expiry,
+        subscriptions=subscriptions_of(connection, number),
+        next_block=next_block,
+        in_flight=in_flight(connection, number),
+        queued=queued,
+        mailbox=mailbox or 0,
+        received=received_of(connection, number),
+        owner=before,
+        resume=resume_of(floor) if resuming else None,
+        late_before=late_before(floor),
+    )
 
 
 def open_mailbox(connection: Connection, epochs: dict[int, int], client: str) -> int:

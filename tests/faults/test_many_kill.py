@@ -2,7 +2,8 @@
 
 Sessions go from node to node meanwhile. The checker judges the ledger of the whole run, at subscribers and at a rule's target: acknowledged and
 lost 0, order kept, QoS 2 exactly once, one tcpclean and one will a connection, and nothing said or written by who has lost its place.
-TEST_SEED, TEST_MANY_KILLS, TEST_OTHERS_EVERY and TEST_STILL_SECONDS change the schedule; what happened is printed.
+TEST_SEED, TEST_MANY_KILLS, TEST_OTHERS_EVERY and TEST_STILL_SECONDS change the schedule, TEST_MANY_CLIENTS how many there are; what happened is
+printed.
 """
 
 from __future__ import annotations
@@ -25,10 +26,11 @@ from tests.support.chaos_proxy import ChaosProxy
 from tests.support.gateway import Gateway
 from tests.support.many_backbone import Backbone, begin, read_all
 from tests.support.many_verdict import judge
-from tests.support.many_world import LEASE, ManyWorld, Strike
+from tests.support.many_world import FEW, LEASE, ManyWorld, Strike
 from tests.support.wire import Clients
 
 SEED = int(os.environ.get("TEST_SEED", "20261126"))
+CLIENTS = int(os.environ.get("TEST_MANY_CLIENTS", str(FEW)))
 KILLS = int(os.environ.get("TEST_MANY_KILLS", "1"))
 OTHERS_EVERY = int(os.environ.get("TEST_OTHERS_EVERY", "4"))
 """Kills to a gateway that stands still, and to one that loses its log's answers."""
@@ -90,7 +92,7 @@ class Stale:
 async def test_nothing_acknowledged_is_lost_and_nothing_of_qos_2_comes_twice(
     backbone: Backbone, start_gateway: Callable[..., Gateway], clients: Clients
 ) -> None:
-    world, target = await begin(backbone, start_gateway, clients, SEED)
+    world, target = await begin(backbone, start_gateway, clients, SEED, CLIENTS)
     async with backbone.log() as log:
         stale = Stale(log, backbone.shared.database, world)
         with world.summed_up():

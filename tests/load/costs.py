@@ -7,6 +7,7 @@ will hold. Nothing here has a goal. Client, gateway and broker share the machine
 from __future__ import annotations
 
 import argparse
+import asyncio
 import statistics
 import sys
 import tempfile
@@ -21,6 +22,7 @@ from psycopg import sql
 
 from tests.load.broker import memory, processor_seconds
 from tests.load.figures import COOL_DOWN, checked
+from tests.load.moves import moves
 from tests.load.rule_bench import RuleBench
 from tests.support.brokers import guard
 from tests.support.brokers.rocketmq import V5, RocketMQ
@@ -154,6 +156,17 @@ def fleet(bench: RuleBench) -> None:
         server.kill_all()
 
 
+def kept_sessions(bench: RuleBench) -> None:
+    """Over Kafka and PostgreSQL, on two nodes."""
+    server = PostgreSQL("postgresql", bench.folder / "postgresql").start()
+    try:
+        nodes = _nodes(bench, server, 2)
+        here, there = nodes
+        asyncio.run(moves(here, there, lambda: [*(processor_seconds(node) if node.alive else 0.0 for node in nodes), _spent([server])[0]]))
+    finally:
+        server.kill_all()
+
+
 def _spent_by_each(bench: RuleBench, nodes: Sequence[Gateway], flags: Sequence[str]) -> list[float]:
     """us of processor of each node for a message that clients of the first one have; medians over the rounds."""
     found = []
@@ -184,6 +197,7 @@ ALL: Mapping[str, Callable[[RuleBench], None]] = {
     "rocketmq": lambda bench: messages(bench, "rocketmq"),
     "connections": connections,
     "fleet": fleet,
+    "sessions": kept_sessions,
 }
 
 

@@ -126,10 +126,10 @@ async def read_all(log: Log, topic: str, start: dict[int, At] | None = None) -> 
     return found
 
 
-async def begin(backbone: Backbone, start_gateway: Callable[..., Gateway], clients: Clients, seed: int) -> tuple[ManyWorld, str]:
+async def begin(backbone: Backbone, start_gateway: Callable[..., Gateway], clients: Clients, seed: int, size: int) -> tuple[ManyWorld, str]:
     """Three gateways, everybody connected, and a rule that sends all of ``load`` to a topic, in order; that topic's name."""
     gateways = await start_three(start_gateway, backbone.config)
-    world = ManyWorld(dict(zip(NAMES, gateways, strict=True)), clients, seed, NAMES[0], backbone.proxy)
+    world = ManyWorld(dict(zip(NAMES, gateways, strict=True)), clients, seed, NAMES[0], backbone.proxy, size=size)
     target = unique("target")
     await asyncio.to_thread(backbone.create_topic, target)
     await asyncio.to_thread(rules.create, gateways[0], "outflow", "out", "--topic", "load", "--to", f"main/{target}", "--ordered")

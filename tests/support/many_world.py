@@ -12,6 +12,7 @@ import math
 import random
 import signal
 import time
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -21,11 +22,14 @@ from tests.support.actors import ENDINGS, Actor, PersistentSubscriber, Publisher
 from tests.support.chaos_proxy import BlackHole, ChaosProxy, CutAnswers
 from tests.support.gateway import Endpoint, Gateway
 from tests.support.ledger import Ledger, Sent, read_stamp, stamp
+from tests.support.many_devices import Devices
 from tests.support.party import will
 from tests.support.wire import Clients, Wire
 
-RATE = 100.0
-"""Publishes a second of each publisher."""
+FEW = 18
+"""Clients that every world has; the rest are devices."""
+RATE = 400.0
+"""Publishes a second of all publishers, of which devices have a half if there are any."""
 LEASE = 6.0
 """Seconds until a node that says nothing is given up."""
 SETTLE_WITHIN = 30.0
@@ -74,12 +78,16 @@ class Strike(NamedTuple):
     survivors: tuple[Publisher, ...]
     """Publishers that were connected to other nodes."""
     moved: tuple[PersistentSubscriber, ...]
+    devices: tuple[Actor, ...]
+    """Those of them that have to come elsewhere too."""
 
 
 class ManyWorld:
     """``at`` is where an actor is connected. ``proxy`` lies between one node and the log."""
 
-    def __init__(self, gateways: Mapping[str, Gateway], clients: Clients, seed: int, proxied: str, proxy: ChaosProxy | None) -> None:
+    def __init__(
+        self, gateways: Mapping[str, Gateway], clients: Clients, seed: int, proxied: str, proxy: ChaosProxy | None, *, size: int = FEW
+    ) -> None:
         self.living = dict(gateways)
         self.seed, self.chance = seed, random.Random(seed)
         self.ledger = ledger = Ledger()
@@ -91,7 +99,10 @@ class ManyWorld:
         # Together they have everything: each has a ledger of its own, in which nobody looks
         self.crew = [PersistentSubscriber(Ledger(), clients, f"crew{n}", ["$share/crew/load/#"], under("load/"), version=5, qos=1) for n in range(3)]
         self.sentinels = [Sentinel(ledger, clients, f"sentinel{n}-{home}", home) for home in gateways for n in range(2)]
+        self.devices = Devices(ledger, clients, size - FEW)
         self.at: dict[Actor, str] = {}
+        self.came: dict[Actor, list[float]] = defaultdict(list)
+        """When it was connected, each time."""
         self.strikes: list[Strike] = []
         self.stale: list[Packet] = []
         """What a gateway said after it had stood still for longer than its lease."""
@@ -99,12 +110,13 @@ class ManyWorld:
         self._connecting = asyncio.Lock()
 
     @property
-    def sessions(self) -> list[Publisher | PersistentSubscriber]:
-        return [*self.publishers, *self.subscribers, *self.crew, self.watcher]
+    def actors(self) -> list[Actor]:
+        """But those that are away because they want to be."""
+        return [*self.publishers, *self.subscribers, *self.crew, self.watcher, *self.sentinels, *self.devices.present]
 
     @property
-    def actors(self) -> list[Actor]:
-        return [*self.sessions, *self.sentinels]
+    def publishing(self) -> list[Publisher]:
+        return [*self.publishers, *self.devices.publishers]
 
     async def begin(self) -> None:
         """Everybody is connected: sentinels to all nodes, the others anywhere."""
@@ -112,27 +124,46 @@ class ManyWorld:
             await self._connect(actor)
         for sentinel in self.sentinels:
             await self._connect(sentinel, sentinel.home)
+        await self._move(self.devices.subscribers)
+        await self._move(self.devices.publishers)
 
     async def _connect(self, actor: Actor, name: str = "") -> None:
         async with self._connecting:
             name = name or self.chance.choice(list(self.living))
-            await actor.connect(self.living[name].mqtt)
-            self.at[actor] = name
+            await self._come(actor, name)
+
+    async def _come(self, actor: Actor, name: str) -> None:
+        await actor.connect(self.living[name].mqtt)
+        self.at[actor] = name
+        self.came[actor].append(asyncio.get_running_loop().time())
 
     async def load(self, seconds: float, *, roaming: bool = True) -> None:
         """Publishers publish, QoS 1 and 2; subscribers go from node to node, or stay."""
         end = asyncio.get_running_loop().time() + seconds
-        runs = [asyncio.create_task(publisher.run(1 + n % 2, RATE)) for n, publisher in enumerate(self.publishers) if publisher.online]
+        each_rate = RATE / len(self.publishers) / (2 if self.devices.publishers else 1)
+        runs = [asyncio.create_task(publisher.run(1 + n % 2, each_rate)) for n, publisher in enumerate(self.publishers) if publisher.online]
+        runs += self.devices.run(RATE / 2)
         try:
             while asyncio.get_running_loop().time() < end:
                 await asyncio.sleep(self.chance.uniform(0.2, 0.5))
                 able = [each for each in (*self.subscribers, *self.crew) if each.online and self.at[each] in self.living]
                 if able and roaming:
                     await self._connect(self.chance.choice(able))
+                    await self._roam()
         finally:
             for run in runs:
                 run.cancel()
             await asyncio.gather(*runs, return_exceptions=True)
+
+    async def _roam(self) -> None:
+        """A device goes away, or comes back."""
+        async with self._connecting:
+            if (device := self.devices.next(self.chance)) is not None and device.online:
+                if self.at[device] in self.living:
+                    await self.devices.leave(device)
+            elif device is not None:
+                await self._come(device, self.chance.choice(list(self.living)))
+                del self.devices.away[device]
 
     # Strikes
 
@@ -209,10 +240,11 @@ class ManyWorld:
         self.living[name] = gateway
         await self.load(2.0)
 
-    async def outage(self, what: str, goes: Callable[[], object], seconds: float, comes: Callable[[], object]) -> set[str]:
+    async def outage(self, what: str, goes: Callable[[], object], seconds: float, comes: Callable[[], object]) -> dict[str, bool]:
         """Something that all gateways stand on, or a part of it, is away for so long; nobody is asked to connect meanwhile.
 
-        ``goes`` and ``comes`` block. The strike is at the moment when it is back. Whose publishes of the meantime were acknowledged in it.
+        ``goes`` and ``comes`` block. The strike is at the moment when it is back. Who published meanwhile, and whether any of it was
+        acknowledged then.
         """
         running = asyncio.create_task(self.load(self.chance.uniform(0.5, 1.5)))
         await asyncio.sleep(self.chance.uniform(0.3, 0.5))
@@ -223,7 +255,10 @@ class ManyWorld:
             since = asyncio.get_running_loop().time()
             self.ledger.disrupt(since)
             await self.load(seconds, roaming=False)
-            served = {entry.client for entry in self.ledger.sent.values() if entry.sent_at > since and entry.acked_at is not None}
+            served: dict[str, bool] = {}
+            for entry in self.ledger.sent.values():
+                if entry.sent_at > since and entry.qos:
+                    served[entry.client] = served.get(entry.client, False) or entry.acked_at is not None
             away = asyncio.create_task(self.load(STARTS_WITHIN, roaming=False))
             await asyncio.to_thread(comes)
             away.cancel()
@@ -255,9 +290,10 @@ class ManyWorld:
         return [actor for actor in self.actors if self.at[actor] == name]
 
     def _strike(self, what: str, name: str) -> Strike:
-        survivors = tuple(publisher for publisher in self.publishers if self.at[publisher] != name)
+        survivors = tuple(publisher for publisher in self.publishing if self.at[publisher] != name)
         moved = tuple(s for s in self.subscribers if self.at[s] == name) if what != CUT else ()
-        strike = Strike(asyncio.get_running_loop().time(), int(time.time() * 1000), what, name, survivors, moved)
+        devices = tuple(device for device in self.devices.present if self.at[device] == name) if what != CUT else ()
+        strike = Strike(asyncio.get_running_loop().time(), int(time.time() * 1000), what, name, survivors, moved, devices)
         self.strikes.append(strike)
         return strike
 
@@ -294,8 +330,7 @@ class ManyWorld:
         """All at once, as devices would."""
         async with self._connecting:
             ways = [(actor, self.chance.choice(list(self.living))) for actor in actors if not actor.online]
-            await asyncio.gather(*(actor.connect(self.living[name].mqtt) for actor, name in ways))
-            self.at |= dict(ways)
+            await asyncio.gather(*(self._come(actor, name) for actor, name in ways))
 
     # The end
 
@@ -311,8 +346,9 @@ class ManyWorld:
 
     async def settle(self) -> None:
         """All is acknowledged and delivered."""
+        self.devices.away.clear()
         await self._move(self.actors)
-        for publisher in self.publishers:
+        for publisher in self.publishing:
             await publisher.finish(SETTLE_WITHIN)
         acked = [entry for entry in self.ledger.sent.values() if entry.acked_at is not None]
         end = asyncio.get_running_loop().time() + SETTLE_WITHIN
@@ -326,20 +362,28 @@ class ManyWorld:
         found = [(each.name, each.lacks(acked)) for each in (*self.subscribers, self.watcher)]
         had = set[bytes]().union(*(member.held for member in self.crew))
         found.append(("crew", [entry for entry in acked if self.crew[0].record.wants(entry) and entry.digest not in had]))
+        found += self.devices.lacking(acked)
         return [(name, still) for name, still in found if still]
 
     def pauses(self) -> list[tuple[Strike, float, float]]:
-        """By strike: seconds until publishes by all survivors were acknowledged again, and until each moved session had something new.
+        """By strike: seconds until publishes by all survivors were acknowledged again, and until each moved session lived: had something new,
+        or, if it is a device's, was resumed.
 
         A survivor that has sent nothing since had nothing to wait for.
         """
+        by_client: dict[str, list[Sent]] = defaultdict(list)
+        for entry in self.ledger.sent.values():
+            by_client[entry.client].append(entry)
         found = []
         for strike in self.strikes:
-            later = [entry for entry in self.ledger.sent.values() if entry.sent_at > strike.at]
-            sent = {publisher.name: [entry for entry in later if entry.client == publisher.name] for publisher in strike.survivors}
-            acks = [min((entry.acked_at for entry in entries if entry.acked_at), default=math.inf) for entries in sent.values() if entries]
-            new = {(entry.client, entry.seq) for entry in later}
-            lives = [next(r.at for r in each.record.receipts if r.at > strike.at and (r.client, r.seq) in new) for each in strike.moved]
+            sent = [[entry for entry in by_client[publisher.name] if entry.sent_at > strike.at and entry.qos] for publisher in strike.survivors]
+            acks = [min((entry.acked_at for entry in entries if entry.acked_at), default=math.inf) for entries in sent if entries]
+            lives = [self._has_news(each, strike.at) for each in strike.moved]
+            lives += [next(at for at in self.came[device] if at > strike.at) for device in strike.devices]
             goes_on = max(acks, default=strike.at) - strike.at
             found.append((strike, goes_on, max(lives, default=strike.at) - strike.at))
         return found
+
+    def _has_news(self, subscriber: PersistentSubscriber, since: float) -> float:
+        sent = self.ledger.sent
+        return next(r.at for r in subscriber.record.receipts if r.at > since and (r.client, r.seq) in sent and sent[r.client, r.seq].sent_at > since)
