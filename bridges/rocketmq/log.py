@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 
 from bridges.framed.lanes import Lane, always
 from bridges.framed.options import LOOK_BACK_SHARED
@@ -138,10 +139,12 @@ class RocketmqLog:
         return reader
 
     async def begin(self) -> None:
-        """Before anything else is written: where the topics end. LogError where a broker doesn't answer."""
-        for topic, known in self._topics.items():
-            marked = 1 if self._options.shared else 0  # the mark behind which the end is, is ours
-            known.repeated.began = {shard: end.offset - marked for shard, (_, end) in (await self.ends(topic)).items()}
+        """Before anything is written: where the topics end. LogError where a broker doesn't answer.
+
+        Not by a mark as below: the log may have that twice, and the first copy would lie before the end that the second one shows.
+        """
+        for known in self._topics.values():
+            known.repeated.began = {shard: end for shard, (_, end) in enumerate(await self._counted(known))}
 
     def place(self, at: At) -> int:
         """As the port says."""
@@ -155,19 +158,29 @@ class RocketmqLog:
         behind until it is safe, an empty frame for as long as nobody asks.
         """
         known = self._topics[topic]
-        try:
-            async with asyncio.timeout(self._options.answer_within):
-                if self._options.shared:
-                    marks = await asyncio.gather(*(lane.mark() for lane in known.lanes))
-                    firsts = await asyncio.gather(*(self._first_of(known.name, queue) for queue in known.queues))
-                    return {shard: (At(shard, firsts[shard], 0), At(shard, mark + 1, 0)) for shard, mark in enumerate(marks)}
-                await asyncio.sleep(LISTED_WITHIN)
-                pairs = await asyncio.gather(*(self._ends_of(known.name, queue) for queue in known.queues))
-        except (BackendError, TimeoutError) as error:
-            raise LogError(f"the ends of topic {known.name} can't be had: {str(error) or 'no answer in time'}") from error
+        if self._options.shared:
+            async with self._asked(known):
+                marks = await asyncio.gather(*(lane.mark() for lane in known.lanes))
+                firsts = await asyncio.gather(*(self._first_of(known.name, queue) for queue in known.queues))
+            return {shard: (At(shard, firsts[shard], 0), At(shard, mark + 1, 0)) for shard, mark in enumerate(marks)}
+        pairs = await self._counted(known)
         for shard, (_, end) in enumerate(pairs):
             known.ends[shard] = max(known.ends[shard], end)
         return {shard: (At(shard, first, 0), At(shard, known.ends[shard], 0)) for shard, (first, _) in enumerate(pairs)}
+
+    async def _counted(self, known: Shards) -> list[tuple[int, int]]:
+        """By shard the first offset and the one behind the last, as the brokers count."""
+        async with self._asked(known):
+            await asyncio.sleep(LISTED_WITHIN)
+            return await asyncio.gather(*(self._ends_of(known.name, queue) for queue in known.queues))
+
+    @asynccontextmanager
+    async def _asked(self, known: Shards) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(self._options.answer_within):
+                yield
+        except (BackendError, TimeoutError) as error:
+            raise LogError(f"the ends of topic {known.name} can't be had: {str(error) or 'no answer in time'}") from error
 
     async def _first_of(self, name: str, queue: Queue) -> int:
         return await calls.first_offset(self._client, await address_of(self._client, name, queue), name, queue)

@@ -300,6 +300,26 @@ async def test_ends_of_a_shared_log_are_behind_what_a_broker_does_not_count_yet(
         await log.ends(PUBLISH_TOPIC)
 
 
+async def test_what_is_written_twice_at_the_start_is_of_no_earlier_one(server: FakeRocketmq, opened: Open) -> None:
+    """The replicas are slower than the broker: what it had stored it is sent again."""
+    left = 3
+
+    def judge(command: Command) -> Verdict:
+        nonlocal left
+        if command.code != SEND or not left:
+            return None
+        left -= 1
+        server.store(command)
+        return ResponseCode.FLUSH_SLAVE_TIMEOUT, ""
+
+    server.judge = judge
+    log = await opened(shared=True)
+    _, end = (await log.ends(PUBLISH_TOPIC))[0]
+    assert end.offset > 2
+    await fill(log, range(3), keys=["k"])
+    assert numbers(await take(log.open(PUBLISH_TOPIC, "earliest"), 3), "k") == [0, 1, 2]
+
+
 async def test_frames_of_other_nodes_are_handed_out_once_a_mark_behind_them_is_acknowledged(server: FakeRocketmq, opened: Open) -> None:
     """A broker shows them before it is known to have them for good."""
     log = await opened(shared=True)
