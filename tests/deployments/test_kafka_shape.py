@@ -41,7 +41,7 @@ class Site:
         self.bin = folder / "bin"
         self.bin.mkdir()
         for name, main in TOOLS.items():
-            lasting = HEAP if main == "kafka.Kafka" else java.QUICK
+            lasting = (*HEAP, *java.QUICK) if main == "kafka.Kafka" else java.QUICK
             stand_in(self.bin / name, JARS, main, (*lasting, f"-Dlog4j2.configurationFile={folder}/log4j2.properties"))
         (folder / "log4j2.properties").write_text(LOGGING, "utf-8")
 

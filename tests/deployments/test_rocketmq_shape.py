@@ -18,8 +18,8 @@ from tests.support.postgresql import fresh
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
-TOOLS = {"mqnamesrv": ("namesrv.NamesrvStartup", SMALL), "mqbroker": ("broker.BrokerStartup", HEAP)}
-SMALLER = "mappedFileSizeCommitLog=67108864\nmaxHashSlotNum=50000\nmaxIndexNum=200000\ndiskMaxUsedSpaceRatio=99\n"
+TOOLS = {"mqnamesrv": ("namesrv.NamesrvStartup", SMALL), "mqbroker": ("broker.BrokerStartup", (*HEAP, *java.QUICK))}
+SMALLER = "mappedFileSizeCommitLog=67108864\nmaxHashSlotNum=50000\nmaxIndexNum=200000\ndiskMaxUsedSpaceRatio=99\ntransactionMetricFlushInterval=500\n"
 FULL = ("-Drocketmq.broker.diskSpaceWarningLevelRatio=0.99", "-Drocketmq.broker.diskSpaceCleanForciblyRatio=0.98")
 
 

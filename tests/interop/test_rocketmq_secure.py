@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -42,9 +41,9 @@ def start(folder: Path, version: Version, settings: dict[str, str]) -> RocketMQ:
     pair = Authority(folder).issue("server")
     lines = {"tls.test.mode.enable": "false", "tls.server.need.client.auth": "none", "tls.server.authClient": "false"}
     lines |= {"tls.server.keyPath": str(pair.key), "tls.server.certPath": str(pair.certificate)}
-    (folder / "tls.properties").write_text("".join(f"{name}={value}\n" for name, value in lines.items()), "utf-8")
-    secured = replace(version, options=(*version.options, f"-Dtls.config.file={folder / 'tls.properties'}"))
-    return RocketMQ(folder, secured, settings={"flushDiskType": "SYNC_FLUSH", "authConfigPath": str(folder / "auth"), **settings}).start()
+    (tls := folder / "tls.properties").write_text("".join(f"{name}={value}\n" for name, value in lines.items()), "utf-8")
+    settings = {"flushDiskType": "SYNC_FLUSH", "authConfigPath": str(folder / "auth"), **settings}
+    return RocketMQ(folder, version, settings=settings, tls=tls).start()
 
 
 @pytest.fixture(params=["4.9", "5.5"])

@@ -76,7 +76,7 @@ class Shape:
             config = on_kafka(bench.kafka.address, "cost-", shards=SHARDS)
         elif log == "rocketmq":
             (folder := bench.folder / "synced").mkdir(parents=True)
-            broker = RocketMQ(folder, V5, settings={"flushDiskType": "SYNC_FLUSH"}).start()
+            broker = RocketMQ(folder, V5, settings={"flushDiskType": "SYNC_FLUSH"}, measured=True).start()
             self.brokers = list(broker.brokers)
             config = on_rocketmq(broker.address, "cost-", shards=SHARDS, durability="checked")
         self.gateway = bench.gateway(config=config)

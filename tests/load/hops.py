@@ -104,12 +104,12 @@ async def measure(name: str, driver: Driver, brokers: Sequence[Process]) -> None
 
 
 def _kafka(folder: Path) -> tuple[Driver, Sequence[Process]]:
-    broker = Kafka(folder).start()
+    broker = Kafka(folder, measured=True).start()
     return KafkaDriver(broker.address, "hops-", shards=6), list(broker.nodes)
 
 
 def _rocketmq(folder: Path) -> tuple[Driver, Sequence[Process]]:
-    broker = RocketMQ(folder, V5, settings={"flushDiskType": "SYNC_FLUSH"}).start()
+    broker = RocketMQ(folder, V5, settings={"flushDiskType": "SYNC_FLUSH"}, measured=True).start()
     return RocketmqDriver(broker.address, "hops-", shards=6), list(broker.brokers)
 
 

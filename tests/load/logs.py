@@ -26,12 +26,12 @@ GOALS = {"kafka": 0.4, "rocketmq": 0.35, "rocketmq4": 0.35}
 
 
 def _kafka(folder: Path) -> str:
-    return on_kafka(Kafka(folder).start().address, "load-", shards=6)
+    return on_kafka(Kafka(folder, measured=True).start().address, "load-", shards=6)
 
 
 def _rocketmq(version: Version) -> Callable[[Path], str]:
     def start(folder: Path) -> str:
-        broker = RocketMQ(folder, version, settings={"flushDiskType": "SYNC_FLUSH"}).start()
+        broker = RocketMQ(folder, version, settings={"flushDiskType": "SYNC_FLUSH"}, measured=True).start()
         return on_rocketmq(broker.address, "load-", shards=6, durability="checked")
 
     return start

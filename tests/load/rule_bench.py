@@ -61,7 +61,7 @@ class RuleBench(Bench):
         if kind not in self._brokers:
             folder = self.folder / kind
             folder.mkdir(parents=True)
-            self._brokers[kind] = Kafka(folder).start() if kind == "kafka" else RocketMQ(folder, V5).start()
+            self._brokers[kind] = Kafka(folder, measured=True).start() if kind == "kafka" else RocketMQ(folder, V5, measured=True).start()
         return self._brokers[kind]
 
     @property

@@ -32,7 +32,7 @@ PORTS = range(15_000, 32_000)
 """Below those that the kernel gives to outgoing connections: a broker that is down for a while finds its port free again."""
 BLOCK = 1_000
 QUICK = ("-XX:+UseSerialGC", "-XX:-UsePerfData", "-XX:TieredStopAtLevel=1")
-"""For a JVM that lives a second."""
+"""For a JVM whose start costs more than what it has to do. One that is measured starts without."""
 
 
 _given: set[int] = set()

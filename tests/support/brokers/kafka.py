@@ -21,7 +21,7 @@ VERSION = "4.3.1"
 # `!`: its own choice of versions, for other artifacts too, is not taken over
 JARS = f"org.apache.kafka:kafka_2.13:{VERSION}+org.apache.kafka:kafka-tools:{VERSION}+org.apache.logging.log4j:log4j-slf4j-impl:2.25.4!"
 CLUSTER_ID = "c2x1aWNld2F5LXRlc3RzLg"
-HEAP = ("-Xms128m", "-Xmx512m", "-XX:-UsePerfData")
+HEAP = ("-Xms128m", "-Xmx512m")
 LOGGING = """rootLogger.level = warn
 rootLogger.appenderRef.out.ref = out
 appender.out.type = Console
@@ -52,14 +52,14 @@ class Ports:
 class Node(java.Jvm):
     """One broker and controller."""
 
-    def __init__(self, folder: Path, number: int, ports: Ports, settings: Mapping[str, str]) -> None:
+    def __init__(self, folder: Path, number: int, ports: Ports, settings: Mapping[str, str], options: Sequence[str]) -> None:
         self.jars = java.classpath(JARS)
         self.ports = ports
         self.address = f"127.0.0.1:{ports.plain}"
         config = folder / "server.properties"
         logging = folder / "log4j2.properties"
         logging.write_text(LOGGING, "utf-8")
-        line = java.command(self.jars, "kafka.Kafka", [str(config)], folder, (*HEAP, f"-Dlog4j2.configurationFile={logging}"))
+        line = java.command(self.jars, "kafka.Kafka", [str(config)], folder, (*HEAP, *options, f"-Dlog4j2.configurationFile={logging}"))
         super().__init__(f"kafka-{number}", folder, line, java.environment(folder), ready=b"", within=120.0)
         config.write_text("".join(f"{name}={value}\n" for name, value in settings.items()), "utf-8")
 
@@ -93,14 +93,15 @@ class Node(java.Jvm):
 
 
 class Kafka:
-    """A cluster. ``destructible``: it is the tests' own, so that they may kill and stop its nodes."""
+    """A cluster. ``destructible``: it is the tests' own, so that they may kill and stop its nodes. ``measured``: how fast it is matters."""
 
-    def __init__(self, folder: Path, *, address: str = "", nodes: int = 1, settings: Mapping[str, str] | None = None) -> None:
+    def __init__(self, folder: Path, *, address: str = "", nodes: int = 1, settings: Mapping[str, str] | None = None, measured: bool = False) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.destructible = not address
         self.nodes: list[Node] = []
         self.authority = Authority(folder, "authority")
+        self._options = () if measured else java.QUICK
         if self.destructible:
             ports = [Ports(*java.free_ports(6)) for _ in range(nodes)]
             pair = self.authority.issue("kafka")
@@ -158,7 +159,7 @@ class Kafka:
     def _node(self, number: int, ports: Sequence[Ports], pair: Pair, settings: Mapping[str, str]) -> Node:
         folder = self.folder / f"node-{number}"
         folder.mkdir()
-        return Node(folder, number, ports[number - 1], {**self._settings(folder, number, ports, pair), **settings})
+        return Node(folder, number, ports[number - 1], {**self._settings(folder, number, ports, pair), **settings}, self._options)
 
     def _settings(self, folder: Path, number: int, all_ports: Sequence[Ports], pair: Pair) -> dict[str, str]:
         ports, replicas = all_ports[number - 1], str(len(all_ports))

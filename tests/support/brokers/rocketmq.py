@@ -17,11 +17,12 @@ from bridges.rocketmq.codes import RequestCode
 from bridges.rocketmq.frames import Command, FrameReader, encode_frame
 from bridges.rocketmq.routes import parse_cluster
 from tests.support.brokers import java
+from tests.support.certificates import Authority
 
 GROUP = "org.apache.rocketmq:rocketmq"
 CLUSTER = "DefaultCluster"
-SMALL = ("-Xms64m", "-Xmx128m", "-XX:+UseSerialGC", "-XX:-UsePerfData")
-HEAP = ("-Xms128m", "-Xmx512m", "-XX:-UsePerfData")
+SMALL = ("-Xms64m", "-Xmx128m", *java.QUICK)
+HEAP = ("-Xms128m", "-Xmx512m")
 ADMIN = "org.apache.rocketmq.tools.command.MQAdminStartup"
 QUIET = "<configuration/>\n"
 """Logs go nowhere: a broker writes megabytes of them."""
@@ -75,18 +76,31 @@ class RocketMQ:
     """
 
     def __init__(
-        self, folder: Path, version: Version, *, address: str = "", grpc: str = "", brokers: int = 1, settings: Mapping[str, str] | None = None
+        self,
+        folder: Path,
+        version: Version,
+        *,
+        address: str = "",
+        grpc: str = "",
+        brokers: int = 1,
+        settings: Mapping[str, str] | None = None,
+        tls: Path | None = None,
+        measured: bool = False,
     ) -> None:
+        """``tls``: a file of properties. Without one there is no TLS, for which each server would make a key at its start, in seconds.
+        ``measured``: how fast it is matters."""
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.version = version
         self.destructible = not address
+        self._jit = () if measured else java.QUICK
         self.jars = java.classpath(version.endpoint)
         (folder / "conf").mkdir(exist_ok=True)
         for name in version.quiet:
             (folder / "conf" / name).write_text(QUIET, "utf-8")
         self._env = {"ROCKETMQ_HOME": str(folder)}
-        self._options = (f"-Drocketmq.home.dir={folder}", *version.options)
+        secured = "-Dtls.server.mode=disabled" if tls is None else f"-Dtls.config.file={tls}"
+        self._options = (f"-Drocketmq.home.dir={folder}", secured, *version.options)
         self.ports: list[Ports] = []
         self.brokers: list[java.Jvm] = []
         self.namesrv: java.Jvm | None = None
@@ -190,13 +204,15 @@ class RocketMQ:
         config = folder / "broker.conf"
         lines = {**self._broker_settings(folder, name, ports), **settings}
         config.write_text("".join(f"{key}={value}\n" for key, value in lines.items()), "utf-8")
-        full = (*HEAP, "-Drocketmq.broker.diskSpaceWarningLevelRatio=0.99", "-Drocketmq.broker.diskSpaceCleanForciblyRatio=0.98")
+        full = (*HEAP, *self._jit, "-Drocketmq.broker.diskSpaceWarningLevelRatio=0.99", "-Drocketmq.broker.diskSpaceCleanForciblyRatio=0.98")
         title = f"{name}-{self.version.number}"
         if not self.version.has_proxy:
             return self._jvm(title, folder, "broker.BrokerStartup", ("-c", str(config)), full, b"boot success")
         proxy = folder / "rmq-proxy.json"
         served = {"grpcServerPort": ports.grpc, "remotingListenPort": ports.proxy_remoting}
-        proxy.write_text(json.dumps({"rocketMQClusterName": CLUSTER, "namesrvAddr": self.address, **served}), "utf-8")
+        pair = Authority(folder).issue("proxy")  # or it would make one itself
+        secured = {"tlsTestModeEnable": False, "tlsKeyPath": str(pair.key), "tlsCertPath": str(pair.certificate)}
+        proxy.write_text(json.dumps({"rocketMQClusterName": CLUSTER, "namesrvAddr": self.address, **served, **secured}), "utf-8")
         arguments = ("--proxyMode", "local", "-bc", str(config), "-pc", str(proxy))
         return self._jvm(title, folder, "proxy.ProxyStartup", arguments, full, b"startup successfully")
 
@@ -220,6 +236,8 @@ class RocketMQ:
             "autoCreateTopicEnable": "false",
             "enablePropertyFilter": "true",
             "registerNameServerPeriod": "10000",
+            "transactionMetricFlushInterval": "500",  # it spins for as long before the first flush
+            "timerFlushIntervalMs": "10000",
         }
 
     def _jvm(self, name: str, folder: Path, main: str, arguments: Sequence[str], heap: Sequence[str], ready: bytes) -> java.Jvm:
