@@ -62,14 +62,27 @@ def at_target(world: ManyWorld, taken: list[Incoming]) -> list[str]:
 
 
 def unclean(events: list[Record]) -> list[str]:
-    """Connections with more than one tcpclean, or none though their client was connected again. A repeat has the same id."""
+    """Connections with more than one tcpclean, or none though their client was connected again. A repeat has the same id.
+
+    The newest is the one that began last, as in the fold of the status: its connect may lie before that of one whose log hung.
+    """
     cleans: dict[str, set[bytes]] = defaultdict(set)
-    channels: dict[str, list[str]] = defaultdict(list)
+    began: dict[str, dict[str, int]] = defaultdict(dict)
     for record in events:
         channel = decode_presence(record.payload).channel
         if record.kind == Kind.CONNECT:
-            channels[record.client].append(channel)
+            began[record.client][channel] = record.time
         elif record.kind == Kind.TCPCLEAN:
             cleans[channel].add(record.id)
-    counts = {(client, place): len(cleans[channel]) for client, made in channels.items() for place, channel in enumerate(made[:-1])}
-    return [f"connection {place} of {client} has {count} tcpcleans" for (client, place), count in counts.items() if count != 1]
+    problems = []
+    for client, made in began.items():
+        for place, channel in enumerate(sorted(made, key=lambda channel: (made[channel], channel))[:-1]):
+            if (count := len(cleans[channel])) != 1:
+                problems.append(f"connection {place} of {client} has {count} tcpcleans: {history(client, events)}")
+    return problems
+
+
+def history(client: str, events: list[Record]) -> str:
+    """Its events in the order of the log: what, of which node's start, when, and by the end of the channel's name."""
+    shown = [(record, decode_presence(record.payload).channel) for record in events if record.client == client]
+    return ", ".join(f"{Kind(record.kind).name} epoch {record.epoch} at {record.time} of {channel[-6:]}" for record, channel in shown)

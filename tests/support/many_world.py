@@ -278,13 +278,19 @@ class ManyWorld:
                 await self._connect(actor, name)
 
     async def _back(self, name: str, gateway: Gateway) -> None:
-        """It serves again, and has its sentinels, which other nodes lose by that."""
+        """It serves again, and has its sentinels, which other nodes lose by that, and its part of the devices."""
         await asyncio.to_thread(gateway.start, within=STARTS_WITHIN)
         self.living[name] = gateway
         for sentinel in self.sentinels:
             if sentinel.home == name:
                 sentinel.struck()
                 await self._connect(sentinel, name)
+        async with self._connecting:
+            coming = [device for device in self.devices.present if self.chance.random() < 1 / len(self.living)]
+            for device in coming:
+                if isinstance(device, Publisher) and device.online:
+                    self._give_up(device)
+            await asyncio.gather(*(self._come(device, name) for device in coming))
 
     def _of(self, name: str) -> list[Actor]:
         return [actor for actor in self.actors if self.at[actor] == name]
