@@ -81,7 +81,8 @@ class Membership:
         return not self.lost and self._clock() < self._until
 
     def is_steady(self) -> bool:
-        """Whether the store has answered for longer than a lease lasts: before that, others whose lease ran out may live, and renew it soon."""
+        """Whether the store has answered in time for longer than a lease lasts: before that, others whose lease ran out may live, and renew it
+        soon. However short it was away, they have had so much less time for it, and more to catch up with."""
         return self.holds() and self._clock() - self._held_since > LEASE + ASK_AGAIN
 
     def is_before(self, other: NodeState) -> bool:
@@ -161,7 +162,7 @@ class Membership:
 
     async def run(self) -> None:
         """Renew for ever; ends when the place is lost."""
-        pause = RENEW
+        pause, late = RENEW, False
         while True:
             await self._sleep(pause)
             asked = self._clock()
@@ -170,15 +171,15 @@ class Membership:
                 for name, lease in list(self._leases.items()):
                     kept = kept and await self._cluster.acquire(name, self._epoch) == lease
             except StoreError:
-                pause = ASK_AGAIN
+                self._held_since, pause, late = self._clock(), ASK_AGAIN, True
                 continue
             if not kept:
                 self.lose()
             if self.lost:
                 return
-            if self._clock() >= self._until:
+            if late or self._clock() - asked > RENEW:
                 self._held_since = self._clock()
-            self._until, pause = asked + LEASE, RENEW
+            self._until, pause, late = asked + LEASE, RENEW, False
 
     def lose(self) -> None:
         """It is known that another has the place."""

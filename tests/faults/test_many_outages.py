@@ -8,6 +8,7 @@ TEST_MANY_OUTAGES how often each thing happens, TEST_MANY_CLIENTS how many clien
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import random
 from collections.abc import AsyncIterator, Callable
@@ -17,6 +18,8 @@ from pathlib import Path
 
 import pytest
 
+from schemas.reasons import ReasonCode
+from schemas.records import PRESENCE_TOPIC, PUBLISH_TOPIC
 from tests.support.brokers.fixtures import FIRST_START
 from tests.support.brokers.kafka import Kafka
 from tests.support.brokers.rocketmq import V5, RocketMQ
@@ -36,6 +39,9 @@ STILL = 60.0
 """Seconds for which a broker stands still, and a shard has no leader."""
 GOES_ON_WITHIN = 30.0
 """Seconds until every publisher is acknowledged again, once it is all back."""
+MOVES_WITHIN = 10.0
+"""Seconds that a publish may wait while its shard moves."""
+SHARDS = 3
 
 pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(FIRST_START + 120 * TIMES + 400)]
 Start = Callable[..., Gateway]
@@ -71,6 +77,8 @@ async def test_a_broker_is_killed_and_comes_back(broker: Kafka | RocketMQ, tmp_p
 
 async def test_a_broker_stands_still_for_a_minute(broker: Kafka | RocketMQ, tmp_path: Path, start_gateway: Start, clients: Clients) -> None:
     async with running(Backbone(broker, tmp_path), start_gateway, clients) as world:
+        for actor in world.actors:  # who has waited for a minute for a log that stands still is sent away, to come again
+            actor.endings = (*actor.endings, ReasonCode.SERVER_BUSY)
         for _ in range(2):
             await world.outage("broker stood still", broker.freeze, STILL, broker.thaw)
 
@@ -122,6 +130,34 @@ async def test_leaders_among_three_kafkas_are_killed(three_kafkas: Kafka, tmp_pa
             node = three_kafkas.nodes[number % 3]
             served = await world.outage(f"broker {number % 3 + 1} of three killed", node.kill, 10.0, node.start)
             assert all(served.values()), served
+
+
+def move(cluster: Kafka, prefix: str, by: int) -> None:
+    """All shards of the log to other brokers, unreplicated; returns when they are there."""
+    topics = [f"{prefix}{topic}" for topic in (PUBLISH_TOPIC, PRESENCE_TOPIC)]
+    places = [{"topic": topic, "partition": n, "replicas": [(n + by) % 3 + 1]} for topic in topics for n in range(SHARDS)]
+    (plan := cluster.folder / "moves.json").write_text(json.dumps({"version": 1, "partitions": places}), "utf-8")
+    command = (
+        "org.apache.kafka.tools.reassign.ReassignPartitionsCommand",
+        "--bootstrap-server",
+        cluster.address,
+        "--reassignment-json-file",
+        str(plan),
+    )
+    cluster.run(*command, "--execute")
+    while "still in progress" in cluster.run(*command, "--verify"):
+        pass
+
+
+async def test_shards_move_from_broker_to_broker(three_kafkas: Kafka, tmp_path: Path, start_gateway: Start, clients: Clients) -> None:
+    """F21: under load, and nobody is connected anew for it."""
+    backbone = Backbone(three_kafkas, tmp_path)
+    async with running(backbone, start_gateway, clients) as world:
+        for number in range(TIMES):
+            await world.outage("shards moved", lambda: None, 0.5, partial(move, three_kafkas, backbone.shared.prefix, number))
+        waits = [entry.acked_at - entry.sent_at for entry in world.ledger.sent.values() if entry.acked_at is not None]
+        print(f"acknowledged after {max(waits):.2f} s at most, while shards moved {TIMES} times")
+        assert max(waits) < MOVES_WITHIN
 
 
 async def test_a_shard_without_a_leader(three_kafkas: Kafka, tmp_path: Path, start_gateway: Start, clients: Clients) -> None:

@@ -32,6 +32,7 @@ class Actor:
         self.name = name
         self.version = version
         self.problems: list[str] = []
+        self.endings = ENDINGS
         self.wire: Wire | None = None
         self._clients = clients
         self._established = False
@@ -173,7 +174,7 @@ class Publisher(Actor):
                 return self._last_id
 
     def _take(self, packet: Packet) -> None:
-        if isinstance(packet, Disconnect) and packet.reason_code in ENDINGS:
+        if isinstance(packet, Disconnect) and packet.reason_code in self.endings:
             return
         if not isinstance(packet, Ack):
             self.problems.append(f"{self.name}: {packet}")
@@ -233,7 +234,7 @@ class PersistentSubscriber(Actor):
         elif isinstance(packet, Ack) and packet.type is PacketType.PUBREL:
             self._unreleased.pop(packet.packet_id, None)
             self._ack(PacketType.PUBCOMP, packet.packet_id)
-        elif not isinstance(packet, Disconnect) or packet.reason_code not in ENDINGS:
+        elif not isinstance(packet, Disconnect) or packet.reason_code not in self.endings:
             self.problems.append(f"{self.name}: {packet}")
 
     def _receive(self, packet: Publish) -> None:

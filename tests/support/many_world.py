@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 from gateway.protocol.packets import Ack, Disconnect, Packet, Publish
-from tests.support.actors import ENDINGS, Actor, PersistentSubscriber, Publisher
+from tests.support.actors import Actor, PersistentSubscriber, Publisher
 from tests.support.chaos_proxy import BlackHole, ChaosProxy, CutAnswers
 from tests.support.gateway import Endpoint, Gateway
 from tests.support.ledger import Ledger, Sent, read_stamp, stamp
@@ -64,7 +64,7 @@ class Sentinel(Actor):
         self.ledger.ack(self.name, self.seq, self._now())
 
     def _take(self, packet: Packet) -> None:
-        if not isinstance(packet, Disconnect) or packet.reason_code not in ENDINGS:
+        if not isinstance(packet, Disconnect) or packet.reason_code not in self.endings:
             self.problems.append(f"{self.name}: {packet}")
 
 

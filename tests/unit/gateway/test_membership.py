@@ -177,6 +177,47 @@ async def test_while_the_store_does_not_answer_the_place_lasts_as_long_as_its_le
         run.cancel()
 
 
+@pytest.mark.parametrize("seconds", [0.0, RENEW + 0.1])
+async def test_after_a_store_that_was_away_or_late_others_are_given_the_time_of_a_lease(seconds: float) -> None:
+    """``seconds``: for which it answers nothing, and then does; 0: it fails, for less than a lease."""
+    store, clock = MemoryStore(), Clock()
+    renew = store.cluster.renew
+    troubled = False
+
+    async def renewed(epoch: int, lease_ms: int = 5_000) -> bool:
+        nonlocal troubled
+        if troubled:
+            troubled = False
+            if not seconds:
+                raise StoreError("the store failed: away")
+            clock.now += seconds
+        return await renew(epoch, lease_ms)
+
+    store.cluster.renew = renewed  # type: ignore[method-assign]
+    node = await made(store, "one", clock=clock)
+    await node.join()
+    run = asyncio.ensure_future(node.run())
+    try:
+        while clock.now < 120.0:
+            await asyncio.sleep(0)
+        assert node.is_steady()
+        troubled = True
+        while troubled:
+            await asyncio.sleep(0)
+        since = clock.now
+        for _ in range(3):  # the answer is on its way to who has asked
+            await asyncio.sleep(0)
+        while clock.now < since + LEASE:
+            assert node.holds()
+            assert not node.is_steady()
+            await asyncio.sleep(0)
+        while clock.now < since + LEASE + 2 * RENEW:
+            await asyncio.sleep(0)
+        assert node.is_steady()
+    finally:
+        run.cancel()
+
+
 async def test_a_question_that_took_long_counts_from_when_it_was_asked() -> None:
     store, clock = MemoryStore(), Clock()
     renew = store.cluster.renew
