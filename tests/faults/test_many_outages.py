@@ -69,6 +69,12 @@ async def running(backbone: Backbone, start_gateway: Start, clients: Clients) ->
     assert all(gateway.alive for gateway in gateways), "a gateway ended over it"
 
 
+def expect_to_be_sent_away(world: ManyWorld) -> None:
+    """Who has waited for a minute for a log that stands still is told to come again (Limits.log_wait)."""
+    for actor in world.actors:
+        actor.endings = (*actor.endings, ReasonCode.SERVER_BUSY)
+
+
 async def test_a_broker_is_killed_and_comes_back(broker: Kafka | RocketMQ, tmp_path: Path, start_gateway: Start, clients: Clients) -> None:
     async with running(Backbone(broker, tmp_path), start_gateway, clients) as world:
         for _ in range(TIMES):
@@ -77,8 +83,7 @@ async def test_a_broker_is_killed_and_comes_back(broker: Kafka | RocketMQ, tmp_p
 
 async def test_a_broker_stands_still_for_a_minute(broker: Kafka | RocketMQ, tmp_path: Path, start_gateway: Start, clients: Clients) -> None:
     async with running(Backbone(broker, tmp_path), start_gateway, clients) as world:
-        for actor in world.actors:  # who has waited for a minute for a log that stands still is sent away, to come again
-            actor.endings = (*actor.endings, ReasonCode.SERVER_BUSY)
+        expect_to_be_sent_away(world)
         for _ in range(2):
             await world.outage("broker stood still", broker.freeze, STILL, broker.thaw)
 
@@ -164,5 +169,6 @@ async def test_a_shard_without_a_leader(three_kafkas: Kafka, tmp_path: Path, sta
     """Unreplicated shards, one on each broker; one goes for a minute. Who publishes to other shards goes on."""
     node = three_kafkas.nodes[0]
     async with running(Backbone(three_kafkas, tmp_path), start_gateway, clients) as world:
+        expect_to_be_sent_away(world)
         served = await world.outage("a shard without a leader", node.kill, STILL, node.start)
         assert any(served.values()), served
