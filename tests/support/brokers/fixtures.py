@@ -91,16 +91,22 @@ def _mortal(broker: Kafka | RocketMQ) -> Iterator[Kafka | RocketMQ]:
             server.start()
 
 
-def _rocketmq(name: str, folder: Path, version: Version) -> Iterator[Kafka | RocketMQ]:
+def _is_measured(request: pytest.FixtureRequest) -> bool:
+    """The long shard brings more load than a JVM with its quick compiler holds beside the gateways."""
+    return "long" in request.config.option.markexpr.replace("not long", "")
+
+
+def _rocketmq(name: str, folder: Path, version: Version, *, measured: bool) -> Iterator[Kafka | RocketMQ]:
     variable = f"SLUICEWAY_TEST_{name.upper()}"
     address, proxy = os.environ.get(variable, ""), os.environ.get(f"{variable}_PROXY", "")
-    return _lasting(name, RocketMQ(folder, version, address=address, grpc=proxy))
+    return _lasting(name, RocketMQ(folder, version, address=address, grpc=proxy, measured=measured))
 
 
 @pytest.fixture(scope="session")
-def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka | RocketMQ]:
+def kafka(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Kafka | RocketMQ]:
     """One Kafka node."""
-    yield from _lasting("kafka", Kafka(tmp_path_factory.mktemp("kafka"), address=os.environ.get("SLUICEWAY_TEST_KAFKA", "")))
+    address = os.environ.get("SLUICEWAY_TEST_KAFKA", "")
+    yield from _lasting("kafka", Kafka(tmp_path_factory.mktemp("kafka"), address=address, measured=_is_measured(request)))
 
 
 @pytest.fixture(scope="module")
@@ -115,15 +121,15 @@ def three_kafkas(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
 
 
 @pytest.fixture(scope="session")
-def rocketmq(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka | RocketMQ]:
+def rocketmq(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Kafka | RocketMQ]:
     """RocketMQ 5.5: a name server, a broker with its proxy."""
-    yield from _rocketmq("rocketmq", tmp_path_factory.mktemp("rocketmq"), V5)
+    yield from _rocketmq("rocketmq", tmp_path_factory.mktemp("rocketmq"), V5, measured=_is_measured(request))
 
 
 @pytest.fixture(scope="session")
-def rocketmq4(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka | RocketMQ]:
+def rocketmq4(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Kafka | RocketMQ]:
     """RocketMQ 4.9: a name server and a broker."""
-    yield from _rocketmq("rocketmq4", tmp_path_factory.mktemp("rocketmq4"), V4)
+    yield from _rocketmq("rocketmq4", tmp_path_factory.mktemp("rocketmq4"), V4, measured=_is_measured(request))
 
 
 @pytest.fixture
