@@ -50,7 +50,7 @@ class Devices:
 
     def next(self, chance: random.Random) -> Actor | None:
         """Who leaves, or comes back from being away."""
-        if len(self.away) >= AWAY * len(self._topics):
+        if self.away and len(self.away) >= AWAY * len(self._topics):
             return next(iter(self.away))
         return chance.choice([device for device in self._topics if device.online] or [None])
 
