@@ -60,11 +60,8 @@ def frames(server: FakeRocketmq, queue: int = 0) -> list[int]:
     return [decode_frame(body).sequence for body in server.bodies(TOPIC, queue)]
 
 
-@pytest.mark.parametrize("code", [ResponseCode.FLUSH_DISK_TIMEOUT, ResponseCode.FLUSH_SLAVE_TIMEOUT, ResponseCode.SLAVE_NOT_AVAILABLE])
-async def test_only_send_ok_is_an_acknowledgement(server: FakeRocketmq, opened: Open, code: ResponseCode) -> None:
-    """Stored and not safe: sent again, the same frame to the same queue, and read once."""
-    log = await opened()
-    left = 3
+def store_and_refuse(server: FakeRocketmq, code: ResponseCode, left: int) -> None:
+    """The next so many sends."""
 
     def judge(command: Command) -> Verdict:
         nonlocal left
@@ -75,6 +72,13 @@ async def test_only_send_ok_is_an_acknowledgement(server: FakeRocketmq, opened: 
         return code, ""
 
     server.judge = judge
+
+
+@pytest.mark.parametrize("code", [ResponseCode.FLUSH_DISK_TIMEOUT, ResponseCode.FLUSH_SLAVE_TIMEOUT, ResponseCode.SLAVE_NOT_AVAILABLE])
+async def test_only_send_ok_is_an_acknowledgement(server: FakeRocketmq, opened: Open, code: ResponseCode) -> None:
+    """Stored and not safe: sent again, the same frame to the same queue, and read once."""
+    log = await opened()
+    store_and_refuse(server, code, 3)
     reader = log.open(PUBLISH_TOPIC, "earliest")
     told, _ = await fill(log, range(4), keys=["k"])
     assert told.order["k"] == [0, 1, 2, 3]
@@ -302,17 +306,7 @@ async def test_ends_of_a_shared_log_are_behind_what_a_broker_does_not_count_yet(
 
 async def test_what_is_written_twice_at_the_start_is_of_no_earlier_one(server: FakeRocketmq, opened: Open) -> None:
     """The replicas are slower than the broker: what it had stored it is sent again."""
-    left = 3
-
-    def judge(command: Command) -> Verdict:
-        nonlocal left
-        if command.code != SEND or not left:
-            return None
-        left -= 1
-        server.store(command)
-        return ResponseCode.FLUSH_SLAVE_TIMEOUT, ""
-
-    server.judge = judge
+    store_and_refuse(server, ResponseCode.FLUSH_SLAVE_TIMEOUT, 3)
     log = await opened(shared=True)
     _, end = (await log.ends(PUBLISH_TOPIC))[0]
     assert end.offset > 2
