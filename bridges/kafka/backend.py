@@ -9,7 +9,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import NoError, for_code
 
-from bridges.kafka.connection import Connection, words
+from bridges.kafka.connection import PAUSE, Connection, words
 from bridges.kafka.source import KafkaSource
 from bridges.kafka.target import KafkaTarget
 from schemas.connections import ConnectionSettings
@@ -28,7 +28,7 @@ class KafkaBackend:
         return None if found is None else TopicDescription(queues=len(found.partitions), largest=found.largest)
 
     async def create_topic(self, topic: str, queues: int, kind: str = "") -> None:
-        """Replicated as the broker's default says."""
+        """Replicated as the broker's default says. Who asks for it next finds it: brokers learn of a new topic some time after it was made."""
         async with self._connection.attempt(f"create {topic}"):
             admin = AIOKafkaAdminClient(**self._connection.options())
             try:
@@ -36,10 +36,12 @@ class KafkaBackend:
                 answer = await admin.create_topics([NewTopic(topic, queues, -1, replica_assignments={})])
             finally:
                 await admin.close()
-        for _, code, *message in answer.topic_errors:
-            error = for_code(code)
-            if error is not NoError:
-                raise self._connection.refused(f"create {topic}", words(error(*filter(None, message))))
+            for _, code, *message in answer.topic_errors:
+                error = for_code(code)
+                if error is not NoError:
+                    raise self._connection.refused(f"create {topic}", words(error(*filter(None, message))))
+            while (made := await self._connection.topic(topic)) is None or len(made.led) < queues:  # noqa: ASYNC110 - the attempt ends it
+                await asyncio.sleep(PAUSE)
 
     def creation_hint(self, topic: str, *, ordered: bool = False) -> str:
         return self._connection.creation_hint(topic)

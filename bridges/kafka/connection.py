@@ -46,6 +46,9 @@ COMMIT_WITHIN: Final = 3.0
 ASK_WHY: Final = 2.0
 """Seconds to find out why a connection fails."""
 
+PAUSE: Final = 0.05
+"""Seconds between questions to a broker that will know soon."""
+
 TOPIC_NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,249}")
 
 

@@ -26,6 +26,7 @@ from aiokafka.errors import (
 )
 from aiokafka.protocol.metadata import MetadataRequest
 
+from bridges.kafka.connection import PAUSE
 from bridges.kafka.log_options import KafkaLogOptions
 from schemas.errors import StartError
 
@@ -35,8 +36,6 @@ NEWER: Final = frozenset({"message.timestamp.after.max.ms", "message.timestamp.b
 """Settings that a Kafka before 3.6 doesn't know, nor the bounds that they set."""
 CLOCKS_APART: Final = 86_400_000
 """Milliseconds by which a node's clock may be ahead of a broker's, at least."""
-PAUSE: Final = 0.05
-"""Seconds between questions to brokers that will know soon."""
 ENOUGH_REPLICAS: Final = 3
 ENOUGH_IN_SYNC: Final = 2
 DEFAULT_MESSAGE_BYTES: Final = 1_048_588
