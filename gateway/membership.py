@@ -167,9 +167,10 @@ class Membership:
             await self._sleep(pause)
             asked = self._clock()
             try:
-                kept = await self._cluster.renew(self._epoch)
-                for name, lease in list(self._leases.items()):
-                    kept = kept and await self._cluster.acquire(name, self._epoch) == lease
+                # All at once: where rows are held by others, the store may need seconds for each answer
+                names = list(self._leases)
+                kept, *held = await asyncio.gather(self._cluster.renew(self._epoch), *(self._cluster.acquire(name, self._epoch) for name in names))
+                kept = kept and all(lease == self._leases[name] for name, lease in zip(names, held, strict=True))
             except StoreError:
                 self._held_since, pause, late = self._clock(), ASK_AGAIN, True
                 continue

@@ -62,6 +62,13 @@ _END: Final = Prepared(
         " WHERE application_name = :name AND datname = current_database() AND pid <> pg_backend_pid()"
     )
 )
+_END_SILENT: Final = Prepared(
+    text(
+        "SELECT count(pg_terminate_backend(activity.pid)) FROM nodes JOIN pg_stat_activity AS activity"
+        " ON activity.application_name = :name || nodes.epoch"
+        " WHERE nodes.until <= :now AND activity.datname = current_database() AND activity.pid <> pg_backend_pid()"
+    )
+)
 
 NODE_IN_USE: Final = "node id in use"
 NODE_DEAD: Final = "this node is dead"
@@ -69,10 +76,12 @@ NODE_ALIVE: Final = "that node is alive"
 
 Told = dict[Notice, None]
 
+_NODES_NAME: Final = "sluiceway/"
+
 
 def application(epoch: int) -> str:
     """The name that PostgreSQL shows for a node's connection."""
-    return f"sluiceway/{epoch}"
+    return f"{_NODES_NAME}{epoch}"
 
 
 def call_it(connection: Connection, fences: Iterable[Fence]) -> None:
@@ -94,6 +103,12 @@ def holds(connection: Connection, fence: Fence) -> bool:
         return node is not None and not node[1]
     lease = _STAND_ON_LEASE.first(connection, the_name=fence.name)
     return lease is not None and bool(lease[0] == fence.token)
+
+
+def end_silent(connection: Connection) -> None:
+    """Roll back what nodes whose lease is over have begun. One that lives after all does it again; one that stands still holds no rows any more."""
+    if is_shared(connection):
+        _END_SILENT.number(connection, name=_NODES_NAME, now=clock(connection))
 
 
 def join(connection: Connection, told: Told, node: str, epoch: int, detail: str, lease_ms: int) -> NodeState | Refused:
@@ -131,7 +146,7 @@ def declare_dead(connection: Connection, epoch: int) -> bool:
     if node[0] > clock(connection):
         return False
     if is_shared(connection):
-        # One that stands still inside a transaction would hold its rows for ever: in a pipeline no timeout of the server counts
+        # One that stands still inside a transaction would hold its rows for ever: in a pipeline no timeout of the server counts. See end_silent
         _END.number(connection, name=application(epoch))
     node = _TAKE_NODE.first(connection, the_epoch=epoch)  # its commits under way are over now
     if node is not None and node[0] > clock(connection):

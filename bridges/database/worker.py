@@ -4,6 +4,8 @@ Calls that arrive while a transaction is on its way share the next one. A transa
 leaves nothing behind; its connection is given up with it, and the next transaction opens another. Where not the medium but a
 call itself is at fault, that one fails alone. One whose connection was ended before its commit was asked for is done again on another
 connection: a server that was restarted, or that gave up on a machine which stood still, costs nobody an answer. Knows no SQL but epochs.
+
+Of many nodes one may stand still and hold rows. Whether this node lives is asked before all that may have to wait for them.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from queue import Empty, SimpleQueue
 from typing import Any, Final
@@ -18,9 +21,9 @@ from typing import Any, Final
 from sqlalchemy import Connection, Engine
 
 from bridges.database.changes import Changes, Outcome, numbers_of
-from bridges.database.failures import Meaning, meaning, reason
+from bridges.database.failures import MEDIUM_ERRORS, Meaning, meaning, reason
 from bridges.database.locks import is_gone, is_shared, learn_clients, learn_epochs
-from bridges.database.membership import call_it, holds
+from bridges.database.membership import call_it, end_silent, holds
 from bridges.database.notices import notify
 from schemas.errors import StoreBusy, StoreError
 from schemas.positions import At
@@ -66,7 +69,7 @@ class Transaction:
 class Call:
     """Something asked of the store, other than a commit; it sees all changes asked for before it. ``client``: whose session it takes.
 
-    ``always``: done for one whose place another has taken, too.
+    ``always``: done for one whose place another has taken, too, in a transaction of such calls alone and before all else that waits.
     """
 
     __slots__ = ("always", "client", "cost", "future", "result", "work")
@@ -115,6 +118,10 @@ class Commit:
         self.result = self.outcome.result()
 
 
+class _First:
+    """A place in the queue of a call that waits elsewhere, and before this."""
+
+
 class PlaceLost(Exception):
     """What all transactions of this process stand on doesn't hold any more."""
 
@@ -136,7 +143,9 @@ class Worker:
         """The transaction is asked to commit: from there on nobody knows what became of it where the connection is lost."""
         self._named: Connection | None = None
         """The connection that the database knows as this node's."""
-        self._calls: SimpleQueue[Call | Commit | None] = SimpleQueue()
+        self._calls: SimpleQueue[Call | Commit | _First | None] = SimpleQueue()
+        self._first: deque[Call] = deque()
+        """Calls that are done always; each has a ``_First`` in the queue."""
         self._pending = 0
         self._closed = False
         self._stopped: asyncio.Future[None] = loop.create_future()
@@ -162,7 +171,12 @@ class Worker:
             self._fail(call, StoreError("the store is closed" if self._closed else f"{self._pending} changes are waiting for the store"))
         else:
             self._pending += call.cost
-            self._calls.put(call)
+            if call.always:
+                assert isinstance(call, Call)  # noqa: S101 - no commit is
+                self._first.append(call)
+                self._calls.put(_First())
+            else:
+                self._calls.put(call)
         return call.future
 
     def _fail(self, call: Call | Commit, error: StoreError) -> None:
@@ -196,9 +210,16 @@ class Worker:
         cost = 0
         try:
             while cost < GROUP_CHANGES:
+                if not group and self._first:
+                    group += [self._first.popleft() for _ in range(len(self._first))]
+                    return group, False
                 call = self._calls.get_nowait() if group else self._calls.get()
                 if call is None:
                     return group, True
+                if isinstance(call, _First):
+                    if group:
+                        return group, False
+                    continue
                 group.append(call)
                 cost += call.cost
         except Empty:
@@ -210,17 +231,17 @@ class Worker:
             try:
                 self._transact(group)
             except PlaceLost:
-                left = [call for call in group if call.always]
-                refused = ([call for call in group if not call.always], StoreError("another gateway has taken this one's place in the database"))
-                return [refused, *(self._outcomes(left) if left else ())]
+                return [(group, StoreError("another gateway has taken this one's place in the database"))]
             except Exception as error:
                 means = self._meaning(error)
                 if means is Meaning.AGAIN and remaining:
                     continue
                 self._let_go()
+                if means is Meaning.BUSY:
+                    self._end_silent()
+                    return [(group, StoreBusy(f"the store failed: {reason(error)}"))]
                 if means is not Meaning.CALL:
-                    kind = StoreBusy if means is Meaning.BUSY else StoreError
-                    return [(group, kind(f"the store failed: {reason(error)}"))]
+                    return [(group, StoreError(f"the store failed: {reason(error)}"))]
                 if len(group) > 1:  # one of them is at fault: it alone shall fail
                     return [outcome for call in group for outcome in self._outcomes([call])]
                 logger.exception("store-call-failed")
@@ -244,7 +265,7 @@ class Worker:
             self._connection = self._engine.connect()
         with self._connection.begin():
             transaction = Transaction(self._connection)
-            if self.stands_on and not all(call.always for call in group) and not all(holds(self._connection, fence) for fence in self.stands_on):
+            if not group[0].always and not all(holds(self._connection, fence) for fence in self.stands_on):
                 raise PlaceLost
             if self.stands_on and self._named is not self._connection and is_shared(self._connection):
                 call_it(self._connection, self.stands_on)
@@ -260,6 +281,14 @@ class Worker:
             self._named = self._connection
         if transaction.told and not is_shared(self._connection):
             self._tell(self._tell_notices, list(transaction.told))
+
+    def _end_silent(self) -> None:
+        """The rows may be held by a node that stands still: when they are asked for again they are to be had."""
+        try:
+            with self._engine.connect() as connection, connection.begin():
+                end_silent(connection)
+        except MEDIUM_ERRORS as error:
+            logger.warning("store-connection-lost error=%s", reason(error))
 
     def _let_go(self) -> None:
         connection, self._connection = self._connection, None

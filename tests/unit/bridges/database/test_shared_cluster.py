@@ -9,9 +9,10 @@ import pytest
 from bridges.database import adopting, asking, membership
 from bridges.database.changes import Outcome
 from bridges.database.claims import Connections, claim
+from bridges.database.locks import learn_epochs
 from bridges.database.store import DatabaseStore
 from bridges.database.worker import Transaction
-from schemas.errors import StoreError
+from schemas.errors import StoreBusy, StoreError
 from schemas.identities import AccessKey
 from schemas.positions import At
 from schemas.sessions import BoxState, DropEntry, PutEntry, SessionState
@@ -77,6 +78,26 @@ async def test_a_dead_node_s_transaction_is_ended(one: DatabaseStore, two: Datab
     await one._worker.call(lambda transaction: transaction.connection.exec_driver_sql("SET idle_in_transaction_session_timeout = 0"))
     standing = await Held(one, lambda t: membership.holds(t.connection, NodeFence(a))).begun()
     assert await two.cluster.adopt(a, b, 10) == []
+    with pytest.raises(StoreError):
+        await standing.go()
+
+
+async def test_rows_of_a_node_that_stands_still_are_had_by_who_asks_again(one: DatabaseStore, two: DatabaseStore) -> None:
+    """Nobody needs to declare it dead for that, which would wait behind those who wait for the rows."""
+    a, b = await _join(one, "a"), await _join(two, "b")
+    session = await _claim(one, a, "c1")
+    assert isinstance(session, SessionState)
+    one.stand_on((NodeFence(a),))
+    await one._worker.call(lambda transaction: transaction.connection.exec_driver_sql("SET idle_in_transaction_session_timeout = 0"))
+    standing = await Held(one, lambda t: learn_epochs(t.connection, t.epochs, [session.id])).begun()
+    for lease_ms in (60_000, GONE):  # it keeps them for as long as it lives
+        assert await two.cluster.renew(a, lease_ms)
+        await two._worker.call(lambda transaction: transaction.connection.exec_driver_sql("SET lock_timeout = 50"))
+        with pytest.raises(StoreBusy):
+            await _claim(two, b, "c1")
+    claimed = await _claim(two, b, "c1")
+    assert isinstance(claimed, SessionState)
+    assert claimed.epoch == session.epoch + 1
     with pytest.raises(StoreError):
         await standing.go()
 

@@ -75,6 +75,26 @@ async def test_what_is_asked_for_during_a_transaction_shares_the_next(store: Dat
     assert told == [1, 61]
 
 
+async def test_whether_this_node_lives_is_asked_before_what_waits_and_fails_with_none_of_it(store: DatabaseStore, hold: Hold) -> None:
+    epoch = await store.next_epoch()
+    await store.cluster.join("node", epoch, "")
+    told: list[tuple[int, bool]] = []
+    settle = store._worker._settle
+    store._worker._settle = lambda group, error: (told.append((len(group), error is None)), settle(group, error))  # type: ignore[method-assign]
+    released = hold()
+    failing = [store._worker.call(_refuse), store._worker.call(lambda _: None)]
+    renewing = [asyncio.ensure_future(store.cluster.renew(epoch)) for _ in range(2)]
+    await asyncio.sleep(0)
+    last = store._worker.call(lambda _: None)
+    closing = asyncio.ensure_future(store._worker.close())
+    await asyncio.sleep(0)
+    released.set()
+    assert await asyncio.gather(*renewing) == [True, True]
+    await asyncio.gather(last, closing)
+    assert told == [(1, True), (2, True), (2, False), (1, True)]
+    assert all(isinstance(each.exception(), StoreError) for each in failing)
+
+
 async def test_a_transaction_has_a_limit_and_a_commit_is_never_divided(store: DatabaseStore, hold: Hold) -> None:
     session = await claimed(store)
     commits = _count(store, "commit")
