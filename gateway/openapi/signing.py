@@ -13,7 +13,6 @@ import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Final
-from urllib.parse import quote
 
 import msgspec
 
@@ -29,8 +28,8 @@ WINDOW_MS: Final = 900_000
 MAX_NONCE: Final = 128
 
 _CREDENTIAL: Final = re.compile(r"Credential=([^,\s]+)\s*,\s*SignedHeaders=([^,\s]+)\s*,\s*Signature=([0-9a-fA-F]+)")
-_PLAIN: Final = re.compile(r"[A-Za-z0-9._~-]*", re.ASCII)
-"""Most names and values, which are their own encoding: to see that costs a fifth of encoding them."""
+_ESCAPED: Final = re.compile(rb"[^A-Za-z0-9._~-]")
+_ESCAPES: Final = [b"%%%02X" % byte for byte in range(256)]
 _TIME: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", re.ASCII)
 
 
@@ -67,8 +66,8 @@ class Claim(msgspec.Struct, frozen=True):
 
 
 def encode(text: str) -> str:
-    """RFC 3986: space is %20, `~` stays."""
-    return text if _PLAIN.fullmatch(text) else quote(text, safe="~")
+    """RFC 3986: space is %20, `~` stays. A payload is long, and signed twice encoded: `quote` would look at each of its bytes in turn."""
+    return _ESCAPED.sub(lambda found: _ESCAPES[found[0][0]], text.encode()).decode("ascii")
 
 
 def claim_of(request: Request) -> Claim:

@@ -79,8 +79,11 @@ class Device:
         self._client.publish(topic, payload, 1).wait_for_publish(WITHIN)
 
     def close(self) -> None:
-        self._client.disconnect()
-        self._client.loop_stop()
+        client = self._client
+        client.disconnect()
+        client.loop_stop()
+        # Who is part of no cycle closes the sockets by which it wakes itself; else they are left to the collector, which warns
+        client.on_connect = client.on_subscribe = client.on_message = None
 
 
 class Balancer(Process):

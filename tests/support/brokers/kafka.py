@@ -6,13 +6,17 @@ proxy; `sasl` and `tls`, both with certificates (the second asks clients for the
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import socket
 import struct
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from tests.support.brokers import java
 from tests.support.certificates import Authority, Pair
@@ -149,12 +153,13 @@ class Kafka:
         """Any main class of the jars, full name."""
         return java.run_main(java.classpath(JARS), main, *arguments, folder=self.folder, within=within)
 
-    def create_topic(self, name: str, queues: int = 1, *, replicas: int = 0, **settings: str) -> str:
-        """``settings`` with underscores for dots: `max_message_bytes="1000"`. Replicated to all nodes, or to so many."""
-        options = [option for key, value in settings.items() for option in ("--config", f"{key.replace('_', '.')}={value}")]
-        where = ("--bootstrap-server", self.address, "--create", "--topic", name)
-        size = ("--partitions", str(queues), "--replication-factor", str(replicas or max(len(self.nodes), 1)))
-        return self.run(f"{TOOLS}TopicCommand", *where, *size, *options)
+    def create_topic(self, name: str, queues: int = 1, *, replicas: int = 0, **settings: str) -> None:
+        """``settings`` with underscores for dots: `max_message_bytes="1000"`. Replicated to all nodes, or to so many. By a client, since the
+        tool of its own takes a JVM."""
+        wanted = {key.replace("_", "."): value for key, value in settings.items()}
+        topic = NewTopic(name, queues, replicas or max(len(self.nodes), 1), topic_configs=wanted)
+        with ThreadPoolExecutor(1) as pool:  # who calls may have a loop
+            pool.submit(asyncio.run, _create(self.address, topic)).result()
 
     def _node(self, number: int, ports: Sequence[Ports], pair: Pair, settings: Mapping[str, str]) -> Node:
         folder = self.folder / f"node-{number}"
@@ -222,3 +227,16 @@ class Kafka:
             f"{sasl}oauthbearer.sasl.jaas.config": bearer,
             f"{sasl}oauthbearer.sasl.server.callback.handler.class": unsigned,
         }
+
+
+async def _create(address: str, topic: NewTopic) -> None:
+    admin = AIOKafkaAdminClient(bootstrap_servers=address)
+    await admin.start()
+    try:
+        for name, code, *words in (await admin.create_topics([topic])).topic_errors:
+            assert code == 0, (name, code, words)
+        async with asyncio.timeout(20):
+            while sum(part["leader"] >= 0 for part in (await admin.describe_topics([topic.name]))[0]["partitions"]) < topic.num_partitions:
+                await asyncio.sleep(0.05)
+    finally:
+        await admin.close()
