@@ -24,7 +24,7 @@ _MAGIC: Final = b"SQLite format 3\x00"
 _TAIL_FRAMES: Final = 64
 """Frames checked at the end of a segment that was not sealed."""
 _WAL_HEADER: Final = struct.Struct(">IIIIIIII")
-_WAL_FRAME: Final = struct.Struct(">IIII")
+_WAL_SUMS: Final = struct.Struct(">II")
 _WAL_FRAME_SIZE: Final = 24
 
 
@@ -184,7 +184,9 @@ def _check_wal(wal: Path, valid: int) -> None:
     """Tell a torn tail from damage.
 
     SQLite reads the WAL up to the first frame that fails its checksum. A group is synced before the next begins, so a crash
-    leaves at most one commit mark of the WAL's current round behind that place; more are groups that were durable once.
+    leaves at most one commit mark of the WAL's current round behind that place; more are groups that were durable once. One start
+    after another may have been cut off, though, and written to the same place: what they left has one mark each and doesn't go on from
+    what the others left, as a frame's checksum does from that of the frame before it.
     """
     with wal.open("rb") as file:
         head = file.read(_WAL_HEADER.size)
@@ -192,27 +194,29 @@ def _check_wal(wal: Path, valid: int) -> None:
             return
         if len(head) < _WAL_HEADER.size or not _is_wal_header(head):
             raise LogDamaged(f"{wal} is damaged at its beginning: restore the data folder from a copy")
-        salts = head[16:24]
-        page = int.from_bytes(head[8:12], "big")
-        step = _WAL_FRAME_SIZE + page
-        marks = 0
-        place = _WAL_HEADER.size + valid * step
-        size = file.seek(0, os.SEEK_END)
-        while place + step <= size and marks < 2:
-            file.seek(place)
-            frame = file.read(_WAL_FRAME.size)
-            marks += frame[8:16] == salts and frame[4:8] != b"\x00\x00\x00\x00"
-            place += step
-    if marks > 1:
-        raise LogDamaged(f"{wal} is damaged before its end: restore the data folder from a copy")
+        salts, page = head[16:24], int.from_bytes(head[8:12], "big")
+        marks, before = 0, b""
+        file.seek(_WAL_HEADER.size + valid * (_WAL_FRAME_SIZE + page))
+        while len(frame := file.read(_WAL_FRAME_SIZE + page)) == _WAL_FRAME_SIZE + page:
+            if frame[8:16] != salts:
+                before = b""
+                continue
+            if not before or _sums(head, frame[:8] + frame[_WAL_FRAME_SIZE:], before) != frame[16:24]:
+                marks = 0
+            marks, before = marks + (frame[4:8] != b"\x00\x00\x00\x00"), frame[16:24]
+            if marks > 1:
+                raise LogDamaged(f"{wal} is damaged before its end: restore the data folder from a copy")
 
 
 def _is_wal_header(head: bytes) -> bool:
-    """The WAL header's own checksum: two sums over its first six words, in the byte order that its magic number names."""
-    order = "<" if head[3] & 1 == 0 else ">"
-    words = struct.unpack(f"{order}6I", head[:24])
-    one = two = 0
-    for index in range(0, 6, 2):
-        one = (one + words[index] + two) & 0xFFFFFFFF
-        two = (two + words[index + 1] + one) & 0xFFFFFFFF
-    return _WAL_HEADER.unpack(head)[6:] == (one, two)
+    """The WAL header's own checksum: over its first six words."""
+    return _sums(head, head[:24]) == head[24:32]
+
+
+def _sums(head: bytes, data: bytes, before: bytes = bytes(8)) -> bytes:
+    """SQLite's two sums over pairs of words, in the byte order that the header's magic number names, from those that it is to go on from."""
+    one, two = _WAL_SUMS.unpack(before)
+    for first, second in struct.iter_unpack("<II" if head[3] & 1 == 0 else ">II", data):
+        one = (one + first + two) & 0xFFFFFFFF
+        two = (two + second + one) & 0xFFFFFFFF
+    return _WAL_SUMS.pack(one, two)

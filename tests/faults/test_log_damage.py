@@ -123,6 +123,21 @@ async def test_a_torn_tail_is_cut_to_the_last_whole_group(tmp_path: Path) -> Non
     assert max(at.offset for at in ledger.acknowledged.values()) == len(found)
 
 
+async def test_what_two_starts_left_that_were_cut_off_is_no_damage(tmp_path: Path) -> None:
+    """A group of two frames was half written when the power went, and at the next start one of one frame in its place."""
+    ledger = await crashed_log(tmp_path / "live", tmp_path / "crashed", UNCHECKED)
+    wal = active_wal(tmp_path / "crashed")
+    data = bytearray(wal.read_bytes())
+    *_, first, second = group_marks(wal)
+    assert second == first + WAL_STEP
+    data[first + 16] ^= 1  # its checksum: neither is it whole, nor does the second one go on from it
+    wal.write_bytes(data)
+    log, found = await reopen(tmp_path / "crashed", 2, OPTIONS)
+    await log.close()
+    ledger.check(found, lost=2)
+    assert len(found) == len(ledger.sent) - 2
+
+
 async def test_a_refused_start_changes_nothing(tmp_path: Path) -> None:
     ledger = await crashed_log(tmp_path / "live", tmp_path / "crashed", UNCHECKED)
     folder = tmp_path / "crashed"
