@@ -30,9 +30,7 @@ class Reply(NamedTuple):
 
 
 def app_of(node: Node, services: Services) -> FastAPI:
-    app = create_api(services)
-    app.include_router(open_api_routes(node, services))
-    return app
+    return create_api(services, open_api_routes(node, services))
 
 
 async def ask(app: FastAPI, made: Made, peer: str = "127.0.0.1") -> Reply:

@@ -12,10 +12,19 @@ from urllib.parse import quote, urlencode
 NONCES = itertools.count(1)
 
 
+class _Quoted(dict[int, str]):
+    """By code point, filled as they come: a large text is of few different ones."""
+
+    def __missing__(self, code: int) -> str:
+        self[code] = quoted = quote(chr(code), safe="~")
+        return quoted
+
+
+_QUOTED = _Quoted()
+
+
 def encode(text: str) -> str:
-    """Each character for itself: most of a large text are one and the same."""
-    quoted = {character: quote(character, safe="~") for character in set(text)}
-    return text.translate(str.maketrans(quoted))
+    return text.translate(_QUOTED)
 
 
 def stamp(ms: int) -> str:

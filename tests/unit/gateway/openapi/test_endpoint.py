@@ -11,12 +11,11 @@ import httpx
 import pytest
 
 from gateway.api.guard import MAX_BODY
-from gateway.api.routes import create_api
 from gateway.auth.keys import NewKey
-from gateway.openapi.endpoint import open_api_routes
 from gateway.openapi.table import ACTIONS
 from gateway.services import Services
 from tests.support.testbed import Testbed
+from tests.unit.gateway.openapi.gate import app_of
 from tests.unit.gateway.openapi.requests import acs3, v1
 
 OF_STATUS_500 = ("MqttInstanceNotFound", "FindCaBySnError", "FindDeviceBySnError", "RegisterCodeError")
@@ -28,8 +27,7 @@ class Site:
     def __init__(self, bed: Testbed) -> None:
         self.bed = bed
         services = Services(bed.node, bed.keyring, bed.engine, "0", lambda: 0.0)
-        self.app = create_api(services)
-        self.app.include_router(open_api_routes(bed.node, services))
+        self.app = app_of(bed.node, services)
         self.key = bed.loop.finish(bed.keyring.create("manager", 0))
 
     def send(self, made: Any, peer: str = "127.0.0.1") -> httpx.Response:
