@@ -44,7 +44,7 @@ from gateway.openapi.endpoint import open_api_routes
 from gateway.opening import connect_backend, open_configured_log, open_store
 from gateway.presence import PRESENCE_READER, PresenceEvents
 from gateway.pressure import PressureValve
-from gateway.recovery import ROUTER_READER, clean_channels, load_sessions, replay, starting_positions
+from gateway.recovery import ROUTER_READER, clean_channels, load_sessions, refuse_newer_log, replay, starting_positions
 from gateway.rights import Rights
 from gateway.rules.engine import Engine, Surroundings, off_loop
 from gateway.services import Services
@@ -56,6 +56,7 @@ from gateway.transports.endpoints import first_address, listener_specs
 from gateway.transports.listeners import Listeners, start_listeners
 from gateway.transports.sockets import bind
 from schemas.connections import ConnectionSettings
+from schemas.errors import StartError
 from schemas.records import PRESENCE_TOPIC, PUBLISH_TOPIC
 from schemas.settings import ROLES, Settings
 from streams.backend import Backend
@@ -119,8 +120,9 @@ class App:
         if settings.store.url:
             await self._join(epoch)
         may_write = self._membership.holds if self._membership is not None else lambda: True
-        self._log, self._weaknesses = await open_configured_log(settings, epoch, may_write)
+        self._log, self._weaknesses, newest = await open_configured_log(settings, epoch, may_write)
         self._opened.insert(0, self._log)
+        await refuse_newer_log(self._store, settings, epoch, newest)
         self._traces = TraceFolder(settings.data / "trace", settings.trace) if settings.trace.enabled else None
         self._opened += [self._traces] if self._traces is not None else []
         self._keyring = await open_keyring(self._store, settings.seal_file, settings.instance_id)
@@ -242,6 +244,8 @@ class App:
 
     async def _listen(self) -> None:
         settings, node = self._settings, self.node
+        if self._failed.done():
+            raise StartError("a part of the gateway failed while it started: the line part-failed above says which")
         self._listeners = await start_listeners(
             self._specs,
             lambda spec: Connection(node, spec),

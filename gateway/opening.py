@@ -29,8 +29,9 @@ def hold_folder(data: Path) -> int:
     return lock_folder(data)
 
 
-async def open_configured_log(settings: Settings, epoch: int, may_write: Callable[[], bool]) -> tuple[Log, tuple[str, ...]]:
-    """The log that the settings ask for, and why an acknowledged record could be lost in it. While ``may_write`` says no, others get nothing."""
+async def open_configured_log(settings: Settings, epoch: int, may_write: Callable[[], bool]) -> tuple[Log, tuple[str, ...], int]:
+    """The log that the settings ask for, why an acknowledged record could be lost in it, and under which epoch it was written last, as far as it
+    doesn't look itself. While ``may_write`` says no, others get nothing."""
     wanted = settings.log
     if wanted.kind == "embedded":
         options = LogOptions(
@@ -39,11 +40,11 @@ async def open_configured_log(settings: Settings, epoch: int, may_write: Callabl
             retention_bytes=wanted.retention_bytes,
             retention_age=wanted.retention_age,
         )
-        return await open_log(settings.data / "log", node=settings.node.id, epoch=epoch, options=options), ()
+        return await open_log(settings.data / "log", node=settings.node.id, epoch=epoch, options=options), (), 0
     connection = next(connection for connection in settings.connections if connection.name == wanted.connection)
     module = _installed(LOGS[wanted.kind], connection)
     log = await module.open_configured(connection, settings, epoch, may_write)
-    return log, log.weaknesses
+    return log, log.weaknesses, log.newest_epoch
 
 
 def _installed(module: str, connection: ConnectionSettings) -> Any:

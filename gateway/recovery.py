@@ -17,7 +17,7 @@ from gateway.auth import will_rights
 from gateway.persistence import position_name
 from gateway.session import Session
 from gateway.wills import Due
-from schemas.errors import LogDamaged
+from schemas.errors import LogDamaged, StartError
 from schemas.identities import ANONYMOUS, AccessRule, Principal
 from schemas.positions import At
 from schemas.presence import Presence
@@ -34,6 +34,8 @@ from streams.store import DropChannel, OpenChannel
 if TYPE_CHECKING:
     from gateway.auth.keys import KeyRing
     from gateway.node import Node
+    from schemas.settings import Settings
+    from streams.store import Store
 
 PAGE = 1000
 KEEP_ALL = (AccessRule("*", "read", "#"), AccessRule("*", "read", "$SYS/#"))
@@ -94,6 +96,25 @@ def install_session(node: Node, state: SessionState, principal: Principal) -> Se
         if parsed is not None:
             node.routes_add(parsed, session, subscription)
     return session
+
+
+async def refuse_newer_log(store: Store, settings: Settings, epoch: int, newest: int) -> None:
+    """StartError where the log has what no start that the database knows of has written: it would number anew what is numbered there, and readers
+    would take that for repeats. Said at each start from then on, though each takes an epoch and the database so catches up.
+
+    ``newest``: the highest epoch in the log, before this start wrote anything.
+    """
+    name = f"log ahead {settings.log.kind} {settings.log.prefix}"
+    found = await store.property(name)
+    # Of many nodes others may have started since, and written
+    if found is None and newest >= epoch and (newest == epoch or not settings.node.many or newest >= await store.next_epoch()):
+        found = str(newest)
+        await store.put_property(name, found)
+    if found is not None:
+        raise StartError(
+            f"log.prefix: the log {settings.log.prefix} has messages of start {found}, which this database has not seen: it is older than the log, "
+            "or another one; restore both from the same moment, or give this database a log of its own (log.prefix)"
+        )
 
 
 async def starting_positions(node: Node, reader: str, topic: str) -> dict[int, At]:

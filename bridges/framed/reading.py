@@ -29,6 +29,8 @@ INDEX_BITS: Final = 20
 """Enough for the index of any record in its frame."""
 REMEMBERED: Final = 100_000
 """Repeats whose places are kept: few are ever made."""
+TAIL: Final = 8
+"""Newest frames of each shard that a start looks at, to see whether its database knows who wrote them."""
 EARLIEST: Final = -1
 """The offset of a place that is wherever the shard begins."""
 

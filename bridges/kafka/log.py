@@ -17,17 +17,17 @@ from aiokafka.errors import KafkaError
 
 from bridges.framed.lanes import always
 from bridges.framed.options import LOOK_BACK_SHARED, MIB
-from bridges.framed.reading import Repeated, place
+from bridges.framed.reading import TAIL, Repeated, place
 from bridges.framed.writing import Writing
 from bridges.kafka.connection import Connection
 from bridges.kafka.log_options import KafkaLogOptions
 from bridges.kafka.log_reader import KafkaReader
 from bridges.kafka.log_topics import Found, prepare
-from bridges.kafka.producers import Clients, Producers
+from bridges.kafka.producers import Clients, Producers, undisturbed
 from schemas.connections import ConnectionSettings
 from schemas.errors import LogError, SluicewayError, StartError
 from schemas.positions import At
-from schemas.records import PRESENCE_TOPIC, PUBLISH_TOPIC, Record
+from schemas.records import PRESENCE_TOPIC, PUBLISH_TOPIC, Record, decode_frame
 from schemas.settings import Settings
 from streams.log import Pressure, Reader, Sink, Start
 
@@ -89,7 +89,8 @@ async def open_configured(connection: ConnectionSettings, settings: Settings, ep
 
 
 class KafkaLog:
-    """Made by ``open_kafka_log``. ``weaknesses``: what its topics don't promise, for readiness, metrics and the start line."""
+    """Made by ``open_kafka_log``. ``weaknesses``: what its topics don't promise, for readiness, metrics and the start line. ``newest_epoch``: the
+    highest one in the newest frames of its shards, before this process wrote."""
 
     def __init__(
         self,
@@ -105,6 +106,7 @@ class KafkaLog:
         largest = found.largest - 512
         self.producers = producers = Producers(clients, largest=largest, backoff=options.backoff, clock=clock, may_write=may_write)
         self.weaknesses = found.weaknesses
+        self.newest_epoch = 0
         self._clients = clients
         self._names = names
         self._options = options
@@ -143,9 +145,36 @@ class KafkaLog:
         return reader
 
     async def begin(self) -> None:
-        """Before anything is written: where the topics end. LogError where Kafka doesn't answer."""
+        """Before anything is written: where the topics end, and who wrote there last. LogError where Kafka doesn't answer."""
+        tails: dict[TopicPartition, tuple[int, int]] = {}
         for topic, repeated in self._repeated.items():
-            repeated.began = {shard: end.offset for shard, (_, end) in (await self.ends(topic)).items()}
+            ends = await self.ends(topic)
+            repeated.began = {shard: end.offset for shard, (_, end) in ends.items()}
+            for shard, (first, end) in ends.items():
+                if end > first:
+                    tails[TopicPartition(self._names[topic], shard)] = max(first.offset, end.offset - TAIL), end.offset
+        if tails:
+            self.newest_epoch = await self._newest_epoch(tails)
+
+    async def _newest_epoch(self, tails: Mapping[TopicPartition, tuple[int, int]]) -> int:
+        """Of the frames between two offsets of each partition."""
+        consumer = AIOKafkaConsumer(**self._clients.options(), enable_auto_commit=False, auto_offset_reset="none")
+        newest, left = 0, list(tails)
+        try:
+            async with asyncio.timeout(self._options.answer_within):
+                await undisturbed(consumer.start())
+                consumer.assign(left)
+                for partition, (start, _) in tails.items():
+                    consumer.seek(partition, start)
+                while left:
+                    for messages in (await consumer.getmany(*left, timeout_ms=1000)).values():
+                        newest = max([newest, *(decode_frame(message.value or b"").epoch for message in messages)])
+                    left = [partition for partition in left if await consumer.position(partition) < tails[partition][1]]
+        except (KafkaError, OSError, TimeoutError, SluicewayError) as error:
+            raise LogError(f"the log's newest messages can't be read: {type(error).__name__}: {error}") from error
+        finally:
+            await consumer.stop()
+        return newest
 
     def _left(self, reader: KafkaReader) -> None:
         self._readers.discard(reader)

@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 
 from bridges.framed.lanes import Lane, always
 from bridges.framed.options import LOOK_BACK_SHARED
-from bridges.framed.reading import Repeated, place
+from bridges.framed.reading import TAIL, Repeated, place
 from bridges.framed.writing import Writing
 from bridges.rocketmq import calls
 from bridges.rocketmq.client import Client
@@ -26,9 +26,9 @@ from bridges.rocketmq.routes import Queue
 from bridges.rocketmq.source import LISTED_WITHIN
 from bridges.rocketmq.terms import Terms
 from schemas.connections import ConnectionSettings
-from schemas.errors import BackendError, LogError, StartError
+from schemas.errors import BackendError, LogError, SluicewayError, StartError
 from schemas.positions import At
-from schemas.records import PRESENCE_TOPIC, PUBLISH_TOPIC, Record
+from schemas.records import PRESENCE_TOPIC, PUBLISH_TOPIC, Record, decode_frame
 from schemas.settings import Settings
 from streams.log import Pressure, Reader, Sink, Start
 
@@ -93,7 +93,8 @@ async def open_configured(connection: ConnectionSettings, settings: Settings, ep
 
 
 class RocketmqLog:
-    """Made by ``open_rocketmq_log``. ``weaknesses``: what its brokers don't promise, for readiness, metrics and the start line."""
+    """Made by ``open_rocketmq_log``. ``weaknesses``: what its brokers don't promise, for readiness, metrics and the start line. ``newest_epoch``: the
+    highest one in the newest frames of its shards, before this process wrote."""
 
     def __init__(
         self,
@@ -109,6 +110,7 @@ class RocketmqLog:
         terms = Terms(client, "log.durability", checked=options.checked)
         self.sender = Sender(client, terms, group, found.queues, options, may_write)
         self.weaknesses = found.weaknesses
+        self.newest_epoch = 0
         self._client = client
         self._group = group
         self._options = options
@@ -139,12 +141,24 @@ class RocketmqLog:
         return reader
 
     async def begin(self) -> None:
-        """Before anything is written: where the topics end. LogError where a broker doesn't answer.
+        """Before anything is written: where the topics end, and who wrote there last. LogError where a broker doesn't answer.
 
         Not by a mark as below: the log may have that twice, and the first copy would lie before the end that the second one shows.
         """
         for known in self._topics.values():
-            known.repeated.began = {shard: end for shard, (_, end) in enumerate(await self._counted(known))}
+            pairs = await self._counted(known)
+            known.repeated.began = {shard: end for shard, (_, end) in enumerate(pairs)}
+            async with self._asked(known):
+                newest = await asyncio.gather(*(self._newest_epoch(known.name, *each) for each in zip(known.queues, pairs, strict=True)))
+            self.newest_epoch = max(self.newest_epoch, *newest)
+
+    async def _newest_epoch(self, name: str, queue: Queue, ends: tuple[int, int]) -> int:
+        newest, address = 0, await address_of(self._client, name, queue)
+        for offset in range(max(ends[0], ends[1] - TAIL), ends[1]):
+            message = await calls.peek(self._client, address, self._group, name, queue, offset)
+            if message is not None:
+                newest = max(newest, decode_frame(message.body).epoch)
+        return newest
 
     def place(self, at: At) -> int:
         """As the port says."""
@@ -179,7 +193,7 @@ class RocketmqLog:
         try:
             async with asyncio.timeout(self._options.answer_within):
                 yield
-        except (BackendError, TimeoutError) as error:
+        except (SluicewayError, TimeoutError) as error:
             raise LogError(f"the ends of topic {known.name} can't be had: {str(error) or 'no answer in time'}") from error
 
     async def _first_of(self, name: str, queue: Queue) -> int:

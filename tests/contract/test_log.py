@@ -42,11 +42,13 @@ async def test_a_log_that_is_ahead_of_its_database_is_not_read(request: pytest.F
     fixture, make = BROKER_DRIVERS[name]
     address, prefix = request.getfixturevalue(fixture).address, f"{unique('log')}-"
     before = make(address, prefix)
-    for _ in range(2):
+    for written in range(2):
         log = await before.start()
-        await fill(log, range(10))
+        assert log.newest_epoch == written  # type: ignore[attr-defined]
+        await fill(log, range(30))
         await log.close()
     log = await make(address, prefix).start()
+    assert log.newest_epoch == 2  # type: ignore[attr-defined]
     for start in ("earliest", "latest"):
         reader = log.open(PUBLISH_TOPIC, start)  # type: ignore[arg-type]
         with pytest.raises(LogDamaged, match="wrote at its start [12], and by the database this is start 1"):

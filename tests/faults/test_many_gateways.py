@@ -14,11 +14,13 @@ import pytest
 
 from schemas.reasons import ReasonCode
 from schemas.records import PRESENCE_TOPIC, Kind
+from tests.support.brokers.fixtures import unique
 from tests.support.brokers.kafka import Kafka
 from tests.support.gateway import Gateway
 from tests.support.many_backbone import NAMES, Shared, start_three
 from tests.support.party import will
-from tests.support.postgresql import PostgreSQL
+from tests.support.postgresql import PostgreSQL, fresh
+from tests.support.process import ServerDied
 from tests.support.wire import Clients
 
 ROUNDS = int(os.environ.get("TEST_ROUNDS", "200"))
@@ -118,6 +120,26 @@ async def tcpcleans(shared: Shared) -> Counter[str]:
         return found
     finally:
         await log.close()
+
+
+@pytest.mark.parametrize("shared", BROKERS[:2], indirect=True)
+@pytest.mark.parametrize("many", [True, False])
+async def test_a_database_that_has_not_seen_the_log_serves_nobody(
+    shared: Shared, tmp_path: Path, start_gateway: Callable[..., Gateway], clients: Clients, many: bool
+) -> None:
+    """Nor at the next start, when it has counted as far; with a log of its own it does."""
+    first = await asyncio.to_thread(start_gateway, NAMES[0], config=shared.config(NAMES[0]))
+    publisher = await clients.connect(first.mqtt, "publisher")
+    await publisher.publish("x", b"", 1)
+    assert first.stop() == 0
+    shared.database = fresh()
+    config = shared.config("another") if many else shared.config("another").partition("[store]")[0]
+    for _ in range(2):
+        with pytest.raises(ServerDied, match="ended with 2 ") as died:
+            await asyncio.to_thread(start_gateway, "another", config=config)
+        assert f"log.prefix: the log {shared.prefix} has messages of start 1, which this database has not seen" in str(died.value)
+        assert b"ready" not in (tmp_path / "another" / "gateway.out").read_bytes()
+    await asyncio.to_thread(start_gateway, "another", config=config.replace(shared.prefix, f"{unique('many')}-"))
 
 
 async def test_nodes_outlive_an_outage_of_the_store_that_is_longer_than_their_leases(
