@@ -59,7 +59,7 @@ async def test_a_second_gateway_is_refused_by_name_and_leaves_nothing_behind() -
 async def test_a_second_gateway_of_one_id_is_told_so() -> None:
     store = MemoryStore()
     await (await made(store, "one")).join()
-    with pytest.raises(StartError, match=r"^node\.id: a gateway with the id one uses this database already, on "):
+    with pytest.raises(StartError, match=r"^node\.id: a gateway with the id one uses this database already, on \S+: give this one another node\.id"):
         await (await made(store, "one", "another folder")).join()
 
 
