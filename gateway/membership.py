@@ -154,7 +154,7 @@ class Membership:
     def _why(self, other: NodeState) -> str:
         host = other.detail.split(" ")[1]
         if other.node == self._node:
-            return f"node.id: a gateway with the id {other.node} uses this database already, on {host}: give this one another node.id, or stop that one"
+            return f"node.id: a gateway with the id {other.node} uses this database already, on {host}: give this one another node.id, or stop it"
         return (
             f"store.url: the gateway {other.node} uses this database already, on {host}; several gateways share a database and a log on Kafka "
             "or RocketMQ where all of them set node.many = true: set it on both, stop the other, or name another database"
